@@ -1,0 +1,55 @@
+"""Encoded image files to arrays, with Pillow."""
+
+import io
+import pathlib
+
+import numpy as np
+
+from dlcore.errors import UsageError
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def decode(
+    encoded: bytes | pathlib.Path, channels: int, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The pixels of an image file or of its content, uint8 `[height, width, channels]`.
+
+    Args:
+      encoded: a PNG or JPEG; a file is turned upright as its EXIF orientation says.
+      channels: 1 (grey), 3 (RGB) or 4 (RGBA); the image is converted.
+      size: height and width that it is resized to, whatever its proportions; None leaves it.
+
+    Raises:
+      UsageError: a file is no image of 8 bits a channel, or is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("its pixels have more than 8 bits, convert it first")
+            upright = image if isinstance(encoded, bytes) else ImageOps.exif_transpose(image)
+            pixels = np.asarray(upright.convert(_MODES[channels]))
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files.
+        where = "" if isinstance(encoded, bytes) else f" {encoded}"
+        raise UsageError(f"cannot read image{where}: {error}") from error
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    return resized(pixels, size) if size else pixels
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image `[height, width, channels]`, uint8 or float32, resized bilinearly to `size`.
+
+    A reduction averages over the pixels that it merges (Pillow's bilinear filter).
+    """
+    from PIL import Image
+
+    height, width = size
+    channels = [
+        Image.fromarray(np.ascontiguousarray(channel)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)

@@ -1,0 +1,57 @@
+"""What a recipe says about its data: the launcher's `--data.*` flags."""
+
+import dataclasses
+
+from dlcore.errors import UsageError
+
+NORMALIZATIONS = ("mean_std", "symmetric", "lenet", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a dataset is split, prepared and augmented.
+
+    Attributes:
+      validation_fraction: share of the training examples set aside for validation where the
+        dataset has no validation split of its own; 0 sets none aside.
+      test_fraction: share of all examples set aside for the test where the dataset has no test
+        split of its own; the validation share is then of what remains.
+      split_seed: seed of the random choice of those examples.
+      resize: side in pixels to which images are resized, bilinearly; 0 leaves them as they are.
+      pad: background pixels (zeros, before normalization) added on each side of an image.
+      normalize: what is done to pixels in 0..1: mean_std subtracts the training images' mean and
+        divides by their standard deviation, channel by channel; symmetric maps to -1..1; lenet
+        maps to -0.1..1.175 (LeCun et al. 1998); none leaves them.
+      augment: random changes of training images, in this order, with commas between them: flip,
+        crop, affine, elastic.
+      sequence_length: characters in each row of a training batch of text.
+
+    Raises:
+      UsageError: a value is out of its range.
+    """
+
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    resize: int = 0
+    pad: int = 0
+    normalize: str = "mean_std"
+    augment: str = ""
+    sequence_length: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise UsageError(
+                f"validation_fraction is {self.validation_fraction}: it must be in [0, 1)"
+            )
+        if not 0 < self.test_fraction < 1:
+            raise UsageError(f"test_fraction is {self.test_fraction}: it must be in (0, 1)")
+        for name in ("split_seed", "resize", "pad"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.sequence_length < 1:
+            raise UsageError(f"sequence_length is {self.sequence_length}: it must be at least 1")
+        if self.normalize not in NORMALIZATIONS:
+            raise UsageError(
+                f"unknown normalize {self.normalize!r}: it is one of {', '.join(NORMALIZATIONS)}"
+            )

@@ -1,0 +1,125 @@
+"""From examples to batches: their order, their split among processes, and the padded last one."""
+
+import dataclasses
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dlcore.data.dataset import HostBatch
+from dlcore.data.sources import Split
+from dlcore.errors import UsageError
+
+_READERS = 4
+
+
+def permutation(count: int, seed: int, stream: int) -> np.ndarray:
+    """A random order of 0..count - 1, int64 `[count]`: a pure function of its arguments."""
+    # NumPy promises the raw bits of a generator for all its versions, but not its shuffles.
+    bits = np.random.Philox(np.random.SeedSequence((seed, stream))).random_raw(count)
+    return np.argsort(bits, kind="stable")
+
+
+# Two, as readers that run ahead of the consumer work on both sides of an epoch's end.
+_epoch_order = functools.lru_cache(maxsize=2)(permutation)
+
+
+def carve(indices: np.ndarray, fraction: float, seed: int, stream: int) -> tuple[np.ndarray, ...]:
+    """Divides indices at random into (the rest, `fraction` of them), both in ascending order."""
+    order = permutation(len(indices), seed, stream)
+    count = round(len(indices) * fraction)
+    return np.sort(indices[order[count:]]), np.sort(indices[order[:count]])
+
+
+def share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The contiguous part of a global batch that a process makes.
+
+    Raises:
+      UsageError: the batch does not divide.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise UsageError(
+            f"batch_size {batch_size} does not divide among {process_count} process(es):"
+            f" it must be a positive multiple of {process_count}"
+        )
+    size = batch_size // process_count
+    return slice(process_index * size, (process_index + 1) * size)
+
+
+def sequence(
+    batch: Callable[[int], HostBatch], start: int, stop: int | None, streams: bool
+) -> Iterator[HostBatch]:
+    """`batch(start)`, `batch(start + 1)`, ... to `stop` or endlessly.
+
+    Where reading is slow (`streams`), Grain's threads read ahead; the order stays.
+    """
+    if not streams:
+        return map(batch, itertools.count(start) if stop is None else range(start, stop))
+    import grain
+
+    steps = grain.MapDataset.range(start, sys.maxsize if stop is None else stop)
+    options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=2 * _READERS)
+    return iter(steps.map(batch).to_iter_dataset(options))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShuffledBatches:
+    """The training batches of one process: see `Dataset.train_batches`."""
+
+    split: Split
+    batch_size: int
+    seed: int
+    share: slice
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the split."""
+        return len(self.split) // self.batch_size
+
+    def batch(self, step: int) -> HostBatch:
+        """This process's share of the batch at a step counted from the training's start."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _epoch_order(len(self.split), self.seed, epoch)
+        first = position * self.batch_size
+        examples = self.split.fetch(order[first + self.share.start : first + self.share.stop])
+        return examples | {"mask": np.ones(len(examples["label"]), np.float32)}
+
+    def start(self, step: int) -> Iterator[HostBatch]:
+        """The batches from `step` on, endlessly."""
+        return sequence(self.batch, step, None, self.split.source.streams)
+
+
+def train_batches(
+    split: Split, batch_size: int, seed: int, process_index: int, process_count: int
+) -> ShuffledBatches:
+    """See `Dataset.train_batches`."""
+    part = share(batch_size, process_index, process_count)
+    if batch_size > len(split):
+        raise UsageError(
+            f"batch_size {batch_size} exceeds the {len(split)} training examples:"
+            " it must be at most that"
+        )
+    return ShuffledBatches(split, batch_size, seed, part)
+
+
+def evaluation_batches(
+    split: Split, batch_size: int, process_index: int, process_count: int
+) -> Iterator[HostBatch]:
+    """See `Dataset.evaluation_batches`."""
+    part = share(batch_size, process_index, process_count)
+
+    def batch(step: int) -> HostBatch:
+        positions = np.arange(step * batch_size, (step + 1) * batch_size)[part]
+        present = positions < len(split)
+        examples = split.fetch(positions[present])
+        missing = len(positions) - len(examples["label"])
+        if missing:
+            examples = {
+                key: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
+                for key, value in examples.items()
+            }
+        return examples | {"mask": present.astype(np.float32)}
+
+    return sequence(batch, 0, -(-len(split) // batch_size), split.source.streams)

@@ -1,0 +1,183 @@
+"""Datasets that TFDS has prepared, read without TensorFlow."""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from dlcore.data import decoding
+from dlcore.data.sources import check
+from dlcore.errors import UsageError
+
+
+def locate(directory: pathlib.Path) -> pathlib.Path | None:
+    """The folder with `dataset_info.json` at or below a dataset's folder: its newest version.
+
+    Raises:
+      UsageError: the dataset has several configurations, and none is named.
+    """
+    versions = [
+        info.parent
+        for pattern in ("", "*/", "*/*/")
+        for info in directory.glob(f"{pattern}dataset_info.json")
+    ]
+    configurations = sorted({version.parent.name for version in versions})
+    if len(configurations) > 1:
+        names = ", ".join(f"{directory.name}/{name}" for name in configurations)
+        raise UsageError(f"dataset {directory.name!r} has several configurations: use {names}")
+    return max(versions, key=_version, default=None)
+
+
+def _version(directory: pathlib.Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in directory.name.split(".") if part.isdigit())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what TFDS logs about its own doings out of the launcher's output."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class Prepared:
+    """A prepared dataset, opened.
+
+    Attributes:
+      name: as it was asked for.
+      directory: holds its `dataset_info.json`.
+      splits: number of examples by split.
+      features: TFDS's features by name.
+
+    Raises:
+      UsageError: the folder is damaged.
+    """
+
+    def __init__(self, name: str, directory: pathlib.Path):
+        import tensorflow_datasets as tfds
+
+        self.name, self.directory = name, directory
+        with self.reporting_damage(), _quiet():
+            self._builder = tfds.builder_from_directory(str(directory))
+            info = self._builder.info
+            self.splits = {split: info.splits[split].num_examples for split in info.splits}
+            self.features: dict[str, Any] = dict(info.features)
+
+    def records(self, split: str, encoded: tuple[str, ...] = ()) -> "Records":
+        """The records of a split, the features `encoded` left as they are stored."""
+        import tensorflow_datasets as tfds
+
+        decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+        with self.reporting_damage(split), _quiet():
+            return self._builder.as_data_source(split, decoders=decoders)
+
+    @contextlib.contextmanager
+    def reporting_damage(self, split: str = "") -> Iterator[None]:
+        """Turns whatever reading raises into one line that names the dataset."""
+        try:
+            yield
+        except Exception as error:
+            where = f"split {split!r} of dataset" if split else "dataset"
+            raise UsageError(
+                f"{where} {self.name!r} in {self.directory} is damaged"
+                f" ({(str(error) or repr(error)).splitlines()[0]}): restore it, or delete it and run"
+                f" python -m experiments.prepare --dataset={self.name}"
+            ) from error
+
+    def texts(self) -> dict[str, str]:
+        """The feature `text` of each split, its examples one below the other.
+
+        Raises:
+          UsageError: a split is damaged.
+        """
+        texts = {}
+        for split, count in self.splits.items():
+            with self.reporting_damage(split):
+                records = self.records(split).__getitems__(range(count))
+                texts[split] = "\n".join(record["text"].decode() for record in records)
+        return texts
+
+    @property
+    def input_name(self) -> str:
+        """The feature that a classifier sees: `image`, or what TFDS calls the supervised input."""
+        supervised = self._builder.info.supervised_keys
+        return "image" if "image" in self.features or not supervised else supervised[0]
+
+
+class Records(Protocol):
+    """TFDS's random access to the records of a split."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]: ...
+
+
+class PreparedExamples:
+    """The labelled images, or rows of numbers, of one split: a `Source` that streams.
+
+    Raises:
+      UsageError: the dataset has no input with a class, or the split is damaged.
+    """
+
+    streams = True
+
+    def __init__(self, prepared: Prepared, split: str, resize: int):
+        import tensorflow_datasets as tfds
+
+        self._prepared, self._split = prepared, split
+        self._size = (resize, resize) if resize else None
+        self._input = prepared.input_name
+        features = prepared.features
+        label, feature = features.get("label"), features.get(self._input)
+        if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
+            feature, (tfds.features.Image, tfds.features.Tensor)
+        ):
+            raise UsageError(
+                f"dataset {prepared.name!r} is no classification of images or numbers: it needs an"
+                f" 'image' and a 'label' with classes, and has {', '.join(sorted(features))}"
+            )
+        self._encoded = isinstance(feature, tfds.features.Image)
+        self._num_classes = label.num_classes
+        self.dtype = np.dtype(np.uint8 if feature.np_dtype == np.uint8 else np.float32)
+        self.shape = self._expected_shape(feature.shape)
+        self._records = prepared.records(split, (self._input,) if self._encoded else ())
+        if len(self):
+            # A truncated file shows at once, not in the middle of a training.
+            self.fetch(np.array([0, len(self) - 1]))
+
+    def _expected_shape(self, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+        if self._size and len(shape) == 3:
+            shape = (*self._size, shape[-1])
+        if None in shape:
+            raise UsageError(
+                f"the images of dataset {self._prepared.name!r} differ in size: set resize"
+            )
+        return tuple(int(size) for size in shape if size is not None)
+
+    def __len__(self) -> int:
+        return self._prepared.splits[self._split]
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source`."""
+        with self._prepared.reporting_damage(self._split):
+            records = self._records.__getitems__(indices.tolist())
+            images = np.stack([self._pixels(record[self._input]) for record in records])
+        labels = np.array([record["label"] for record in records], np.int32)
+        where = f"split {self._split!r} of dataset {self._prepared.name!r}"
+        check(where, indices, images, labels, self._num_classes)
+        return {"image": images, "label": labels}
+
+    def _pixels(self, value: Any) -> np.ndarray:
+        if self._encoded:
+            pixels = decoding.decode(value, self.shape[-1], self._size)
+        else:
+            pixels = np.asarray(value, self.dtype)
+            pixels = decoding.resized(pixels, self._size) if self._size else pixels
+        if pixels.shape != self.shape:
+            raise ValueError(f"an example has shape {pixels.shape}, not {self.shape}")
+        return pixels

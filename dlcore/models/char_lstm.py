@@ -1,0 +1,74 @@
+"""Characters in, characters out, through a stack of LSTM layers.
+
+Graves (2013, section 4.1) in the form that Karpathy's char-rnn (2015) made known: one-hot
+characters, LSTM layers (`dlcore.nn.recurrent`), a softmax over the next character.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from dlcore.models import registry
+from dlcore.nn import recurrent
+
+
+class CharLSTM(nn.Module):
+    """A character language model.
+
+    Attributes:
+      vocabulary_size: number of distinct characters.
+      hidden: units of every LSTM layer.
+      layers: number of LSTM layers.
+      dropout: rate of dropout on the output of every LSTM layer (Zaremba et al., 2014).
+    """
+
+    vocabulary_size: int = 65
+    hidden: int = 128
+    layers: int = 2
+    dropout: float = 0.0
+
+    @nn.nowrap
+    def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:
+        """The state at the beginning of `batch` texts; every array's first axis is the batch."""
+        return recurrent.initial_carry(batch, self.hidden, self.layers)
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "batch time"],
+        carry: tuple[recurrent.Carry, ...],
+        train: bool = False,
+    ) -> tuple[Float[Array, "batch time vocabulary"], tuple[recurrent.Carry, ...]]:
+        """Logits of the character that follows each one, and the state after the last.
+
+        Args:
+          tokens: characters, by their index in the vocabulary.
+          carry: the state before the first of them.
+          train: whether dropout is on.
+        """
+        x = jax.nn.one_hot(tokens, self.vocabulary_size)
+        x, carry = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout, name="lstm")(
+            x, carry, train
+        )
+        return nn.Dense(self.vocabulary_size, name="logits")(x), carry
+
+
+def _register(name: str, hidden: int, parameter_count: int) -> None:
+    constructor = functools.partial(CharLSTM, hidden=hidden)
+    batch, time = 2, 8
+    carry = jax.eval_shape(lambda: constructor().initial_carry(batch))
+    registry.register(
+        name,
+        constructor,
+        example_inputs=(jax.ShapeDtypeStruct((batch, time), jnp.int32), carry),
+        output_shapes=((batch, time, 65), jax.tree.map(lambda array: array.shape, carry)),
+        parameter_count=parameter_count,
+        source="Karpathy's char-rnn (2015), after Graves (2013), section 4.1",
+    )
+
+
+_register("char_lstm", hidden=128, parameter_count=239_297)
+_register("char_lstm_512", hidden=512, parameter_count=3_316_289)

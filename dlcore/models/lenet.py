@@ -1,0 +1,146 @@
+"""LeNet-5, as published in 1998 and as it is taught today.
+
+Source: LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to document
+recognition", section II.B, figures 2 and 3, table I.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dlcore.errors import UsageError
+from dlcore.models import registry
+from dlcore.nn.activations import scaled_tanh
+from dlcore.nn.convolution import PartiallyConnectedConv
+from dlcore.nn.initializers import uniform_by_fan_in
+from dlcore.nn.pooling import TrainableSubsampling, max_pool
+
+# Table I: the maps of S2 that each map of C3 sees. Neighbours first, by three and by four, then
+# the fours with a gap, then all six.
+C3_TABLE = (
+    *((i, (i + 1) % 6, (i + 2) % 6) for i in range(6)),
+    *((i, (i + 1) % 6, (i + 2) % 6, (i + 3) % 6) for i in range(6)),
+    *((i, (i + 1) % 6, (i + 3) % 6, (i + 4) % 6) for i in range(3)),
+    tuple(range(6)),
+)
+
+# The output units' weights: the digits 0 to 9, 7 wide and 12 high, in the manner of figure 3.
+_GLYPHS = """
+....... ....... ....... ....... ....... ....... ....... ....... ....... .......
+..###.. ...##.. .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
+.##.##. ..###.. ##...## ##...## ...###. ##..... .##.... .....## ##...## ##...##
+##...## .####.. .....## .....## ..####. ##..... ##..... .....## ##...## ##...##
+##...## ...##.. .....## .....## .##.##. ##..... ##..... ....##. ##...## ##...##
+##...## ...##.. ....##. ..####. ##..##. ######. ######. ....##. .#####. ##...##
+##...## ...##.. ...##.. .....## ##..##. .....## ##...## ...##.. ##...## .######
+##...## ...##.. ..##... .....## ####### .....## ##...## ...##.. ##...## .....##
+##...## ...##.. .##.... .....## ....##. .....## ##...## ..##... ##...## .....##
+.##.##. ...##.. ##..... ##...## ....##. ##...## ##...## ..##... ##...## ....##.
+..###.. .###### ####### .#####. ....##. .#####. .#####. ..##... .#####. .####..
+....... ....... ....... ....... ....... ....... ....... ....... ....... .......
+"""
+
+
+def digit_bitmaps() -> np.ndarray:
+    """The ten digits as 7x12 bitmaps of -1 and +1, float32 `[10, 84]`, row by row."""
+    rows = np.array([list(row) for row in _GLYPHS.split()]).reshape(12, 10, 7)
+    return np.where(rows == "#", 1, -1).transpose(1, 0, 2).reshape(10, 84).astype(np.float32)
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 as published: trainable subsampling, partial connections, radial basis outputs.
+
+    The layers carry the paper's names. An output unit's penalty is the squared distance between the
+    84 units of F6 and the unit's bitmap (eq. 7); the scores are the penalties' negatives, so that
+    they are read as logits are. Every layer up to F6 is squashed by 1.7159 tanh(2x/3).
+
+    Attributes:
+      num_classes: number of classes, at most the ten digits that have a bitmap.
+    """
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch 32 32 1"], train: bool = False
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """Scores of a batch of digits, centred in 32x32 pixels.
+
+        Raises:
+          UsageError: the images have another shape, or there are more than ten classes.
+        """
+        del train
+        if x.shape[1:] != (32, 32, 1):
+            raise UsageError(f"lenet5 takes images of 32x32x1, not {_by(x)}: pad them")
+        if self.num_classes > 10:
+            raise UsageError(f"lenet5 knows the ten digits, not {self.num_classes} classes")
+        c1 = scaled_tanh(_conv(6, fan_in=25, name="C1")(x))
+        s2 = scaled_tanh(TrainableSubsampling(name="S2")(c1))
+        c3 = scaled_tanh(PartiallyConnectedConv(C3_TABLE, (5, 5), name="C3")(s2))
+        s4 = scaled_tanh(TrainableSubsampling(name="S4")(c3))
+        c5 = scaled_tanh(_conv(120, fan_in=400, name="C5")(s4)).reshape(-1, 120)
+        init = uniform_by_fan_in(120)
+        f6 = scaled_tanh(nn.Dense(84, kernel_init=init, bias_init=init, name="F6")(c5))
+        bitmaps = jnp.asarray(digit_bitmaps()[: self.num_classes])
+        return -jnp.square(f6[:, None] - bitmaps).sum(-1)
+
+
+def _conv(features: int, fan_in: int, name: str) -> nn.Conv:
+    init = uniform_by_fan_in(fan_in)
+    return nn.Conv(features, (5, 5), padding="VALID", kernel_init=init, bias_init=init, name=name)
+
+
+class LeNet5Modern(nn.Module):
+    """LeNet-5 as it is taught today: ReLU, max pooling, full connections, softmax.
+
+    The first convolution pads by two, which the paper's 32x32 input does by itself.
+
+    Attributes:
+      num_classes: number of classes.
+    """
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], train: bool = False
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """Logits of a batch of images, of 28x28x1 for the published 61,706 parameters.
+
+        Raises:
+          UsageError: the images are smaller than 12x12.
+        """
+        del train
+        if min(x.shape[1:3]) < 12:
+            raise UsageError(f"lenet5_modern takes images of 12x12 or more, not {_by(x)}")
+        init = nn.initializers.he_normal()
+        x = max_pool(nn.relu(nn.Conv(6, (5, 5), kernel_init=init)(x)))
+        x = max_pool(nn.relu(nn.Conv(16, (5, 5), padding="VALID", kernel_init=init)(x)))
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(120, kernel_init=init)(x))
+        x = nn.relu(nn.Dense(84, kernel_init=init)(x))
+        return nn.Dense(self.num_classes)(x)
+
+
+def _by(images: jax.Array) -> str:
+    return "x".join(str(size) for size in images.shape[1:])
+
+
+registry.register(
+    "lenet5",
+    LeNet5,
+    example_inputs=(jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32),),
+    output_shapes=(2, 10),
+    parameter_count=60_000,
+    source="LeCun, Bottou, Bengio and Haffner (1998), figures 2 and 3, table I",
+)
+registry.register(
+    "lenet5_modern",
+    LeNet5Modern,
+    example_inputs=(jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32),),
+    output_shapes=(2, 10),
+    parameter_count=61_706,
+    source="LeCun, Bottou, Bengio and Haffner (1998), with ReLU, max pooling and softmax",
+)

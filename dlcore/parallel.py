@@ -1,0 +1,333 @@
+"""Devices to mesh, shardings, pmap, and the start of several processes.
+
+One train step serves every parallelism. It is written against an axis called `AXIS`: sums over the
+batch go through `psum`, and randomness that belongs to an example is keyed by `example_keys`. Where the
+axis is bound (`pmap`, `data`), the program sees one device's share of the batch; where it is not (`jit`,
+`fsdp`, a model applied by hand), it sees the whole batch, and the helpers do the right thing.
+
+A state has two forms. The *canonical* form has global shapes and is what checkpoints hold; it is the same
+for every parallelism, so a run may be resumed under another one. The *placed* form is what the compiled
+step takes; only `pmap`, with its leading device axis, needs another shape for it.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from dlcore.errors import UsageError
+
+AXIS = "data"
+NAMES = ("jit", "pmap", "data", "fsdp")
+
+# The collection of a model's state that belongs to examples: it is split as the batch is.
+CARRY = "carry"
+
+# Below this many elements an array stays whole on every device under `fsdp`: gathering it would cost
+# more than it saves.
+FSDP_MINIMUM_SIZE = 1024
+
+
+def _bound() -> bool:
+    try:
+        jax.lax.axis_index(AXIS)
+    except NameError:
+        return False
+    return True
+
+
+def psum(tree: Any) -> Any:
+    """The sum of a pytree's arrays over all devices of the batch axis; the tree itself on one."""
+    return jax.lax.psum(tree, AXIS) if _bound() else tree
+
+
+def axis_size() -> int:
+    """Over how many devices the batch in hand is split."""
+    return jax.lax.axis_size(AXIS) if _bound() else 1
+
+
+def example_positions(count: int) -> jax.Array:
+    """Positions in the global batch of the `count` examples in hand, int32 `[count]`."""
+    first = jax.lax.axis_index(AXIS) * count if _bound() else 0
+    return first + jnp.arange(count, dtype=jnp.int32)
+
+
+def example_keys(key: jax.Array, count: int) -> jax.Array:
+    """One random key for each of the `count` examples in hand, the same on any number of devices."""
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(example_positions(count))
+
+
+def _belongs_to_examples(path: Sequence[Any]) -> bool:
+    return any(getattr(key, "key", None) == CARRY for key in path)
+
+
+class Parallelism(abc.ABC):
+    """How a step is laid out over devices: `make(name)` gives one.
+
+    Attributes:
+      name: the word that `--parallelism` takes.
+      device_count: over how many devices, of all processes, a batch is split.
+    """
+
+    name: str
+    device_count: int
+
+    def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
+        """Raises UsageError where the global batch does not split into equal shares."""
+        share = self.device_count * accumulate
+        if batch_size % share:
+            below, above = batch_size // share * share, -(-batch_size // share) * share
+            near = f"{below} or {above}" if below else f"{above}"
+            parts = f"{self.device_count} device{'s' if self.device_count > 1 else ''}"
+            parts += f" x {accumulate} accumulated batches" if accumulate > 1 else ""
+            raise UsageError(
+                f"--batch_size={batch_size} does not divide over {parts}: "
+                f"it must be a multiple of {share}, such as {near}"
+            )
+
+    @abc.abstractmethod
+    def state_shardings(self, state: Any) -> Any:
+        """The sharding of each array of a canonical state, given arrays or their shapes."""
+
+    @abc.abstractmethod
+    def place_batch(self, batch: Any) -> Any:
+        """This process's share of a global batch, from the host to its devices."""
+
+    @abc.abstractmethod
+    def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        """Compiles `(state, batch) -> (state, sums)`; the state is donated, the sums replicated.
+
+        `state` is an example of the canonical state, or its shapes.
+        """
+
+    @abc.abstractmethod
+    def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        """Compiles `(state, batch) -> sums`, the sums replicated."""
+
+    def place_state(self, state: Any) -> Any:
+        """A canonical state in the form that the compiled step takes."""
+        return state
+
+    def canonical_state(self, state: Any) -> Any:
+        """A placed state in the form that every parallelism shares."""
+        return state
+
+    def to_host(self, sums: Any) -> Any:
+        """Replicated results as NumPy arrays; waits for them."""
+        return jax.device_get(sums)
+
+
+class SingleDevice(Parallelism):
+    """`jit`: the first local device, the whole batch."""
+
+    name = "jit"
+    device_count = 1
+
+    def __init__(self) -> None:
+        if jax.process_count() > 1:
+            raise UsageError(
+                "--parallelism=jit uses one device of one process: with --distributed use data or fsdp"
+            )
+        self._sharding = SingleDeviceSharding(jax.local_devices()[0])
+
+    def state_shardings(self, state: Any) -> Any:
+        return jax.tree.map(lambda _: self._sharding, state)
+
+    def place_batch(self, batch: Any) -> Any:
+        return jax.device_put(batch, self._sharding)
+
+    def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.jit(step, donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.jit(evaluate)
+
+
+class _OverMesh(Parallelism):
+    """What `data` and `fsdp` share: a mesh of every process's devices, the batch split over it."""
+
+    def __init__(self) -> None:
+        # Not `make_mesh`, which may reorder: a process's share of the batch has to be contiguous.
+        self._mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+        self.device_count = self._mesh.size
+        self._replicated = NamedSharding(self._mesh, PartitionSpec())
+        self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+
+    def place_batch(self, batch: Any) -> Any:
+        if jax.process_count() == 1:
+            return jax.device_put(batch, self._split)
+        return jax.tree.map(
+            lambda share: jax.make_array_from_process_local_data(self._split, share), batch
+        )
+
+
+class DataParallel(_OverMesh):
+    """`data`: `jax.shard_map` over a mesh, every array of the state whole on every device."""
+
+    name = "data"
+
+    def state_shardings(self, state: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: self._split if _belongs_to_examples(path) else self._replicated, state
+        )
+
+    def _shard_map(self, function: Callable[..., Any], state: Any, out_specs: Any) -> Any:
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=(self._specs(state), PartitionSpec(AXIS)),
+            out_specs=out_specs,
+            # Gradients are summed by hand (`psum`), as under pmap, and not by the transposition rules
+            # that the checked mode brings.
+            check_vma=False,
+        )
+
+    def _specs(self, state: Any) -> Any:
+        return jax.tree.map(lambda sharding: sharding.spec, self.state_shardings(state))
+
+    def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        out_specs = (self._specs(state), PartitionSpec())
+        return jax.jit(self._shard_map(step, state, out_specs), donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.jit(self._shard_map(evaluate, state, PartitionSpec()))
+
+
+class FullySharded(_OverMesh):
+    """`fsdp`: parameters and optimizer state split over the devices, gathered by the compiler.
+
+    The layout is ZeRO-3's (Rajbhandari et al. 2020), written as shardings only.
+    """
+
+    name = "fsdp"
+
+    def state_shardings(self, state: Any) -> Any:
+        def sharding(path: Sequence[Any], array: Any) -> Sharding:
+            if _belongs_to_examples(path):
+                return self._split
+            # The largest axis that divides evenly is split; ties go to the last one, which is the
+            # output features of a kernel.
+            axes = [a for a, size in enumerate(array.shape) if size % self.device_count == 0]
+            if not axes or array.size < FSDP_MINIMUM_SIZE:
+                return self._replicated
+            axis = max(axes, key=lambda a: (array.shape[a], a))
+            return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
+
+        return jax.tree_util.tree_map_with_path(sharding, state)
+
+    def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        shardings = self.state_shardings(state)
+        return jax.jit(
+            step,
+            in_shardings=(shardings, self._split),
+            out_shardings=(shardings, self._replicated),
+            donate_argnums=0,
+        )
+
+    def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.jit(
+            evaluate,
+            in_shardings=(self.state_shardings(state), self._split),
+            out_shardings=self._replicated,
+        )
+
+
+class Pmap(Parallelism):
+    """`pmap`: this process's devices, each with a copy of the state under a leading device axis."""
+
+    name = "pmap"
+
+    def __init__(self) -> None:
+        if jax.process_count() > 1:
+            raise UsageError(
+                "--parallelism=pmap uses one process's devices: with --distributed use data or fsdp"
+            )
+        self._devices = jax.local_devices()
+        self.device_count = len(self._devices)
+        self._stacked = NamedSharding(
+            Mesh(np.asarray(self._devices), (AXIS,)), PartitionSpec(AXIS)
+        )
+
+    def state_shardings(self, state: Any) -> Any:
+        return jax.tree.map(lambda _: SingleDeviceSharding(self._devices[0]), state)
+
+    def _split(self, array: Any) -> Any:
+        return array.reshape(self.device_count, -1, *array.shape[1:])
+
+    def place_batch(self, batch: Any) -> Any:
+        return jax.device_put(jax.tree.map(self._split, batch), self._stacked)
+
+    def place_state(self, state: Any) -> Any:
+        def place(path: Sequence[Any], array: Any) -> Any:
+            array = np.asarray(array)
+            if _belongs_to_examples(path):
+                return self._split(array)
+            return np.broadcast_to(array, (self.device_count, *array.shape))
+
+        return jax.device_put(jax.tree_util.tree_map_with_path(place, state), self._stacked)
+
+    def canonical_state(self, state: Any) -> Any:
+        def canonical(path: Sequence[Any], array: jax.Array) -> Any:
+            if _belongs_to_examples(path):
+                return np.asarray(array).reshape(-1, *array.shape[2:])
+            return np.asarray(array.addressable_shards[0].data)[0]
+
+        host = jax.tree_util.tree_map_with_path(canonical, state)
+        return jax.device_put(host, self._devices[0])
+
+    def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        return jax.pmap(evaluate, axis_name=AXIS, devices=self._devices)
+
+    def to_host(self, sums: Any) -> Any:
+        return jax.tree.map(lambda array: np.asarray(array.addressable_shards[0].data)[0], sums)
+
+
+_PARALLELISMS = {kind.name: kind for kind in (SingleDevice, Pmap, DataParallel, FullySharded)}
+
+
+def make(name: str, supported: Sequence[str] = NAMES) -> Parallelism:
+    """The parallelism of that name over the devices present.
+
+    Raises:
+      UsageError: no such parallelism, or not one of those that the task supports.
+    """
+    if name not in supported or name not in _PARALLELISMS:
+        known = ", ".join(supported)
+        raise UsageError(f"--parallelism={name} cannot be used here: it is one of {known}")
+    return _PARALLELISMS[name]()
+
+
+# A dead peer is noticed by its missing heartbeat after this time, whatever the step is doing.
+HEARTBEAT_TIMEOUT_SECONDS = 50
+
+
+def start_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins this process to the others of a run; call before anything touches a device.
+
+    Slurm, Open MPI and TPU pods are detected by JAX; elsewhere all three arguments are needed.
+
+    Raises:
+      UsageError: the arguments are incomplete and no cluster is detected, or no peer answered.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            "--distributed could not start: "
+            f"{str(error).splitlines()[0]} (outside Slurm and TPU pods, give "
+            "--coordinator_address=HOST:PORT, --num_processes and --process_id)"
+        ) from error

@@ -1,0 +1,130 @@
+"""What a learning regime is: a batch's meaning, its loss and its metrics, as pure functions.
+
+A task is a frozen dataclass over a model. `dlcore.train.step` turns it into a train step:
+
+- a task that descends one loss gives `loss`;
+- a learner that does anything else (the perceptron rule, the two players of a GAN) gives `update`.
+
+Inside a step the batch may be one device's share of the global batch. Sums over examples stay local in
+`loss` and `evaluate`: the step adds them across devices. An `update` adds them itself, with
+`dlcore.parallel.psum`.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+import optax
+
+from dlcore.errors import UsageError
+from dlcore.metrics import Metrics
+
+Batch = Mapping[str, jax.Array]
+
+
+@flax.struct.dataclass
+class Aux:
+    """What a loss returns beside its sum.
+
+    Attributes:
+      count: number of examples (or tokens) that the sum covers, masked ones left out.
+      model_state: the model's collections other than `params`, after this batch.
+      metrics: sums over the batch, by name.
+    """
+
+    count: jax.Array
+    model_state: Any
+    metrics: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """A learning regime over a model.
+
+    Attributes:
+      model: the Linen module that is trained.
+    """
+
+    model: nn.Module
+
+    # What `--parallelism` may be; another one is refused by name.
+    parallelisms: ClassVar[tuple[str, ...]] = ("jit", "pmap", "data", "fsdp")
+    # What early stopping and the best checkpoint watch; None where only the newest counts.
+    watched_metric: ClassVar[str | None] = "loss"
+    watched_mode: ClassVar[str] = "min"
+
+    @abc.abstractmethod
+    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+        """Fresh variables: `params` and the model's other collections.
+
+        A collection named `carry` holds state that belongs to examples (a recurrent state): its arrays
+        have the global batch as their first axis and are sharded with the batch.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
+        """Sums of every evaluation metric over the batch's unmasked examples."""
+
+    def loss(
+        self, params: Any, model_state: Mapping[str, Any], batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, Aux]:
+        """The loss, summed over the batch's unmasked examples, in training mode."""
+        raise NotImplementedError(f"{type(self).__name__} gives update instead of loss")
+
+    def init_optimizer(self, optimizer: optax.GradientTransformation, params: Any) -> Any:
+        """The optimizer's first state; a task with several players keeps one for each."""
+        return optimizer.init(params)
+
+    def describe_inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """The positional inputs of the model's `__call__` for a batch, for tables and counts."""
+        return (batch["image"],)
+
+
+_tasks: dict[str, type[Task]] = {}
+
+
+def register(name: str, task: type[Task]) -> None:
+    """Adds a task; a taken name is a ValueError, at import."""
+    if name in _tasks:
+        raise ValueError(f"task {name!r} is registered twice")
+    _tasks[name] = task
+
+
+def names() -> list[str]:
+    """Every registered name, sorted."""
+    return sorted(_tasks)
+
+
+def kind(name: str) -> type[Task]:
+    """The class of a task.
+
+    Raises:
+      UsageError: no such task.
+    """
+    if name not in _tasks:
+        raise UsageError(f"unknown task {name!r}: it is one of {', '.join(names())}")
+    return _tasks[name]
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a task and their defaults."""
+    return {f.name: f.default for f in dataclasses.fields(kind(name)) if f.name != "model"}
+
+
+def create(name: str, model: nn.Module, **options: Any) -> Task:
+    """The task of that name over a model.
+
+    Raises:
+      UsageError: no such task, or it has no such option, or an option's value is out of range.
+    """
+    known = defaults(name)
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"task {name!r} has no option {option!r}: it has {', '.join(known) or 'none'}"
+            )
+    return kind(name)(model=model, **options)

@@ -1,0 +1,161 @@
+"""What listens to a training: a progress bar, early stopping, the learning curves.
+
+A callback sees records (the lines of `metrics.jsonl`) and steps; it never touches the state. What it
+remembers goes into the checkpoint, so that a resumed run decides as an uninterrupted one would.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+Record = Mapping[str, Any]
+
+
+class Callback:
+    """Does nothing; subclasses override what they need."""
+
+    def on_start(self, step: int, num_steps: int) -> None:
+        """The training begins at `step` and plans to end at `num_steps`."""
+
+    def on_step(self, step: int) -> None:
+        """Step number `step` (from 1) was handed to the devices."""
+
+    def on_record(self, record: Record) -> None:
+        """A record was written: sums over some steps, or an evaluation."""
+
+    def on_end(self) -> None:
+        """The training is over, however it ended."""
+
+    def stop_reason(self) -> str | None:
+        """Why the training should end now, or None."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to find again after a resume."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+
+
+class ProgressBar(Callback):
+    """Steps done, time left, the latest numbers, on standard error."""
+
+    SHOWN = ("loss", "accuracy", "perplexity", "generator_loss", "discriminator_loss")
+
+    def __init__(self) -> None:
+        self._latest: dict[str, str] = {}
+
+    def on_start(self, step: int, num_steps: int) -> None:
+        import tqdm
+
+        self._bar = tqdm.tqdm(
+            total=num_steps,
+            initial=step,
+            unit="step",
+            file=sys.stderr,
+            dynamic_ncols=True,
+            # Where nobody watches (a log file), a line now and then is enough.
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        )
+
+    def on_step(self, step: int) -> None:
+        self._bar.update(step - self._bar.n)
+
+    def on_record(self, record: Record) -> None:
+        prefix = {"train": "", "validation": "val_", "test": "test_"}[record["split"]]
+        shown = {prefix + name: record[name] for name in self.SHOWN if name in record}
+        self._latest |= {name: f"{value:.4g}" for name, value in shown.items()}
+        self._bar.set_postfix(self._latest, refresh=False)
+
+    def on_end(self) -> None:
+        self._bar.close()
+
+
+class EarlyStopping(Callback):
+    """Ends the training when a validation metric has not improved for a while.
+
+    Args:
+      metric: its name in the validation records.
+      mode: "max" or "min": which direction is better.
+      patience: evaluations without improvement that are borne.
+    """
+
+    def __init__(self, metric: str, mode: str, patience: int) -> None:
+        self._metric, self._sign, self._patience = metric, 1 if mode == "max" else -1, patience
+        self._best: float | None = None
+        self._waited = 0
+
+    def on_record(self, record: Record) -> None:
+        if record["split"] != "validation":
+            return
+        value = self._sign * record[self._metric]
+        if self._best is None or value > self._best:
+            self._best, self._waited = value, 0
+        else:
+            self._waited += 1
+
+    def stop_reason(self) -> str | None:
+        if self._waited < self._patience:
+            return None
+        return f"no better validation {self._metric} in {self._waited} evaluations"
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._best, self._waited = state["best"], state["waited"]
+
+
+class LossTarget(Callback):
+    """Ends the training when the evaluated loss is small enough.
+
+    Args:
+      loss: the mean loss that is low enough.
+    """
+
+    def __init__(self, loss: float) -> None:
+        self._target = loss
+        self._latest = float("inf")
+
+    def on_record(self, record: Record) -> None:
+        if record["split"] == "validation":
+            self._latest = record["loss"]
+
+    def stop_reason(self) -> str | None:
+        if self._latest > self._target:
+            return None
+        return f"the loss is {self._latest:.4g}, at most {self._target:g}"
+
+
+class Profiler(Callback):
+    """Writes a trace of a few steps that TensorBoard and Perfetto show.
+
+    Args:
+      directory: of the trace.
+    """
+
+    # After compilation and the first steps have settled.
+    FIRST, LAST = 10, 15
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._running = False
+
+    def on_start(self, step: int, num_steps: int) -> None:
+        self._first, self._last = step + self.FIRST, step + self.LAST
+
+    def on_step(self, step: int) -> None:
+        if step == self._first:
+            jax.profiler.start_trace(self._directory)
+            self._running = True
+        elif step == self._last:
+            self.on_end()
+
+    def on_end(self) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

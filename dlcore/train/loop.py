@@ -1,0 +1,301 @@
+"""The loop: batches in, records and checkpoints out, and a clear end however it comes.
+
+Only the host side of a training is here. The loop runs ahead of the devices by a few steps, looks at each
+step's report when it is ready, and waits only where a record, an evaluation or a checkpoint needs it.
+"""
+
+import collections
+import dataclasses
+import logging
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from dlcore import data
+from dlcore import metrics as metrics_lib
+from dlcore.errors import TrainingError, UsageError
+from dlcore.train.callbacks import Callback
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.evaluation import evaluate
+from dlcore.train.program import Program
+from dlcore.train.watchdog import StopSignal, Watchdog
+from dlcore.train.writers import JsonLines, TensorBoard
+
+_log = logging.getLogger(__name__)
+
+# Steps that may be under way on the devices while the host goes on.
+RUN_AHEAD = 2
+# A compilation, or the first evaluation, may take this many times the limit on a step.
+COMPILATION_PATIENCE = 30.0
+# `--on_nonfinite=skip` gives up after so many skipped updates in a row.
+MAXIMUM_CONSECUTIVE_SKIPS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a training goes on and what happens on the way; all intervals in steps.
+
+    Attributes:
+      num_steps: the number of steps in all.
+      steps_per_epoch: the batches in one pass over the training split.
+      log_every: a record of the training metrics; the same as the step's.
+      evaluate_every: an evaluation on the validation split, and a checkpoint.
+      checkpoint_every: further checkpoints; 0 for none.
+      keep: how many of the newest checkpoints stay, beside the best.
+      watched_metric: the validation metric that says which checkpoint is best; None where only the
+        newest counts.
+      watched_mode: "max" or "min".
+      on_nonfinite: "stop" or "skip": what a non-finite loss or gradient does.
+      step_timeout: seconds without progress that end the process; 0 for no limit.
+    """
+
+    num_steps: int
+    steps_per_epoch: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int = 0
+    keep: int = 2
+    watched_metric: str | None = "loss"
+    watched_mode: str = "min"
+    on_nonfinite: str = "stop"
+    step_timeout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+      status: "complete", or "stopped" where it was asked to stop and can be resumed.
+      reason: in words.
+      step: the number of the last step.
+      first_step: where this process took it up.
+      best: `{"step", "metric", "value"}` of the best checkpoint, or None.
+      skipped: updates that were left out because they were not finite.
+      state: the placed state.
+    """
+
+    status: str
+    reason: str
+    step: int
+    first_step: int
+    best: dict[str, Any] | None
+    skipped: int
+    state: Any
+
+
+class Loop:
+    """One training, from its newest checkpoint or from the start.
+
+    Args:
+      program: what runs on the devices.
+      dataset: gives the batches.
+      plan: how long, how often.
+      workdir: the run directory.
+      seed: of the order of the examples.
+      callbacks: who listens.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        dataset: data.Dataset,
+        plan: Plan,
+        workdir: pathlib.Path,
+        *,
+        seed: int,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self._program, self._dataset, self._plan = program, dataset, plan
+        self._seed, self._callbacks = seed, list(callbacks)
+        self._batch_size = next(iter(program.batch.values())).shape[0]
+        self._layout = {
+            "parallelism": program.parallelism.name,
+            "devices": program.parallelism.device_count,
+        }
+        self._writes = jax.process_index() == 0
+        self._workdir = workdir
+        self._checkpoints = Checkpoints(
+            workdir / "checkpoints", keep=plan.keep, mode=plan.watched_mode
+        )
+        self._lines = JsonLines(workdir / "metrics.jsonl") if self._writes else None
+        self._reports: collections.deque[tuple[int, Any]] = collections.deque()
+        self._best: dict[str, Any] | None = None
+        self._skipped = self._consecutive = 0
+        self._evaluated = False
+
+    def run(self) -> Outcome:
+        """Trains to the end of the plan, or until something ends it earlier.
+
+        Raises:
+          TrainingError: a loss or gradient was not finite, or a checkpoint could not be written.
+        """
+        self._state, first = self._begin()
+        self._tensorboard = (
+            TensorBoard(self._workdir / "tensorboard", first) if self._writes else None
+        )
+        for callback in self._callbacks:
+            callback.on_start(first, self._plan.num_steps)
+        advice = f"Run the same command again to resume from {self._checkpoints.directory}."
+        try:
+            with Watchdog(self._plan.step_timeout, advice) as self._watchdog:
+                step, status, reason = self._train(first)
+                self._checkpoints.wait()
+        finally:
+            self._close()
+        return Outcome(status, reason, step, first, self._best, self._skipped, self._state)
+
+    def _begin(self) -> tuple[Any, int]:
+        parallelism = self._program.parallelism
+        restored = self._checkpoints.restore_newest(self._program.abstract_state)
+        if restored is None:
+            if self._lines:
+                self._lines.cut(0)
+            return parallelism.place_state(self._program.initialize()), 0
+        progress = restored.progress
+        self._best, self._skipped = progress["best"], progress["skipped"]
+        for callback, state in zip(self._callbacks, progress["callbacks"], strict=False):
+            callback.load(state)
+        if self._lines:
+            self._lines.cut(progress["log_position"])
+        _log.info("resumed at step %d", restored.step)
+        if progress["layout"] != self._layout:
+            _log.warning(
+                "the checkpoint was made under %s, this is %s: equal to rounding, not bitwise",
+                *(f"{x['parallelism']} on {x['devices']}" for x in (progress["layout"], self._layout)),
+            )
+        return parallelism.place_state(restored.state), restored.step
+
+    def _train(self, first: int) -> tuple[int, str, str]:
+        plan = self._plan
+        stream = self._dataset.train_batches(
+            self._batch_size, self._seed, jax.process_index(), jax.process_count()
+        ).start(first)
+        step, reason = first, self._stop_reason()
+        if reason:
+            return step, "complete", reason
+        self._watchdog.progress(f"step {first + 1}", COMPILATION_PATIENCE)
+        prefetched = data.prefetch(stream, self._program.parallelism.place_batch)
+        with StopSignal() as signal, prefetched as batches:
+            while step < plan.num_steps:
+                self._state, report = self._program.step(self._state, next(batches))
+                step += 1
+                self._reports.append((step, report))
+                self._settle(RUN_AHEAD)
+                for callback in self._callbacks:
+                    callback.on_step(step)
+                reason = self._after(step)
+                if reason:
+                    return step, "complete", reason
+                if signal.requested(step) and step < plan.num_steps:
+                    self._save(step)
+                    return step, "stopped", f"{signal.name} at step {step}"
+        return step, "complete", f"{plan.num_steps} steps"
+
+    def _after(self, step: int) -> str | None:
+        """Records, evaluates and saves where it is due; returns why to end, or None."""
+        plan, last = self._plan, step == self._plan.num_steps
+        if step % plan.log_every == 0 or last:
+            self._settle(0)
+            sums = self._program.parallelism.to_host(self._state.metrics)
+            self._record(step, "train", metrics_lib.compute(sums))
+        if step % plan.evaluate_every == 0 or last:
+            self._save(step, self._evaluate(step))
+            return self._stop_reason()
+        if plan.checkpoint_every and step % plan.checkpoint_every == 0:
+            self._save(step)
+        return None
+
+    def _stop_reason(self) -> str | None:
+        reasons = (callback.stop_reason() for callback in self._callbacks)
+        return next((reason for reason in reasons if reason), None)
+
+    def _settle(self, under_way: int) -> None:
+        """Looks at the reports of all but the newest `under_way` steps."""
+        while len(self._reports) > under_way:
+            step, report = self._reports.popleft()
+            report = self._program.parallelism.to_host(report)
+            self._watchdog.progress(f"step {step + 1}")
+            if report.finite:
+                self._consecutive = 0
+                continue
+            self._skipped += 1
+            self._consecutive += 1
+            stop = self._plan.on_nonfinite == "stop"
+            if not stop and self._consecutive < MAXIMUM_CONSECUTIVE_SKIPS:
+                continue
+            saved = self._checkpoints.steps()
+            good = f"step {saved[-1]} in {self._checkpoints.path(saved[-1])}" if saved else "none"
+            streak = "" if stop else f", after {self._consecutive} skipped updates in a row"
+            raise TrainingError(
+                f"step {step}: loss is {float(report.loss):g} and gradient norm is "
+                f"{float(report.gradient_norm):g}{streak}; last good checkpoint: {good}. Lower "
+                "--learning_rate, set --clip_norm, or pass over such updates: --on_nonfinite=skip"
+            )
+
+    def _evaluate(self, step: int) -> float | None:
+        """Evaluates on the validation split, if there is one; returns the watched metric."""
+        if "validation" not in self._dataset.splits:
+            return None
+        self._settle(0)
+        patience = 1.0 if self._evaluated else COMPILATION_PATIENCE
+        self._watchdog.progress(f"the evaluation after step {step}", patience)
+        values = evaluate(
+            self._program,
+            self._state,
+            self._dataset.evaluation_batches(
+                "validation", self._batch_size, jax.process_index(), jax.process_count()
+            ),
+            lambda: self._watchdog.progress(f"the evaluation after step {step}"),
+        )
+        self._evaluated = True
+        self._record(step, "validation", values)
+        metric = self._plan.watched_metric
+        if metric is None:
+            return None
+        if metric not in values:
+            raise UsageError(
+                f"the watched metric {metric!r} is not evaluated: it is one of {', '.join(values)}"
+            )
+        value = float(values[metric])
+        if not math.isfinite(value):
+            return None
+        sign = 1 if self._plan.watched_mode == "max" else -1
+        # Equals count as better, as for Orbax, which keeps the newest of equals.
+        if self._best is None or sign * value >= sign * self._best["value"]:
+            self._best = {"step": step, "metric": metric, "value": value}
+        return value
+
+    def _record(self, step: int, split: str, values: dict[str, Any]) -> None:
+        epoch = round(step / self._plan.steps_per_epoch, 4)
+        record = {"step": step, "epoch": epoch, "split": split, **values}
+        for writer in (self._lines, self._tensorboard):
+            if writer:
+                writer.write(record)
+        for callback in self._callbacks:
+            callback.on_record(record)
+
+    def _save(self, step: int, watched: float | None = None) -> None:
+        self._settle(0)
+        self._watchdog.progress(f"the checkpoint of step {step}")
+        progress = {
+            "log_position": self._lines.position() if self._lines else 0,
+            "best": self._best,
+            "skipped": self._skipped,
+            "callbacks": [callback.state() for callback in self._callbacks],
+            "layout": self._layout,
+        }
+        state = self._program.parallelism.canonical_state(self._state)
+        self._checkpoints.save(step, state, progress, watched)
+        self._watchdog.progress(f"step {step + 1}")
+
+    def _close(self) -> None:
+        for callback in self._callbacks:
+            callback.on_end()
+        for writer in (self._lines, self._tensorboard):
+            if writer:
+                writer.close()
+        self._checkpoints.close()

@@ -1,0 +1,73 @@
+"""Where metrics go: `metrics.jsonl` is the truth, TensorBoard stands beside it."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class JsonLines:
+    """One JSON object a line, flushed as it is written.
+
+    The file holds nothing that differs between two equal runs (no time of day, no speed), so that a
+    resumed run leaves the same bytes as one that was never stopped.
+
+    Args:
+      path: the file; appended to.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self._file = path.open("ab")
+
+    def position(self) -> int:
+        """Bytes written so far: what `cut` takes to come back here."""
+        return self._file.tell()
+
+    def cut(self, position: int) -> None:
+        """Forgets every line after `position`, which a resumed run will write again."""
+        self._file.truncate(min(position, self.path.stat().st_size))
+        self._file.seek(0, 2)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends a record; arrays are left out, non-finite numbers become null."""
+        line = {key: _plain(value) for key, value in record.items() if np.ndim(value) == 0}
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events, written without TensorFlow.
+
+    Args:
+      directory: of the event files.
+      step: where this part of the run begins; events of later steps are hidden.
+    """
+
+    def __init__(self, directory: pathlib.Path, step: int) -> None:
+        import tensorboardX
+
+        self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=step)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes a record's numbers under `split/name` at its step."""
+        for name, value in record.items():
+            if name not in ("step", "split") and isinstance(value, int | float):
+                self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Writes what is buffered and closes the file."""
+        self._writer.close()

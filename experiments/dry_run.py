@@ -1,0 +1,34 @@
+"""`--dry_run`: the whole training is built and compiled, and its size is printed."""
+
+from typing import Any
+
+import jax
+
+from experiments import report
+from experiments.session import Session
+
+
+def show(session: Session) -> None:
+    """Compiles a session's step and prints the parameter table, memory and operations.
+
+    Args:
+      session: prepared; nothing is written.
+    """
+    program, task = session.program, session.program.task
+    batch = session.dataset.example_batch(session.recipe.batch_size)
+    inputs = task.describe_inputs(session.dataset.transform(batch, None, False))
+    print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
+    state = program.parallelism.place_state(program.initialize())
+    compiled = program.step.lower(state, program.parallelism.place_batch(batch)).compile()
+    print(report.table(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
+
+
+def costs(compiled: Any) -> dict[str, str]:
+    """What XLA says of a compiled step: operations, and bytes on one device."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return {
+        "floating-point operations a step": f"{cost['flops']:,.0f}",
+        "bytes moved a step": f"{cost['bytes accessed']:,.0f}",
+        "bytes of state and batch": f"{memory.argument_size_in_bytes:,}",
+        "bytes of temporaries": f"{memory.temp_size_in_bytes:,}",
+    }

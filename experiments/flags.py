@@ -1,0 +1,205 @@
+"""Flags from a recipe, and how every program starts and ends.
+
+Each field of a recipe is an absl flag that overrides it; the options of the task, the model and the data
+are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so the command line
+is read twice: first for the names, then for all.
+
+Exit codes: 0 done, 1 the work failed, 2 the command or its input has to be mended.
+"""
+
+import dataclasses
+import inspect
+import logging
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from dlcore import data, models, tasks
+from dlcore.errors import TrainingError, UsageError
+from experiments import recipes
+
+FlagValues = flags.FlagValues
+_COMPONENTS = ("task", "model", "data")
+_FIXED = ("name", "description", "expected", *(f"{component}_options" for component in _COMPONENTS))
+
+
+def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -> None:
+    """Parses the command line and runs a program.
+
+    Args:
+      main: the program; its argument holds the flags; it returns the exit code, None for 0.
+      define: `(flag values, command line)` defines the program's flags.
+    """
+
+    def parse(argv: Sequence[str]) -> FlagValues:
+        # absl's own flags keep their defaults: a program has the flags that it defines, and no others.
+        flags.FLAGS(argv[:1])
+        values = FlagValues()
+        try:
+            flags.DEFINE_bool("help", False, "Show this help.", flag_values=values, short_name="h")
+            define(values, argv)
+            rest = values(argv)[1:]
+            if "files" in values:
+                values["files"].value = rest
+            elif rest:
+                raise UsageError(f"{rest[0]!r} is no flag: flags are written --name=value")
+        except (flags.Error, UsageError) as error:
+            _fail(error, 2)
+        if values.help:
+            print(_help(inspect.getmodule(main), values))
+            sys.exit(0)
+        return values
+
+    def guarded(values: FlagValues) -> int | None:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+        logging.getLogger("dlcore").setLevel(logging.INFO)
+        # Orbax and TFDS tell of their inner life as warnings.
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        try:
+            return main(values)
+        except UsageError as error:
+            _fail(error, 2)
+        except TrainingError as error:
+            _fail(error, 1)
+        return None
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _fail(error: Exception, code: int) -> None:
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _help(program: types.ModuleType | None, values: FlagValues) -> str:
+    lines = [inspect.getdoc(program) or "", "", "Flags:"]
+    for name, flag in values._flags().items():  # noqa: SLF001 (absl's own help sorts the flags)
+        if name in ("h", "files"):
+            continue
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines.append(f"  --{name}: {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def descriptions(documented: Any) -> dict[str, str]:
+    """What a class's docstring says of each name under "Attributes:"."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:")[2]
+    section = re.split(r"\n\S", section)[0]
+    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def define_one(
+    values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
+) -> None:
+    """Defines a flag of the default's type: bool, int, float, str or a tuple of integers."""
+    kind = kind or type(default)
+    arguments = {"name": name, "default": default, "help": meaning, "flag_values": values}
+    if kind is tuple:
+        arguments["default"] = None if default is None else [str(item) for item in default]
+        flags.DEFINE_list(**arguments)
+        flags.register_validator(
+            name,
+            lambda items: items is None or all(re.fullmatch(r"-?\d+", item) for item in items),
+            message="takes integers with commas between them",
+            flag_values=values,
+        )
+        return
+    define = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    define[kind](**arguments)
+
+
+def define_dataclass(values: FlagValues, settings: type) -> None:
+    """Defines a flag for every field of a dataclass, explained by its docstring."""
+    meanings = descriptions(settings)
+    for field in dataclasses.fields(settings):
+        define_one(values, field.name, field.default, meanings[field.name])
+
+
+def read_dataclass(values: FlagValues, settings: type) -> Any:
+    """The dataclass with its fields as the flags say."""
+    return settings(**{field.name: values[field.name].value for field in dataclasses.fields(settings)})
+
+
+def define_distributed(values: FlagValues) -> None:
+    """Defines the flags by which several processes find each other."""
+    define_one(values, "distributed", False, "Train with several processes, this being one.")
+    where = "only where the cluster is not detected (Slurm, TPU pods are)"
+    define_one(values, "coordinator_address", None, f"HOST:PORT of process 0; {where}.", str)
+    define_one(values, "num_processes", None, f"Number of processes; {where}.", int)
+    define_one(values, "process_id", None, f"Number of this process, from 0; {where}.", int)
+
+
+def peek(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag on a command line that is not parsed yet."""
+    for position, word in enumerate(argv):
+        if re.fullmatch(f"--?{name}", word):
+            return argv[position + 1] if position + 1 < len(argv) else None
+        if match := re.fullmatch(f"--?{name}=(.*)", word):
+            return match.group(1)
+    return None
+
+
+def define_recipe(values: FlagValues, recipe: recipes.Recipe, argv: Sequence[str]) -> None:
+    """Defines a flag for every field of a recipe and every option of its task, model and data."""
+    meanings = descriptions(recipes.Recipe)
+    for field in dataclasses.fields(recipe):
+        if field.name not in _FIXED:
+            define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
+    for component in _COMPONENTS:
+        name = peek(argv, component) or getattr(recipe, component)
+        meanings = descriptions(_documented(component, name))
+        for option, default in _defaults(recipe, component, name).items():
+            define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
+
+
+def _documented(component: str, name: str) -> Any:
+    if component == "data":
+        return data.Options
+    return tasks.kind(name) if component == "task" else type(models.create(name))
+
+
+def _defaults(recipe: recipes.Recipe, component: str, name: str) -> dict[str, Any]:
+    if component == "data":
+        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
+    else:
+        known = {"task": tasks, "model": models}[component].defaults(name)
+    if name == getattr(recipe, component) or component == "data":
+        known |= getattr(recipe, f"{component}_options")
+    return known
+
+
+def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
+    """The recipe with the command line's overrides; its options are complete."""
+    fields = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(recipe)
+        if field.name not in _FIXED
+    }
+    for component in _COMPONENTS:
+        known = _defaults(recipe, component, fields[component])
+        fields[f"{component}_options"] = {
+            option: _as_type_of(default, values[f"{component}.{option}"].value)
+            for option, default in known.items()
+        }
+    return dataclasses.replace(recipe, **fields)
+
+
+def _as_type_of(default: Any, value: Any) -> Any:
+    return tuple(int(item) for item in value) if isinstance(default, tuple) else value
+
+
+def given(values: FlagValues) -> Mapping[str, Any]:
+    """The flags that were on the command line, by name."""
+    return {name: values[name].value for name in values if values[name].present}

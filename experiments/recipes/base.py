@@ -1,0 +1,153 @@
+"""What a recipe is, and the catalogue of recipes."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from dlcore.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """The score that a recipe is expected to reach on the test split.
+
+    Attributes:
+      metric: its name in the test results.
+      value: the bound.
+      mode: "max" where the score must be at least `value`, "min" where at most.
+      source: who published the score, or how the bound was set.
+    """
+
+    metric: str
+    value: float
+    mode: str
+    source: str
+
+    def met(self, score: float) -> bool:
+        """Whether a score is good enough."""
+        return score >= self.value if self.mode == "max" else score <= self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'>=' if self.mode == 'max' else '<='} {self.value:g}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training's result; every field but the first three is a flag.
+
+    Attributes:
+      name: the word that --recipe takes.
+      description: one line for --list.
+      expected: the score to reach, or None where there is nothing to compare with.
+      task: learning regime.
+      task_options: of the task, where they differ from its defaults.
+      model: name in the registry of models.
+      model_options: of the model, where they differ from its defaults.
+      data: dataset: digits (bundled), a TFDS name under --data_dir, or a path of one's own.
+      data_options: of the dataset, where they differ from the defaults.
+      optimizer: learning rule: sgd, momentum, nesterov, adagrad, rmsprop, adam.
+      learning_rate: peak learning rate.
+      schedule: how the learning rate goes on: constant, cosine, step, exponential.
+      decay_steps: period of the schedules step and exponential.
+      decay_factor: what a period multiplies the learning rate by.
+      warmup_steps: steps of linear warm-up from 0.
+      momentum: of momentum and nesterov.
+      beta1: decay of Adam's first moment.
+      beta2: decay of Adam's second moment.
+      weight_decay: times the parameters; biases and normalisation are left out.
+      decoupled_weight_decay: decay behind the rule instead of in the gradient: AdamW for adam.
+      clip_norm: gradients are scaled down to this global norm; 0 leaves them.
+      gradient_noise: variance of the noise on the gradient at step 0, then falling; 0 for none.
+      batch_size: global batch, over all devices and processes.
+      num_epochs: passes over the training split.
+      accumulate: parts in which a device's batch goes through the model, to save memory.
+      ema_decay: decay of the moving average of the parameters that is evaluated; 0 for none.
+      patience: evaluations without a better watched metric before the run stops; 0 for never.
+      evaluate_every: epochs between evaluations on the validation split.
+      log_every: steps between records of the training metrics; 0 picks 100, or an epoch if shorter.
+      seed: of parameters, order and noise.
+      overfit: train on this many examples only, until their loss is near zero; 0 for all.
+      judge: recipe of the classifier that judges generated samples; empty for none.
+    """
+
+    name: str
+    description: str
+    expected: Expectation | None = None
+    task: str = "classification"
+    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: str
+    model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: str
+    data_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: str = "momentum"
+    learning_rate: float
+    schedule: str = "constant"
+    decay_steps: int = 1000
+    decay_factor: float = 0.1
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+    clip_norm: float = 0.0
+    gradient_noise: float = 0.0
+    batch_size: int = 128
+    num_epochs: int = 10
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    patience: int = 0
+    evaluate_every: int = 1
+    log_every: int = 0
+    seed: int = 0
+    overfit: int = 0
+    judge: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain data; `recipe.json` holds it."""
+        plain = dataclasses.asdict(self)
+        return {name: plain[name] for name in plain if name not in ("description", "expected")}
+
+
+def with_facts_of(recipe: Recipe, known: Recipe) -> Recipe:
+    """The recipe with the description and expectation of another."""
+    return dataclasses.replace(recipe, description=known.description, expected=known.expected)
+
+
+_recipes: dict[str, Recipe] = {}
+
+
+def register(*recipes: Recipe) -> None:
+    """Adds recipes; a taken name is a ValueError, at import."""
+    for recipe in recipes:
+        if recipe.name in _recipes:
+            raise ValueError(f"recipe {recipe.name!r} is registered twice")
+        _recipes[recipe.name] = recipe
+
+
+def names() -> list[str]:
+    """Every recipe's name, sorted."""
+    return sorted(_recipes)
+
+
+def get(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+      UsageError: no such recipe; near matches are named.
+    """
+    if name not in _recipes:
+        near = difflib.get_close_matches(name, _recipes, n=3) or names()
+        raise UsageError(f"unknown recipe {name!r}: did you mean {', '.join(near)}?")
+    return _recipes[name]
+
+
+def listing() -> str:
+    """Every recipe with what it is and the score it should reach, a line each."""
+    width = max(map(len, _recipes))
+    return "\n".join(
+        f"{recipe.name:<{width}}  {recipe.description}"
+        + (f" [{recipe.expected}: {recipe.expected.source}]" if recipe.expected else "")
+        for _, recipe in sorted(_recipes.items())
+    )

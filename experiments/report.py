@@ -1,0 +1,194 @@
+"""What a finished training leaves behind: test scores, outputs, figures, `summary.json`."""
+
+import importlib.metadata
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import dlcore
+from dlcore import plots
+from dlcore.data.text import TextDataset
+from dlcore.train import checkpoint, evaluation, loop
+from experiments.session import OVERFIT_LOSS, Session
+from experiments.workdir import write_json
+
+SAMPLE_GRID = 100
+SAMPLE_CHARACTERS = 1000
+
+
+def restore(session: Session, workdir: pathlib.Path, which: str = "best") -> checkpoint.Restored:
+    """A run's checkpoint, canonical.
+
+    Args:
+      session: of the run's recipe.
+      workdir: the run directory.
+      which: "best", "newest", or the number of a step.
+
+    Raises:
+      UsageError: there is none, or it is damaged or of another model.
+    """
+    checkpoints = checkpoint.Checkpoints(
+        workdir / "checkpoints", mode=session.plan.watched_mode, read_only=True
+    )
+    try:
+        step = checkpoints.find(which)
+        return checkpoints.restore(session.program.abstract_state, step)
+    finally:
+        checkpoints.close()
+
+
+def scalars(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values that are plain numbers."""
+    return {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
+
+
+def evaluate(session: Session, state: Any, split: str) -> dict[str, Any]:
+    """Every metric of the task over a split; `state` is canonical."""
+    program = session.program
+    batches = session.dataset.evaluation_batches(
+        split, session.recipe.batch_size, jax.process_index(), jax.process_count()
+    )
+    return evaluation.evaluate(program, program.parallelism.place_state(state), batches)
+
+
+def finish(
+    session: Session, outcome: loop.Outcome, workdir: pathlib.Path, seconds: float
+) -> dict[str, Any]:
+    """Tests the best checkpoint of a completed training, draws its figures, writes the summary.
+
+    Args:
+      session: what was trained.
+      outcome: how it ended.
+      workdir: the run directory.
+      seconds: of training, in this process.
+
+    Returns:
+      The summary.
+    """
+    started = time.perf_counter()
+    restored = restore(session, workdir)
+    results = {
+        split: evaluate(session, restored.state, split)
+        for split in ("validation", "test")
+        if split in session.dataset.splits
+    }
+    summary: dict[str, Any] = {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "step": outcome.step,
+        "best": outcome.best,
+        "skipped_updates": outcome.skipped,
+        **{split: scalars(values) for split, values in results.items()},
+        "parameters": count_parameters(session),
+        "seconds": round(seconds, 1),
+        "resumed": outcome.first_step > 0,
+        "devices": describe_devices(session),
+        "versions": versions(),
+    }
+    if session.recipe.overfit:
+        summary["learnt_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
+    if jax.process_count() == 1:
+        variables = jax.device_get(restored.state.variables())
+        summary |= _leave_outputs(session, variables, results, workdir)
+    summary["report_seconds"] = round(time.perf_counter() - started, 1)
+    if jax.process_index() == 0:
+        write_json(workdir / "summary.json", summary)
+    return summary
+
+
+def _leave_outputs(
+    session: Session,
+    variables: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    workdir: pathlib.Path,
+) -> dict[str, Any]:
+    """Outputs and figures of the trained model; returns what they add to the summary."""
+    task, folder = session.program.task, workdir / "plots"
+    folder.mkdir(exist_ok=True)
+    plots.save(plots.learning_curves(read_records(workdir)), folder / "learning_curves.png")
+    kernel = first_image_kernel(variables["params"])
+    if kernel is not None:
+        plots.save(plots.filters(kernel), folder / "filters.png")
+    test = results.get("test", {})
+    if "confusion" in test:
+        outputs = predict(session, variables, "test")
+        np.savez(workdir / "test_outputs.npz", confusion=test["confusion"], **outputs)
+        figure = plots.confusion_matrix(test["confusion"], session.dataset.class_names)
+        plots.save(figure, folder / "confusion_matrix.png")
+    if session.recipe.task == "gan":
+        return _judge_samples(session, variables, workdir)
+    if isinstance(session.dataset, TextDataset):
+        (workdir / "sample.txt").write_text(sample_text(session, variables, "\n"))
+    return {}
+
+
+def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def first_image_kernel(params: Any) -> np.ndarray | None:
+    """The convolution kernel `[height, width, channels, features]` that sees the image, if any."""
+    for _, array in jax.tree_util.tree_leaves_with_path(params):
+        if np.ndim(array) == 4 and array.shape[2] in (1, 3) and array.shape[0] > 1:
+            return np.asarray(array)
+    return None
+
+
+def predict(session: Session, variables: Mapping[str, Any], split: str) -> dict[str, np.ndarray]:
+    """Label, prediction and class probabilities of every example of a split, in order."""
+    dataset, task = session.dataset, session.program.task
+
+    @jax.jit
+    def probabilities(batch: Any) -> jax.Array:
+        return task.predict(variables, dataset.transform(batch, None, False))
+
+    labels, outputs = [], []
+    for batch in dataset.evaluation_batches(split, session.recipe.batch_size):
+        real = batch["mask"] > 0
+        labels.append(batch["label"][real])
+        outputs.append(np.asarray(probabilities(batch))[real])
+    probability = np.concatenate(outputs)
+    prediction = probability.argmax(-1)
+    return {
+        "label": np.concatenate(labels),
+        "prediction": prediction,
+        "probability": probability.astype(np.float32),
+    }
+
+
+def count_parameters(session: Session) -> int:
+    """The number of trained parameters."""
+    return sum(array.size for array in jax.tree.leaves(session.program.abstract_state.params))
+
+
+def describe_devices(session: Session) -> dict[str, Any]:
+    """What the training ran on."""
+    return {
+        "kind": jax.devices()[0].device_kind,
+        "count": session.program.parallelism.device_count,
+        "parallelism": session.program.parallelism.name,
+        "processes": jax.process_count(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide a result."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    installed = {package: importlib.metadata.version(package) for package in packages}
+    return {"dlcore": dlcore.__version__, **installed}
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """Names and values in two aligned columns."""
+    width = max(map(len, rows))
+    shown = {
+        name: f"{value:.4f}" if isinstance(value, float) else str(value)
+        for name, value in rows.items()
+    }
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in shown.items())

@@ -1,0 +1,217 @@
+"""From a recipe to a training that can begin: data, model, task, optimizer, compiled program, plan."""
+
+import dataclasses
+import os
+import pathlib
+
+import jax
+import optax
+
+from dlcore import data, models, optim, parallel, tasks
+from dlcore.data.text import TextDataset
+from dlcore.errors import UsageError
+from dlcore.train import loop, program
+from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget, Profiler, ProgressBar
+from experiments import recipes
+
+# `--overfit`: the loss that counts as learnt by heart, and the steps it may take.
+OVERFIT_LOSS = 0.01
+OVERFIT_STEPS = 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a recipe is run on this machine; each is a flag.
+
+    Attributes:
+      data_dir: directory of prepared TFDS datasets; the environment's DLCORE_DATA_DIR by default.
+      parallelism: how the batch is laid out: jit (one device), pmap, data, fsdp.
+      checkpoint_every: steps between checkpoints, beside the one after each evaluation; 0 for none.
+      keep: how many of the newest checkpoints stay, beside the best.
+      on_nonfinite: what a non-finite loss or gradient does: stop, or skip that update.
+      step_timeout: seconds without progress that end the run; 0 picks 600, or 40 with --distributed.
+      profile: write a trace of steps 10 to 15 into the run directory.
+    """
+
+    data_dir: str = ""
+    parallelism: str = "jit"
+    checkpoint_every: int = 0
+    keep: int = 2
+    on_nonfinite: str = "stop"
+    step_timeout: float = 0.0
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_nonfinite not in ("stop", "skip"):
+            raise UsageError(f"--on_nonfinite={self.on_nonfinite}: it is stop or skip")
+        for name in ("checkpoint_every", "step_timeout"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name}={getattr(self, name)}: it must not be negative")
+        if self.keep < 1:
+            raise UsageError(f"--keep={self.keep}: at least one checkpoint has to stay")
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """All that a training needs, checked and ready.
+
+    Attributes:
+      recipe: complete, with what the dataset settled (the number of classes).
+      dataset: what is learnt.
+      program: what runs on the devices.
+      plan: how long, how often.
+    """
+
+    recipe: recipes.Recipe
+    dataset: data.Dataset
+    program: program.Program
+    plan: loop.Plan
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second start need not compile."""
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "dlcore" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
+    """The recipe with the options that the dataset settles, where the recipe leaves them open.
+
+    A model's `num_classes` and `vocabulary_size` follow the dataset unless they were overridden.
+
+    Raises:
+      UsageError: they were overridden with a number that the labels exceed.
+    """
+    known = models.defaults(recipe.model)
+    options = {**known, **recipe.model_options}
+    sizes = {"num_classes": len(dataset.class_names)} if dataset.class_names else {}
+    if isinstance(dataset, TextDataset):
+        sizes["vocabulary_size"] = len(dataset.vocabulary)
+    for option, size in sizes.items():
+        if option in known:
+            if options[option] == known[option]:
+                options[option] = size
+            if options[option] < size:
+                raise UsageError(
+                    f"--model.{option}={options[option]} is too small: {recipe.data} has {size}"
+                )
+    return dataclasses.replace(
+        recipe,
+        model_options=options,
+        task_options={**tasks.defaults(recipe.task), **recipe.task_options},
+        data_options=dataclasses.asdict(data.Options(**recipe.data_options)),
+    )
+
+
+def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
+    """Builds everything that a recipe names; nothing is compiled or written yet.
+
+    Raises:
+      UsageError: something in the recipe, the settings or the data has to be mended.
+    """
+    for name in ("batch_size", "num_epochs", "accumulate", "evaluate_every"):
+        if getattr(recipe, name) < 1:
+            raise UsageError(f"--{name}={getattr(recipe, name)}: it must be at least 1")
+    if not 0 <= recipe.ema_decay < 1:
+        raise UsageError(f"--ema_decay={recipe.ema_decay}: it must be in [0, 1)")
+    parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms)
+    dataset = data.load(
+        recipe.data, settings.data_dir or None, data.Options(**recipe.data_options)
+    )
+    recipe = complete(recipe, dataset)
+    if recipe.overfit:
+        dataset, recipe = _overfit(dataset, recipe)
+    task = tasks.create(
+        recipe.task, models.create(recipe.model, **recipe.model_options), **recipe.task_options
+    )
+    parallelism.check_batch_size(recipe.batch_size, recipe.accumulate)
+    steps_per_epoch = dataset.train_batches(recipe.batch_size, recipe.seed).steps_per_epoch
+    num_steps = OVERFIT_STEPS if recipe.overfit else steps_per_epoch * recipe.num_epochs
+    schedule = _schedule(recipe, num_steps)
+    log_every = recipe.log_every or min(100, steps_per_epoch)
+    return Session(
+        recipe=recipe,
+        dataset=dataset,
+        program=program.build(
+            task,
+            _optimizer(recipe, schedule),
+            schedule,
+            dataset.transform,
+            dataset.example_batch(recipe.batch_size),
+            parallelism,
+            seed=recipe.seed,
+            log_every=log_every,
+            accumulate=recipe.accumulate,
+            ema_decay=recipe.ema_decay,
+        ),
+        plan=loop.Plan(
+            num_steps=num_steps,
+            steps_per_epoch=steps_per_epoch,
+            log_every=log_every,
+            evaluate_every=20 if recipe.overfit else steps_per_epoch * recipe.evaluate_every,
+            checkpoint_every=settings.checkpoint_every,
+            keep=settings.keep,
+            watched_metric=task.watched_metric,
+            watched_mode=task.watched_mode,
+            on_nonfinite=settings.on_nonfinite,
+            step_timeout=settings.step_timeout or (40.0 if jax.process_count() > 1 else 600.0),
+        ),
+    )
+
+
+def _overfit(
+    dataset: data.Dataset, recipe: recipes.Recipe
+) -> tuple[data.Dataset, recipes.Recipe]:
+    if recipe.overfit < 1 or recipe.overfit > dataset.num_examples("train"):
+        raise UsageError(
+            f"--overfit={recipe.overfit}: it must be from 1 to "
+            f"{dataset.num_examples('train')}, the training examples of {recipe.data}"
+        )
+    if hasattr(tasks.kind(recipe.task), "update"):
+        raise UsageError(
+            f"--overfit needs a task that descends one loss: {recipe.task} has a rule of its own"
+        )
+    batch_size = min(recipe.batch_size, recipe.overfit)
+    return dataset.limited(recipe.overfit), dataclasses.replace(recipe, batch_size=batch_size)
+
+
+def _schedule(recipe: recipes.Recipe, num_steps: int) -> optax.Schedule:
+    return optim.schedules.build(
+        recipe.schedule,
+        recipe.learning_rate,
+        num_steps,
+        recipe.warmup_steps,
+        decay_steps=recipe.decay_steps,
+        decay_factor=recipe.decay_factor,
+    )
+
+
+def _optimizer(recipe: recipes.Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optim.builder.build(
+        recipe.optimizer,
+        schedule,
+        momentum=recipe.momentum,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        weight_decay=recipe.weight_decay,
+        decoupled_weight_decay=recipe.decoupled_weight_decay,
+        clip_norm=recipe.clip_norm or None,
+        gradient_noise=recipe.gradient_noise,
+        seed=recipe.seed,
+    )
+
+
+def callbacks(session: Session, workdir: pathlib.Path, settings: Settings) -> list[Callback]:
+    """Who listens to the training."""
+    chosen: list[Callback] = []
+    recipe, metric = session.recipe, session.plan.watched_metric
+    if jax.process_index() == 0:
+        chosen.append(ProgressBar())
+    if recipe.patience and metric:
+        chosen.append(EarlyStopping(metric, session.plan.watched_mode, recipe.patience))
+    if recipe.overfit:
+        chosen.append(LossTarget(OVERFIT_LOSS))
+    if settings.profile:
+        chosen.append(Profiler(workdir / "profile"))
+    return chosen

@@ -1,0 +1,115 @@
+"""The run directory: whose it is, and what may be written into it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from dlcore.errors import UsageError
+from experiments import recipes
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file so that a reader finds either the old one or the whole new one."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      UsageError: the file is not there or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{path.parent} is no run directory: {path.name} is missing") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: it is not JSON ({error})") from error
+
+
+def read_recipe(workdir: pathlib.Path) -> recipes.Recipe:
+    """The recipe that a run directory belongs to, with the expectation of its name.
+
+    Raises:
+      UsageError: there is no run there, or a field is not of this version.
+    """
+    content = read_json(workdir / "recipe.json")
+    try:
+        recipe = recipes.Recipe(description="", **content)
+    except TypeError as error:
+        raise UsageError(f"{workdir / 'recipe.json'} is of another version: {error}") from error
+    known = recipes.get(recipe.name) if recipe.name in recipes.names() else None
+    return recipe if known is None else recipes.with_facts_of(recipe, known)
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
+    """Makes a directory the run directory of a recipe, for one program at a time.
+
+    Raises:
+      UsageError: it holds another recipe's run or foreign files, or another program trains in it.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UsageError(f"--workdir={workdir} is a file: name a directory")
+    path = workdir / "recipe.json"
+    if path.exists():
+        _check_same(workdir, read_json(path), recipe.to_json())
+    elif workdir.exists() and any(entry.name != ".lock" for entry in workdir.iterdir()):
+        raise UsageError(
+            f"--workdir={workdir} holds files but no recipe.json: name a new or empty directory"
+        )
+    if jax.process_index() != 0:
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            # The lock goes with the process, however that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={workdir} is in use by another training: wait, or name another one"
+            ) from error
+        if not path.exists():
+            write_json(path, recipe.to_json())
+        yield
+
+
+def _check_same(
+    workdir: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    there, here = _flat(there), _flat(json.loads(json.dumps(here)))
+    names = sorted(there.keys() | here.keys(), key=lambda name: (name != "name", name))
+    differing = [name for name in names if there.get(name) != here.get(name)]
+    if not differing:
+        return
+    name = differing[0]
+    flag = "recipe" if name == "name" else name
+    more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+    raise UsageError(
+        f"--workdir={workdir} belongs to a run with --{flag}={there.get(name)}, this command has "
+        f"--{flag}={here.get(name)}{more}: name another directory"
+    )
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            component = name.removesuffix("_options")
+            flat |= {f"{component}.{option}": setting for option, setting in value.items()}
+        else:
+            flat[name] = value
+    return flat

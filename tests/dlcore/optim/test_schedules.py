@@ -1,0 +1,82 @@
+"""Schedules against their closed forms."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlcore.errors import UsageError
+from dlcore.optim import schedules
+
+RATE, TOTAL, PERIOD, FACTOR = 0.3, 40, 7, 0.5
+
+CLOSED_FORMS = {
+    "constant": lambda t, steps: RATE,
+    "cosine": lambda t, steps: RATE * (1 + math.cos(math.pi * t / steps)) / 2,
+    "step": lambda t, steps: RATE * FACTOR ** (t // PERIOD),
+    "exponential": lambda t, steps: RATE * FACTOR ** (t / PERIOD),
+}
+
+
+def build(name, **options):
+    options = {"warmup_steps": 0, "decay_steps": PERIOD, "decay_factor": FACTOR, **options}
+    return schedules.build(name, RATE, TOTAL, **options)
+
+
+def test_every_schedule_has_a_closed_form_here():
+    assert set(CLOSED_FORMS) == set(schedules.NAMES)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+@pytest.mark.parametrize("name", schedules.NAMES)
+def test_a_schedule_warms_up_linearly_and_then_follows_its_closed_form(name, warmup):
+    with jax.enable_x64(True):
+        rate = jax.vmap(build(name, warmup_steps=warmup))(np.arange(TOTAL))
+    rising = [RATE * t / warmup for t in range(warmup)]
+    falling = [CLOSED_FORMS[name](t, TOTAL - warmup) for t in range(TOTAL - warmup)]
+    np.testing.assert_allclose(rate, rising + falling, rtol=1e-12)
+
+
+def test_the_cosine_ends_at_zero():
+    assert build("cosine", warmup_steps=5)(TOTAL) == pytest.approx(0.0, abs=1e-8)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    name=st.sampled_from(schedules.NAMES),
+    warmup=st.integers(0, TOTAL - 1),
+    period=st.integers(1, TOTAL),
+    factor=st.floats(0.01, 1.0),
+)
+def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, period, factor):
+    schedule = build(name, warmup_steps=warmup, decay_steps=period, decay_factor=factor)
+    rate = np.asarray(jax.vmap(schedule)(np.arange(TOTAL)), np.float64)
+    assert rate.max() == pytest.approx(RATE)
+    assert (np.diff(rate[warmup:]) <= 1e-7).all()
+    assert (np.diff(rate[: warmup + 1]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"name": "linear"}, "unknown schedule 'linear'.*constant, cosine, step, exponential"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": math.inf}, "learning_rate is inf"),
+        ({"total_steps": 0}, "warmup_steps is 0.* 0 steps"),
+        ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"warmup_steps": 10}, "warmup_steps is 10.*less than the 10 steps"),
+        ({"name": "step"}, "decay_steps is None.*'step'"),
+        ({"name": "exponential", "decay_steps": 0}, "decay_steps is 0"),
+        ({"name": "step", "decay_steps": 1, "decay_factor": 0.0}, "decay_factor is 0.0"),
+        ({"name": "step", "decay_steps": 1, "decay_factor": 1.1}, "decay_factor is 1.1"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change, named):
+    arguments = {"name": "constant", "learning_rate": 0.1, "total_steps": 10, **change}
+    with pytest.raises(UsageError, match=named):
+        schedules.build(**arguments)
