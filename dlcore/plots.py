@@ -58,8 +58,8 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
         _draw_curves(axes, name, [record for record in records if name in record])
     figure.supxlabel("epoch", fontsize="medium")
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
-    place = "outside upper right"
-    figure.legend(lines.values(), lines, loc=place, ncols=len(lines), frameon=False)
+    options = {"ncols": len(lines), "frameon": False}
+    figure.legend(lines.values(), lines, loc="outside upper right", **options)
     return figure
 
 
@@ -172,7 +172,7 @@ def image_grid(
     images: np.ndarray,
     captions: Sequence[str] | None = None,
     columns: int | None = None,
-    value_range: tuple[float, float] = (0.0, 1.0),
+    value_range: tuple[float, float] | None = None,
 ) -> "Figure":
     """Images in rows: samples of a model, or the examples that it gets most wrong.
 
@@ -180,18 +180,20 @@ def image_grid(
       images: `[count, height, width]` or `[count, height, width, channels]`, 1 or 3 channels.
       captions: a short line for each.
       columns: images in a row; about as many as rows by default.
-      value_range: the values of black and white.
+      value_range: the values of black and white; by default 0 and 255 for integers, 0 and 1 for
+        floats.
 
     Raises:
       UsageError: there is no image.
     """
-    images = np.asarray(images, np.float32)
+    images = np.asarray(images)
     if not len(images):
         raise UsageError("there is no image to draw")
     if images.ndim == 3:
         images = images[..., None]
-    low, high = value_range
-    scaled = np.clip((images - low) / (high - low), 0, 1)
+    integers = np.issubdtype(images.dtype, np.integer)
+    low, high = value_range or (0.0, 255.0 if integers else 1.0)
+    scaled = np.clip((images.astype(np.float32) - low) / (high - low), 0, 1)
     figure, _ = _tiles(scaled, captions, columns, {"cmap": "gray", "vmin": 0, "vmax": 1})
     return figure
 

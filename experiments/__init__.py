@@ -1,1 +1,1 @@
-"""The programs: train, evaluate, predict, reproduce, prepare, benchmark. Each is a thin absl app."""
+"""The programs: train, evaluate, predict, reproduce, prepare, benchmark; thin absl apps."""

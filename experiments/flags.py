@@ -1,8 +1,8 @@
 """Flags from a recipe, and how every program starts and ends.
 
-Each field of a recipe is an absl flag that overrides it; the options of the task, the model and the data
-are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so the command line
-is read twice: first for the names, then for all.
+Each field of a recipe is an absl flag that overrides it; the options of the task, the model and
+the data are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so
+the command line is read twice: first for the names, then for all.
 
 Exit codes: 0 done, 1 the work failed, 2 the command or its input has to be mended.
 """
@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command or its input has to be mend
 import dataclasses
 import inspect
 import logging
+import pathlib
 import re
 import sys
 import types
@@ -37,7 +38,8 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
     """
 
     def parse(argv: Sequence[str]) -> FlagValues:
-        # absl's own flags keep their defaults: a program has the flags that it defines, and no others.
+        # absl's own flags keep their defaults: a program has the flags that it defines, and no
+        # others.
         flags.FLAGS(argv[:1])
         values = FlagValues()
         try:
@@ -79,7 +81,7 @@ def _fail(error: Exception, code: int) -> None:
 
 def _help(program: types.ModuleType | None, values: FlagValues) -> str:
     lines = [inspect.getdoc(program) or "", "", "Flags:"]
-    for name, flag in values._flags().items():  # noqa: SLF001 (absl's own help sorts the flags)
+    for name, flag in values._flags().items():
         if name in ("h", "files"):
             continue
         default = "" if flag.default is None else f" (default: {flag.default})"
@@ -116,6 +118,7 @@ def define_one(
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
+        list: flags.DEFINE_list,
     }
     define[kind](**arguments)
 
@@ -129,7 +132,9 @@ def define_dataclass(values: FlagValues, settings: type) -> None:
 
 def read_dataclass(values: FlagValues, settings: type) -> Any:
     """The dataclass with its fields as the flags say."""
-    return settings(**{field.name: values[field.name].value for field in dataclasses.fields(settings)})
+    return settings(
+        **{field.name: values[field.name].value for field in dataclasses.fields(settings)}
+    )
 
 
 def define_distributed(values: FlagValues) -> None:
@@ -139,6 +144,27 @@ def define_distributed(values: FlagValues) -> None:
     define_one(values, "coordinator_address", None, f"HOST:PORT of process 0; {where}.", str)
     define_one(values, "num_processes", None, f"Number of processes; {where}.", int)
     define_one(values, "process_id", None, f"Number of this process, from 0; {where}.", int)
+
+
+def define_run(values: FlagValues) -> None:
+    """Defines the flags of a program that looks at a finished or running training."""
+    define_one(values, "workdir", None, "Run directory.", str)
+    define_one(values, "checkpoint", "best", "Checkpoint: best, newest, or the number of a step.")
+    define_one(values, "data_dir", "", "Directory of prepared TFDS datasets.")
+
+
+def run_directory(values: FlagValues) -> pathlib.Path:
+    """The directory that `--workdir` names.
+
+    Raises:
+      UsageError: the flag is missing, or there is no such directory.
+    """
+    if not values.workdir:
+        raise UsageError("--workdir is missing: name the directory of a run")
+    directory = pathlib.Path(values.workdir)
+    if not directory.is_dir():
+        raise UsageError(f"--workdir={directory} does not exist: name the directory of a run")
+    return directory
 
 
 def peek(argv: Sequence[str], name: str) -> str | None:

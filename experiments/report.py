@@ -1,7 +1,6 @@
-"""What a finished training leaves behind: test scores, outputs, figures, `summary.json`."""
+"""The end of a training: the best checkpoint tested, and `summary.json`."""
 
 import importlib.metadata
-import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -11,14 +10,10 @@ import jax
 import numpy as np
 
 import dlcore
-from dlcore import plots
-from dlcore.data.text import TextDataset
 from dlcore.train import checkpoint, evaluation, loop
+from experiments import outputs
 from experiments.session import OVERFIT_LOSS, Session
 from experiments.workdir import write_json
-
-SAMPLE_GRID = 100
-SAMPLE_CHARACTERS = 1000
 
 
 def restore(session: Session, workdir: pathlib.Path, which: str = "best") -> checkpoint.Restored:
@@ -57,7 +52,11 @@ def evaluate(session: Session, state: Any, split: str) -> dict[str, Any]:
 
 
 def finish(
-    session: Session, outcome: loop.Outcome, workdir: pathlib.Path, seconds: float
+    session: Session,
+    outcome: loop.Outcome,
+    workdir: pathlib.Path,
+    seconds: float,
+    judge: outputs.Judge | None = None,
 ) -> dict[str, Any]:
     """Tests the best checkpoint of a completed training, draws its figures, writes the summary.
 
@@ -66,6 +65,7 @@ def finish(
       outcome: how it ended.
       workdir: the run directory.
       seconds: of training, in this process.
+      judge: of generated samples.
 
     Returns:
       The summary.
@@ -94,72 +94,11 @@ def finish(
         summary["learnt_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
     if jax.process_count() == 1:
         variables = jax.device_get(restored.state.variables())
-        summary |= _leave_outputs(session, variables, results, workdir)
+        summary |= outputs.leave(session, variables, results.get("test", {}), workdir, judge)
     summary["report_seconds"] = round(time.perf_counter() - started, 1)
     if jax.process_index() == 0:
         write_json(workdir / "summary.json", summary)
     return summary
-
-
-def _leave_outputs(
-    session: Session,
-    variables: Mapping[str, Any],
-    results: Mapping[str, Mapping[str, Any]],
-    workdir: pathlib.Path,
-) -> dict[str, Any]:
-    """Outputs and figures of the trained model; returns what they add to the summary."""
-    task, folder = session.program.task, workdir / "plots"
-    folder.mkdir(exist_ok=True)
-    plots.save(plots.learning_curves(read_records(workdir)), folder / "learning_curves.png")
-    kernel = first_image_kernel(variables["params"])
-    if kernel is not None:
-        plots.save(plots.filters(kernel), folder / "filters.png")
-    test = results.get("test", {})
-    if "confusion" in test:
-        outputs = predict(session, variables, "test")
-        np.savez(workdir / "test_outputs.npz", confusion=test["confusion"], **outputs)
-        figure = plots.confusion_matrix(test["confusion"], session.dataset.class_names)
-        plots.save(figure, folder / "confusion_matrix.png")
-    if session.recipe.task == "gan":
-        return _judge_samples(session, variables, workdir)
-    if isinstance(session.dataset, TextDataset):
-        (workdir / "sample.txt").write_text(sample_text(session, variables, "\n"))
-    return {}
-
-
-def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def first_image_kernel(params: Any) -> np.ndarray | None:
-    """The convolution kernel `[height, width, channels, features]` that sees the image, if any."""
-    for _, array in jax.tree_util.tree_leaves_with_path(params):
-        if np.ndim(array) == 4 and array.shape[2] in (1, 3) and array.shape[0] > 1:
-            return np.asarray(array)
-    return None
-
-
-def predict(session: Session, variables: Mapping[str, Any], split: str) -> dict[str, np.ndarray]:
-    """Label, prediction and class probabilities of every example of a split, in order."""
-    dataset, task = session.dataset, session.program.task
-
-    @jax.jit
-    def probabilities(batch: Any) -> jax.Array:
-        return task.predict(variables, dataset.transform(batch, None, False))
-
-    labels, outputs = [], []
-    for batch in dataset.evaluation_batches(split, session.recipe.batch_size):
-        real = batch["mask"] > 0
-        labels.append(batch["label"][real])
-        outputs.append(np.asarray(probabilities(batch))[real])
-    probability = np.concatenate(outputs)
-    prediction = probability.argmax(-1)
-    return {
-        "label": np.concatenate(labels),
-        "prediction": prediction,
-        "probability": probability.astype(np.float32),
-    }
 
 
 def count_parameters(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""From a recipe to a training that can begin: data, model, task, optimizer, compiled program, plan."""
+"""From a recipe to a training that can begin: data, model, task, optimizer, program, plan."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ class Settings:
       checkpoint_every: steps between checkpoints, beside the one after each evaluation; 0 for none.
       keep: how many of the newest checkpoints stay, beside the best.
       on_nonfinite: what a non-finite loss or gradient does: stop, or skip that update.
-      step_timeout: seconds without progress that end the run; 0 picks 600, or 40 with --distributed.
+      step_timeout: seconds without progress that end the run; 0 picks 600, or 40 if --distributed.
       profile: write a trace of steps 10 to 15 into the run directory.
     """
 
@@ -116,9 +116,7 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     if not 0 <= recipe.ema_decay < 1:
         raise UsageError(f"--ema_decay={recipe.ema_decay}: it must be in [0, 1)")
     parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms)
-    dataset = data.load(
-        recipe.data, settings.data_dir or None, data.Options(**recipe.data_options)
-    )
+    dataset = data.load(recipe.data, settings.data_dir or None, data.Options(**recipe.data_options))
     recipe = complete(recipe, dataset)
     if recipe.overfit:
         dataset, recipe = _overfit(dataset, recipe)
@@ -160,9 +158,7 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     )
 
 
-def _overfit(
-    dataset: data.Dataset, recipe: recipes.Recipe
-) -> tuple[data.Dataset, recipes.Recipe]:
+def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> tuple[data.Dataset, recipes.Recipe]:
     if recipe.overfit < 1 or recipe.overfit > dataset.num_examples("train"):
         raise UsageError(
             f"--overfit={recipe.overfit}: it must be from 1 to "

@@ -1,7 +1,8 @@
 """Trains a recipe: `python -m experiments.train --recipe=lenet5_digits --workdir=runs/digits`.
 
-The run directory receives the resolved recipe, metrics, checkpoints, figures and a summary. The same command
-resumes a run that was interrupted, and says so where it is complete. Every field of the recipe is a flag.
+The run directory receives the resolved recipe, metrics, checkpoints, figures and a summary. The
+same command resumes a run that was interrupted, and says so where it is complete. Every field of
+the recipe is a flag.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 from dlcore import parallel
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.loop import Loop
-from experiments import dry_run, flags, recipes, report, session, workdir
+from experiments import dry_run, flags, outputs, recipes, report, session, workdir
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -75,6 +76,7 @@ def train(
         if summary_path.exists():
             print(f"{directory}: this run is complete; its summary:")
             return workdir.read_json(summary_path)
+        judge = train_judge(recipe, settings, directory / "judge") if recipe.judge else None
         started = time.perf_counter()
         outcome = Loop(
             prepared.program,
@@ -86,13 +88,24 @@ def train(
         ).run()
         if outcome.status == "stopped":
             return {"status": "stopped", "reason": outcome.reason, "step": outcome.step}
-        summary = report.finish(prepared, outcome, directory, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        summary = report.finish(prepared, outcome, directory, seconds, judge)
     if summary.get("learnt_by_heart") is False:
         raise TrainingError(
             f"--overfit={recipe.overfit}: the loss is still {summary['validation']['loss']:.3g} "
             f"after {outcome.step} steps: model, loss or learning rate is at fault"
         )
     return summary
+
+
+def train_judge(
+    recipe: recipes.Recipe, settings: session.Settings, directory: pathlib.Path
+) -> outputs.Judge:
+    """The classifier that judges what a recipe generates: trained here, on the same data."""
+    judge = dataclasses.replace(recipes.get(recipe.judge), data=recipe.data)
+    train(judge, settings, directory)
+    prepared = session.prepare(judge, settings)
+    return outputs.Judge(prepared, report.restore(prepared, directory).state.variables())
 
 
 def show(directory: pathlib.Path, summary: dict[str, Any]) -> None:

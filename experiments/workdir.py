@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file so that a reader finds either the old one or the whole new one."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -87,9 +86,7 @@ def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
         yield
 
 
-def _check_same(
-    workdir: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]
-) -> None:
+def _check_same(workdir: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     there, here = _flat(there), _flat(json.loads(json.dumps(here)))
     names = sorted(there.keys() | here.keys(), key=lambda name: (name != "name", name))
     differing = [name for name in names if there.get(name) != here.get(name)]

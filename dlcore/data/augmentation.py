@@ -36,9 +36,9 @@ def crop(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def affine(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Rotates, scales, shears and shifts a little about the centre (LeCun et al. 1998, III-A).
+    """Rotates, scales, shears and shifts a little about the centre (after LeCun et al. 1998, III-A).
 
-    Up to 10 degrees, 10 % in each direction, a tenth of a pixel a row, and 7 % of the side.
+    By up to 10 degrees, 10 % in each direction, a tenth of a pixel a column, and 7 % of the side.
     """
     uniform = jax.random.uniform(key, (6,), minval=-1.0)
     angle, shear = uniform[0] * _MAX_ROTATION, uniform[1] * _MAX_SHEAR
@@ -46,10 +46,10 @@ def affine(key: jax.Array, image: jax.Array) -> jax.Array:
     rotation = jnp.array([[cos, -sin], [sin, cos]])
     stretch = jnp.diag(1 + uniform[2:4] * _MAX_SCALING) @ jnp.array([[1.0, 0.0], [shear, 1.0]])
     size = jnp.array(image.shape[:2], jnp.float32)
-    grid, centre = _grid(image), (size - 1) / 2
-    matrix = rotation @ stretch
-    offset = centre + uniform[4:] * _MAX_SHIFT * size - matrix @ centre
-    return _sample(image, jnp.einsum("ij,jhw->ihw", matrix, grid) + offset[:, None, None])
+    centre, shift = (size - 1) / 2, uniform[4:] * _MAX_SHIFT * size
+    from_centre = _grid(image) - centre[:, None, None]
+    places = jnp.einsum("ij,jhw->ihw", rotation @ stretch, from_centre)
+    return _sample(image, places + (centre + shift)[:, None, None])
 
 
 def elastic(key: jax.Array, image: jax.Array) -> jax.Array:

@@ -145,10 +145,11 @@ class PreparedExamples:
         self._num_classes = label.num_classes
         self.dtype = np.dtype(np.uint8 if feature.np_dtype == np.uint8 else np.float32)
         self.shape = self._expected_shape(feature.shape)
+        if not len(self):
+            raise UsageError(f"split {split!r} of dataset {prepared.name!r} has no examples")
         self._records = prepared.records(split, (self._input,) if self._encoded else ())
-        if len(self):
-            # A truncated file shows at once, not in the middle of a training.
-            self.fetch(np.array([0, len(self) - 1]))
+        # A truncated file shows at once, not in the middle of a training.
+        self.fetch(np.array([0, len(self) - 1]))
 
     def _expected_shape(self, shape: tuple[int | None, ...]) -> tuple[int, ...]:
         if self._size and len(shape) == 3:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.errors import UsageError
+from dlcore.optim.noise import add_gradient_noise
 
 NAMES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam")
 
@@ -99,7 +100,7 @@ def build(
     if clip_norm is not None:
         chain.append(optax.clip_by_global_norm(clip_norm))
     if gradient_noise:
-        chain.append(optax.add_noise(gradient_noise, gradient_noise_decay, key=seed))
+        chain.append(add_gradient_noise(gradient_noise, gradient_noise_decay, seed))
     if weight_decay and not decoupled_weight_decay:
         chain.append(decay)
     chain.append(rules[optimizer])

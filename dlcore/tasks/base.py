@@ -5,9 +5,9 @@ A task is a frozen dataclass over a model. `dlcore.train.step` turns it into a t
 - a task that descends one loss gives `loss`;
 - a learner that does anything else (the perceptron rule, the two players of a GAN) gives `update`.
 
-Inside a step the batch may be one device's share of the global batch. Sums over examples stay local in
-`loss` and `evaluate`: the step adds them across devices. An `update` adds them itself, with
-`dlcore.parallel.psum`.
+Inside a step the batch may be one device's share of the global batch. Sums over examples stay
+local in `loss` and `evaluate`: the step adds them across devices. An `update` adds them itself,
+with `dlcore.parallel.psum`.
 """
 
 import abc
@@ -61,8 +61,8 @@ class Task(abc.ABC):
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables: `params` and the model's other collections.
 
-        A collection named `carry` holds state that belongs to examples (a recurrent state): its arrays
-        have the global batch as their first axis and are sharded with the batch.
+        A collection named `carry` holds state that belongs to examples (a recurrent state): its
+        arrays have the global batch as their first axis and are sharded with the batch.
         """
 
     @abc.abstractmethod

@@ -20,8 +20,8 @@ class TrainState:
       opt_state: Optax's state.
       rng: data of the run's random key, uint32; a step folds its number into it.
       ema_params: the exponential moving average of the parameters, or None where none is kept.
-      metrics: sums since the last record in `metrics.jsonl`. They are part of the state so that a run
-        resumed between two records writes the same record.
+      metrics: sums since the last record in `metrics.jsonl`. They are part of the state so that a
+        run resumed between two records writes the same record.
     """
 
     step: jax.Array

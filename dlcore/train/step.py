@@ -1,8 +1,9 @@
 """The train step and the evaluation step: pure functions of a state and a batch.
 
-The step is the same for every task and every parallelism. It draws its randomness from the run's key
-and its own number, so that a resumed run repeats itself; it adds sums over examples across devices and
-divides once, so that masks count right; it keeps the old state where loss or gradient is not finite.
+The step is the same for every task and every parallelism. It draws its randomness from the run's
+key and its own number, so that a resumed run repeats itself; it adds sums over examples across
+devices and divides once, so that masks count right; it keeps the old state where loss or gradient
+is not finite.
 """
 
 from collections.abc import Callable, Mapping
@@ -176,7 +177,7 @@ def init_state(
     *,
     ema_decay: float = 0.0,
 ) -> Callable[[], TrainState]:
-    """A function of nothing that makes the first state: to `eval_shape`, then to jit with shardings.
+    """A function of nothing that makes the first state: to `eval_shape`, then to jit.
 
     Args:
       task: gives the variables.

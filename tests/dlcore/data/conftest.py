@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 WriteDataset = Callable[..., pathlib.Path]
+WriteImage = Callable[[str, np.ndarray], pathlib.Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,9 +51,22 @@ def write_dataset(tmp_path: pathlib.Path) -> WriteDataset:
     return write
 
 
-def _write_records(
-    path: pathlib.Path, images: Sequence[np.ndarray], labels: Sequence[int]
-) -> None:
+@pytest.fixture
+def write_image(tmp_path: pathlib.Path) -> WriteImage:
+    """Writes pixels `[height, width]` or `[height, width, 3]` to a path below `tmp_path / "own"`."""
+
+    def write(path: str, pixels: np.ndarray) -> pathlib.Path:
+        from PIL import Image
+
+        file = tmp_path / "own" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels, np.uint8)).save(file)
+        return tmp_path / "own"
+
+    return write
+
+
+def _write_records(path: pathlib.Path, images: Sequence[np.ndarray], labels: Sequence[int]) -> None:
     from array_record.python import array_record_module
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -61,7 +75,7 @@ def _write_records(
         example = tf_example_pb2.Example()
         feature = example.features.feature
         if image.dtype == np.uint8:
-            feature["image"].bytes_list.value.append(png(image))
+            feature["image"].bytes_list.value.append(_png(image))
         else:
             feature["image"].float_list.value.extend(image.ravel().tolist())
         feature["label"].int64_list.value.append(int(label))
@@ -69,7 +83,7 @@ def _write_records(
     writer.close()
 
 
-def png(image: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     """An image `[height, width, channels]` as a PNG file."""
     from PIL import Image
 

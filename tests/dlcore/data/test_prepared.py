@@ -1,17 +1,140 @@
+"""Datasets that TFDS has prepared, whole and damaged."""
+
+import subprocess
+import sys
+
 import numpy as np
-from dlcore import data
-def test_a(write_dataset, monkeypatch):
-    rng=np.random.default_rng(0)
-    im=rng.integers(0,256,(20,5,5,1),dtype=np.uint8)
-    d=write_dataset({"train":(im,np.arange(20)%3),"test":(im[:4],[0,1,2,0])},(5,5,1))
-    ds=data.load("shapes",d)
-    np.testing.assert_array_equal(ds.splits["test"].fetch(np.arange(4))["image"],im[:4])
-    print(ds.statistics, ds.class_names)
-    f=rng.normal(size=(20,4)).astype(np.float32)
-    d=write_dataset({"train":(f,np.arange(20)%3),"test":(f[:4],[0,1,2,0])},(4,),name="tab")
-    ds=data.load("tab",d)
-    print(ds.statistics, ds.image_shape)
-    for n,(i,l,s) in {"z":(im[:0],[],(5,5,1)),"neg":(im[:2],[0,3],(5,5,1)), "nan":(np.full((2,4),np.nan,np.float32),[0,1],(4,)),"wrong":(im[:2],[0,1],(6,6,1)),"var":(im[:2],[0,1],(None,None,1))}.items():
-        d=write_dataset({"train":(i,l),"test":(im[:1] if n=="z" else i[:2],l[:2] or [0])},s,name=n)
-        try: data.load(n,d); print("no error",n)
-        except data.catalogue.UsageError as e: print(e)
+import pytest
+
+from dlcore.data import Options, load, prepared
+from dlcore.errors import UsageError
+
+rng = np.random.default_rng(0)
+pixels = rng.integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
+numbers = rng.normal(size=(12, 4)).astype(np.float32)
+labels = np.arange(12) % 3
+
+
+def fetch(data, split):
+    examples = data.splits[split]
+    return examples.fetch(np.arange(len(examples)))
+
+
+@pytest.mark.parametrize(("inputs", "shape"), [(pixels, (5, 4, 3)), (numbers, (4,))])
+def test_examples_are_read_as_they_were_written(write_dataset, inputs, shape):
+    data_dir = write_dataset({"train": (inputs, labels), "test": (inputs[:5], labels[:5])}, shape)
+    data = load("shapes", data_dir, Options(validation_fraction=0))
+    assert data.image_shape == shape
+    assert data.class_names == ("0", "1", "2")
+    np.testing.assert_array_equal(fetch(data, "train")["image"], inputs)
+    np.testing.assert_array_equal(fetch(data, "train")["label"], labels)
+    np.testing.assert_array_equal(fetch(data, "test")["image"], inputs[:5])
+
+
+def test_images_are_resized_as_they_are_read(write_dataset):
+    sizes = [pixels[0], pixels[1, :3, :3], pixels[2, :2]]
+    data_dir = write_dataset({"train": (sizes, [0, 1, 2])}, (None, None, 3))
+    with pytest.raises(
+        UsageError, match="the images of dataset 'shapes' differ in size: set resize"
+    ):
+        load("shapes", data_dir)
+    options = Options(resize=8, validation_fraction=0, test_fraction=0.4)
+    assert load("shapes", data_dir, options).image_shape == (8, 8, 3)
+
+
+def test_the_newest_version_is_opened_unless_one_is_named(write_dataset):
+    for version, count in (("1.9.0", 4), ("1.10.0", 8)):
+        data_dir = write_dataset(
+            {"train": (pixels[:count], labels[:count]), "test": (pixels[:1], [0])},
+            (5, 4, 3),
+            version=version,
+        )
+    options = Options(validation_fraction=0)
+    assert load("shapes", data_dir, options).num_examples("train") == 8
+    assert load("shapes/1.9.0", data_dir, options).num_examples("train") == 4
+
+
+def test_one_of_several_configurations_has_to_be_named(write_dataset):
+    for configuration in ("large", "small"):
+        write_dataset({"train": (pixels, labels)}, (5, 4, 3), name=configuration)
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3), name="other")
+    data_dir.rename(data_dir.with_name("shapes"))
+    with pytest.raises(UsageError, match="several configurations: use shapes/large, shapes/other"):
+        load("shapes", data_dir.parent)
+    assert load("shapes/small", data_dir.parent).num_examples("test") > 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["shard truncated", "shard emptied", "shard missing", "shard overwritten", "info", "features"],
+)
+def test_a_damaged_dataset_is_named_with_what_to_do(write_dataset, damage):
+    data_dir = write_dataset(
+        {"train": (pixels, labels), "test": (np.tile(pixels, (90, 1, 1, 1)), np.tile(labels, 90))},
+        (5, 4, 3),
+    )
+    directory = data_dir / "shapes" / "1.0.0"
+    shard = directory / "shapes-test.array_record-00000-of-00001"
+    whole = shard.read_bytes()
+    match damage:
+        case "shard truncated":
+            shard.write_bytes(whole[: len(whole) // 2])
+        case "shard emptied":
+            shard.write_bytes(b"")
+        case "shard missing":
+            shard.unlink()
+        case "shard overwritten":
+            middle = len(whole) // 4
+            shard.write_bytes(whole[:middle] + b"\x55" * 4000 + whole[middle + 4000 :])
+        case "info":
+            (directory / "dataset_info.json").write_text("{")
+        case "features":
+            (directory / "features.json").unlink()
+    with pytest.raises(UsageError, match="dataset 'shapes' in .* is damaged .*prepare") as error:
+        load("shapes", data_dir)
+    assert "\n" not in str(error.value)
+
+
+def test_an_image_of_another_shape_than_declared_is_damage(write_dataset):
+    data_dir = write_dataset({"train": (pixels, labels)}, (9, 9, 3))
+    with pytest.raises(UsageError, match=r"damaged \(an example has shape \(5, 4, 3\), not \(9, 9"):
+        load("shapes", data_dir)
+
+
+def test_a_label_out_of_range_is_named(write_dataset):
+    wrong = np.where(np.arange(12) == 5, 2, 0)
+    data_dir = write_dataset({"train": (pixels, wrong)}, (5, 4, 3), num_classes=2)
+    with pytest.raises(UsageError, match=r"split 'train' .* example 5 has label 2: .* in 0\.\.1"):
+        load("shapes", data_dir)
+
+
+def test_a_split_without_examples_is_named(write_dataset):
+    data_dir = write_dataset({"train": (pixels, labels), "test": (pixels[:0], [])}, (5, 4, 3))
+    with pytest.raises(UsageError, match="split 'test' of dataset 'shapes' has no examples"):
+        load("shapes", data_dir)
+
+
+def test_a_dataset_without_classes_is_refused_with_what_it_has(data_dir):
+    with pytest.raises(UsageError, match="needs an 'image' and a 'label' .* has audio, .*, label"):
+        load("fsdd", data_dir)
+
+
+def test_nothing_imports_tensorflow(write_dataset):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    program = (
+        "import sys; from dlcore import data; data.load('shapes', sys.argv[1]);"
+        "print('tensorflow' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, data_dir], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "False\n"
+    assert answer.stderr == ""
+
+
+def test_versions_are_compared_by_number(tmp_path):
+    for version in ("3.0.1", "3.0.10", "3.0.9"):
+        (tmp_path / "mnist" / version).mkdir(parents=True)
+        (tmp_path / "mnist" / version / "dataset_info.json").touch()
+    assert prepared.locate(tmp_path / "mnist").name == "3.0.10"
+    assert prepared.locate(tmp_path / "cifar10") is None

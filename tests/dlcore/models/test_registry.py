@@ -213,7 +213,9 @@ def test_an_unknown_model_is_refused_with_near_matches():
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"'mlp' has no option 'width': it has num_classes, hidden"):
+    with pytest.raises(
+        UsageError, match=r"'mlp' has no option 'width': it has num_classes, hidden"
+    ):
         models.create("mlp", width=3)
 
 

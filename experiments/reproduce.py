@@ -1,0 +1,161 @@
+"""Reproduces scores: `python -m experiments.reproduce --recipes=softmax_mnist,mlp_mnist`.
+
+Trains each recipe, compares its test score with the expected one, writes
+`experiments/results/NAME.json` and makes the README's table of results anew from those files. Exit
+code 1 where a score was missed.
+"""
+
+import dataclasses
+import datetime
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlcore.errors import UsageError
+from experiments import flags, recipes, session, train, workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "experiments" / "results"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """The flags of this program."""
+    flags.define_one(
+        values, "recipes", [], "Recipes to reproduce, with commas; all is a word for all.", list
+    )
+    flags.define_one(values, "workdir", "runs/reproduce", "Where the run directories are kept.")
+    flags.define_one(values, "seeds", (0,), "The score is the mean over these seeds.")
+    flags.define_one(values, "readme_only", False, "Only make the README's table from the files.")
+    flags.define_dataclass(values, session.Settings)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Trains, compares, writes; returns 1 where a score was missed."""
+    chosen = recipes.names() if values.recipes == ["all"] else values.recipes
+    if not chosen and not values.readme_only:
+        raise UsageError(f"--recipes is missing: all, or some of {', '.join(recipes.names())}")
+    known = [recipes.get(name) for name in chosen]
+    unscored = [recipe.name for recipe in known if recipe.expected is None]
+    if unscored:
+        raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
+    settings = flags.read_dataclass(values, session.Settings)
+    session.use_compilation_cache()
+    met = True
+    for recipe in known:
+        directory = pathlib.Path(values.workdir) / recipe.name
+        result = reproduce(recipe, settings, directory, [int(seed) for seed in values.seeds])
+        workdir.write_json(RESULTS / f"{recipe.name}.json", result)
+        verdict = "met" if result["met"] else "MISSED"
+        score = f"{result['metric']} {result['score']:.4f}"
+        print(f"{recipe.name}: {score}, expected {recipe.expected}: {verdict}")
+        met &= result["met"]
+    write_table(ROOT / "README.md")
+    return 0 if met else 1
+
+
+def reproduce(
+    recipe: recipes.Recipe,
+    settings: session.Settings,
+    directory: pathlib.Path,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Trains a recipe with each seed and compares the mean score; what a results file holds."""
+    assert recipe.expected
+    summaries = [
+        train.train(dataclasses.replace(recipe, seed=seed), settings, directory / f"seed_{seed}")
+        for seed in seeds
+    ]
+    scores = [score_of(recipe, summary) for summary in summaries]
+    score = float(np.mean(scores))
+    return {
+        "recipe": recipe.name,
+        "description": recipe.description,
+        "metric": recipe.expected.metric,
+        "score": score,
+        "scores": scores,
+        "deviation": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+        "expected": dataclasses.asdict(recipe.expected),
+        "met": recipe.expected.met(score),
+        "seeds": list(seeds),
+        "parameters": summaries[0]["parameters"],
+        "seconds": [summary["seconds"] for summary in summaries],
+        "devices": {**summaries[0]["devices"], "host": platform.machine()},
+        "versions": summaries[0]["versions"],
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+        "command": f"python -m experiments.reproduce --recipes={recipe.name} --seeds="
+        + ",".join(map(str, seeds)),
+    }
+
+
+def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
+    """The expected metric of a run: of the test split, or of its samples.
+
+    Raises:
+      UsageError: the run was stopped, or has no such metric.
+    """
+    assert recipe.expected
+    if summary["status"] != "complete":
+        raise UsageError(f"{recipe.name} was stopped: run the same command again to go on")
+    found = {**summary.get("test", {}), **summary.get("samples", {})}
+    if recipe.expected.metric not in found:
+        raise UsageError(
+            f"{recipe.name} has no score {recipe.expected.metric!r}: it has {list(found)}"
+        )
+    return found[recipe.expected.metric]
+
+
+def commit() -> str:
+    """The commit of the code, with "+changes" where the tree differs from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "dlcore", "experiments/recipes", "kernels")
+    return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
+
+
+def write_table(readme: pathlib.Path) -> None:
+    """Replaces the README's table of results by one made from the results files.
+
+    Raises:
+      UsageError: the README lacks the marks between which the table stands.
+    """
+    text = readme.read_text()
+    if BEGIN not in text or END not in text:
+        raise UsageError(f"{readme} has no {BEGIN} and {END}: the table goes between them")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    rows = [table_row(workdir.read_json(path)) for path in sorted(RESULTS.glob("*.json"))]
+    header = (
+        "| recipe | what it is | parameters | measured | expected | time | device |\n"
+        + "|---" * 7
+        + "|"
+    )
+    readme.write_text(before + "\n".join([BEGIN, header, *rows, END]) + after)
+
+
+def table_row(result: Mapping[str, Any]) -> str:
+    """A line of the README's table."""
+    expected = recipes.Expectation(**result["expected"])
+    deviation = f" ± {result['deviation']:.4f}" if result["deviation"] is not None else ""
+    cells = [
+        f"`{result['recipe']}`",
+        result["description"],
+        f"{result['parameters']:,}",
+        f"{result['metric']} {result['score']:.4f}{deviation} ({len(result['seeds'])} seed"
+        + ("s)" if len(result["seeds"]) > 1 else ")"),
+        f"{expected} ({expected.source})",
+        f"{np.mean(result['seconds']):.0f} s",
+        f"{result['devices']['count']} x {result['devices']['kind']}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    flags.run(main, define)

@@ -1,0 +1,89 @@
+"""Decoded images survive in the cache, and only where they are still what was decoded."""
+
+import numpy as np
+import pytest
+
+from dlcore.data import cache
+from dlcore.data.sources import Arrays
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Asks the cache for the images of a folder; counts how often they had to be made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = tmp_path / "shapes" / "1.0.0"
+    directory.mkdir(parents=True)
+    (directory / "shard").write_text("abc")
+
+    class Asked:
+        made = 0
+        path = directory
+
+        def __call__(self, split="train", resize=0):
+            def make():
+                self.made += 1
+                images = np.full((3, 2, 2, 1), self.made, np.uint8)
+                return Arrays(images, np.arange(3, dtype=np.int32))
+
+            return cache.cached(directory, split, resize, cache.fingerprint(directory), make)
+
+        @property
+        def files(self):
+            return sorted((tmp_path / "cache" / "dlcore").iterdir())
+
+    return Asked()
+
+
+def test_what_was_made_is_found_again(cached):
+    made, found = cached(), cached()
+    assert cached.made == 1
+    np.testing.assert_array_equal(found.images, made.images)
+    np.testing.assert_array_equal(found.labels, made.labels)
+    assert (found.images.dtype, found.labels.dtype) == (np.uint8, np.int32)
+
+
+def test_each_split_and_size_has_its_own(cached):
+    for _ in range(2):
+        cached("train"), cached("test"), cached("train", 32)
+    assert cached.made == 3
+
+
+@pytest.mark.parametrize("change", ["content", "new file", "removed"])
+def test_files_that_have_changed_are_read_anew(cached, change):
+    cached()
+    if change == "content":
+        (cached.path / "shard").write_text("abcd")
+    elif change == "new file":
+        (cached.path / "shard-1").write_text("")
+    else:
+        (cached.path / "shard").unlink()
+    assert cached().images.max() == 2
+    assert cached().images.max() == 2
+    assert len(cached.files) == 1
+
+
+def test_a_cache_file_cut_anywhere_is_made_anew(cached):
+    cached()
+    (file,) = cached.files
+    whole = file.read_bytes()
+    for length in range(0, len(whole), len(whole) // 12):
+        file.write_bytes(whole[:length])
+        made = cached.made
+        assert cached().images.max() == made + 1
+        assert cached.files == [file]
+
+
+def test_a_flipped_byte_is_noticed(cached):
+    cached()
+    (file,) = cached.files
+    damaged = bytearray(file.read_bytes())
+    place = damaged.index(b"\x01" * 12)
+    damaged[place] = 77
+    file.write_bytes(damaged)
+    assert cached().images.max() == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cached, tmp_path):
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    assert cached().images.max() == 1
+    assert cached().images.max() == 2

@@ -1,0 +1,69 @@
+"""Image files to arrays."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlcore.data import decoding
+from dlcore.errors import UsageError
+
+
+def save(path, image, **options):
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (4, 6)), (3, (4, 6, 3)), (4, (4, 6, 4))])
+def test_a_png_gives_back_its_pixels_from_a_file_and_from_bytes(tmp_path, channels, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = save(tmp_path / "image.png", image)
+    for encoded in (path, path.read_bytes()):
+        decoded = decoding.decode(encoded, channels)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, image.reshape(4, 6, channels))
+
+
+def test_grey_becomes_colour_where_colour_is_asked_for(tmp_path):
+    image = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    decoded = decoding.decode(save(tmp_path / "image.png", image), 3)
+    np.testing.assert_array_equal(decoded, np.repeat(image[..., None], 3, axis=-1))
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    image = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The orientation tag: turn it clockwise to see it upright.
+    decoded = decoding.decode(save(tmp_path / "image.png", image, exif=exif), 1)
+    np.testing.assert_array_equal(decoded[..., 0], np.rot90(image, -1))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (16, 12), (12, 3)])
+def test_resizing_is_the_antialiased_bilinear_one_of_jax(size):
+    image = np.random.default_rng(1).uniform(size=(10, 8, 3)).astype(np.float32)
+    expected = jax.image.resize(image, (*size, 3), "bilinear", antialias=True)
+    np.testing.assert_allclose(decoding.resized(image, size), expected, atol=1e-6)
+
+
+def test_resizing_bytes_rounds_what_resizing_floats_gives():
+    image = np.random.default_rng(2).integers(0, 256, (10, 8, 1), dtype=np.uint8)
+    floats = decoding.resized(image.astype(np.float32), (5, 6))
+    # Pillow rounds after each of the two directions.
+    np.testing.assert_allclose(decoding.resized(image, (5, 6)), floats, atol=1.01)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_a_file_that_is_no_image_is_named(tmp_path, damage):
+    path = save(tmp_path / "image.png", np.zeros((50, 50), np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "text": b"hello", "truncated": whole[: len(whole) // 2]}[damage]
+    )
+    with pytest.raises(UsageError, match=f"cannot read image {path}"):
+        decoding.decode(path, 1)
+
+
+def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
+    path = save(tmp_path / "image.png", np.full((4, 4), 60000, np.uint16))
+    with pytest.raises(UsageError, match="more than 8 bits"):
+        decoding.decode(path, 1)

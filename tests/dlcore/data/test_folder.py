@@ -1,0 +1,87 @@
+"""Folders of one's own images."""
+
+import numpy as np
+import pytest
+
+from dlcore.data import Options, load
+from dlcore.errors import UsageError
+
+
+def fetch(data, split):
+    examples = data.splits[split]
+    return examples.fetch(np.arange(len(examples)))
+
+
+def test_each_folder_is_a_class_and_each_file_an_example(write_image):
+    for name, value in (("cat/1.png", 10), ("dog/2.png", 20), ("cat/3.png", 30)):
+        root = write_image(name, np.full((4, 6), value))
+    (root / "cat" / "notes.md").write_text("not an image")
+    (root / ".thumbnails").mkdir()
+    data = load(str(root), options=Options(validation_fraction=0, test_fraction=0.34))
+    assert data.class_names == ("cat", "dog")
+    assert data.image_shape == (4, 6, 1)
+    found = {
+        (int(image.mean()), int(label))
+        for split in ("train", "test")
+        for image, label in zip(
+            *(fetch(data, split)[key] for key in ("image", "label")), strict=True
+        )
+    }
+    assert found == {(10, 0), (30, 0), (20, 1)}
+
+
+def test_train_and_test_folders_are_the_splits(write_image):
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.jpg", "test/b/1.JPG"):
+        root = write_image(name, np.zeros((4, 4)))
+    data = load(str(root), options=Options(validation_fraction=0))
+    assert fetch(data, "train")["label"].tolist() == [0, 0, 1]
+    assert fetch(data, "test")["label"].tolist() == [1]
+
+
+def test_one_image_in_colour_makes_them_all_colour(write_image):
+    write_image("a/1.png", np.full((4, 4), 7))
+    root = write_image("a/2.png", np.full((4, 4, 3), 7))
+    data = load(str(root), options=Options(validation_fraction=0, test_fraction=0.5))
+    assert data.image_shape == (4, 4, 3)
+
+
+def test_images_of_several_sizes_need_resize(write_image):
+    write_image("a/1.png", np.full((4, 4), 7))
+    root = write_image("a/2.png", np.full((5, 8), 7))
+    with pytest.raises(UsageError, match=r"2.png has 5 x 8 pixels, .*1.png 4 x 4: set resize"):
+        load(str(root))
+    options = Options(resize=6, validation_fraction=0, test_fraction=0.5)
+    data = load(str(root), options=options)
+    assert data.image_shape == (6, 6, 1)
+    assert set(np.unique(fetch(data, "train")["image"])) == {7}
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_a_file_that_cannot_be_read_is_named(write_image, content):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 30))
+    write_image("a/1.png", noise)
+    root = write_image("a/2.png", noise)
+    broken = root / "a" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:300] if content == "truncated" else content)
+    with pytest.raises(UsageError, match=f"cannot read image {broken}"):
+        load(str(root))
+
+
+def test_a_folder_without_images_says_where_they_are_looked_for(tmp_path):
+    with pytest.raises(UsageError, match=r"no images in .*: they are looked for in .*/CLASS/\*"):
+        load(str(tmp_path))
+
+
+def test_a_class_that_training_never_saw_is_refused(write_image):
+    write_image("train/a/1.png", np.zeros((4, 4)))
+    root = write_image("test/b/1.png", np.zeros((4, 4)))
+    with pytest.raises(UsageError, match="test/b is no class of the training images: those are a"):
+        load(str(root))
+
+
+def test_nothing_is_written_into_the_folder(write_image):
+    write_image("a/1.png", np.zeros((4, 4)))
+    root = write_image("a/2.png", np.zeros((4, 4)))
+    before = sorted(root.rglob("*"))
+    load(str(root), options=Options(validation_fraction=0, test_fraction=0.5))
+    assert sorted(root.rglob("*")) == before

@@ -1,0 +1,173 @@
+"""Image datasets: their splits, their statistics, and what the device does to a batch."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from dlcore import parallel
+from dlcore.data import Options, image
+from dlcore.data.sources import Arrays
+from dlcore.errors import UsageError
+
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (100, 6, 5, 3), dtype=np.uint8)
+labels = np.arange(100, dtype=np.int32) % 4
+rows = rng.normal([3, -5, 100], [2, 0.1, 7], (100, 3)).astype(np.float32)
+
+
+def dataset(inputs=images, test=None, **options):
+    own = {"train": Arrays(inputs, labels[: len(inputs)])}
+    if test is not None:
+        own["test"] = Arrays(test, labels[: len(test)])
+    return image.build("shapes", own, ("a", "b", "c", "d"), Options(**options))
+
+
+def everything(data, split="train", train=False):
+    (batch,) = data.evaluation_batches(split, data.num_examples(split))
+    return np.asarray(data.transform(batch, jax.random.key(0), train)["image"], np.float64)
+
+
+def test_missing_splits_are_carved_out_of_train_and_share_no_example():
+    data = dataset(validation_fraction=0.3, test_fraction=0.3)
+    # The lectures' split: 30 % for the test, then 30 % of the remaining 70 for validation.
+    sizes = {split: data.num_examples(split) for split in data.splits}
+    assert sizes == {"train": 49, "validation": 21, "test": 30}
+    chosen = np.concatenate([split.indices for split in data.splits.values()])
+    np.testing.assert_array_equal(np.sort(chosen), np.arange(100))
+
+
+def test_splits_depend_on_their_seed_alone():
+    def validation(seed):
+        return dataset(split_seed=seed).splits["validation"].indices.tolist()
+
+    assert validation(0) == validation(0) != validation(1)
+
+
+def test_a_split_of_its_own_stays_whole():
+    data = dataset(test=images[:7], test_fraction=0.5, validation_fraction=0)
+    assert {split: data.num_examples(split) for split in data.splits} == {"train": 100, "test": 7}
+    batch = next(data.evaluation_batches("test", 7))
+    np.testing.assert_array_equal(batch["image"], images[:7])
+
+
+@pytest.mark.parametrize("inputs", [images, rows])
+def test_normalized_training_inputs_have_mean_zero_and_deviation_one(inputs):
+    normalized = everything(dataset(inputs))
+    but_last = tuple(range(normalized.ndim - 1))
+    np.testing.assert_allclose(normalized.mean(but_last), 0, atol=2e-5)
+    np.testing.assert_allclose(normalized.std(but_last), 1, rtol=2e-5)
+
+
+def test_statistics_are_of_the_training_split_alone():
+    data = dataset()
+    train = images[data.splits["train"].indices] / 255
+    np.testing.assert_allclose(data.statistics["mean"], train.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        data.statistics["standard_deviation"], train.std((0, 1, 2)), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_an_input_that_never_varies_is_centred(value):
+    constant = np.concatenate([rows, np.full((100, 1), value, np.float32)], axis=1)
+    np.testing.assert_allclose(everything(dataset(constant))[:, 3], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "black", "white"),
+    [("none", 0, 1), ("symmetric", -1, 1), ("lenet", -0.1, 1.175)],
+)
+def test_pixels_are_mapped_to_the_published_range_and_padding_is_black(normalize, black, white):
+    data = dataset(np.full((100, 2, 2, 1), 255, np.uint8), normalize=normalize, pad=2)
+    expected = np.pad(np.full((2, 2), white, np.float64), 2, constant_values=black)
+    assert data.image_shape == (6, 6, 1)
+    np.testing.assert_allclose(everything(data)[0, ..., 0], expected, atol=1e-6)
+
+
+def test_augmentation_is_for_training_only():
+    data = dataset(augment="crop")
+    assert np.abs(everything(data, train=True) - everything(data)).max() > 0.1
+
+
+def test_eight_devices_prepare_a_batch_as_one_does():
+    data = dataset(augment="flip,crop")
+    batch = next(data.train_batches(16, seed=0).start(0))
+
+    def transform(batch):
+        return data.transform(batch, jax.random.key(1), train=True)
+
+    mesh = jax.make_mesh((8,), (parallel.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    share = PartitionSpec(parallel.AXIS)
+    sharded = jax.jit(jax.shard_map(transform, mesh=mesh, in_specs=share, out_specs=share))
+    jax.tree.map(np.testing.assert_array_equal, sharded(batch), jax.jit(transform)(batch))
+
+
+def test_a_limited_dataset_validates_on_the_very_examples_that_it_trains_on():
+    whole = dataset(augment="crop")
+    data = whole.limited(5)
+    assert {split: data.num_examples(split) for split in ("train", "validation")} == {
+        "train": 5,
+        "validation": 5,
+    }
+    np.testing.assert_array_equal(
+        everything(data, "validation"), everything(data, "train", train=True)
+    )
+    assert whole.num_examples("test") == data.num_examples("test")
+    with pytest.raises(UsageError, match="cannot take 101 of the 72 training examples"):
+        whole.limited(101)
+
+
+@pytest.mark.parametrize("batch_size", [3, 200])
+def test_an_example_batch_has_the_form_of_a_training_batch(batch_size):
+    data = dataset(pad=1)
+    batch = data.example_batch(batch_size)
+    trained = next(data.train_batches(2, seed=0).start(0))
+    assert {key: (value.dtype, value.shape[1:]) for key, value in batch.items()} == {
+        key: (value.dtype, value.shape[1:]) for key, value in trained.items()
+    }
+    assert batch["image"].shape[0] == batch_size
+    assert data.transform(batch, jax.random.key(0), False)["image"].shape[1:] == data.image_shape
+
+
+def test_ones_own_image_takes_the_form_of_the_datasets(write_image):
+    file = write_image("one.png", np.full((60, 60), 255)) / "one.png"
+    batch = dataset(normalize="none").read(file)
+    assert batch["image"].shape == (1, 6, 5, 3)
+    assert batch["image"].min() == 255
+    assert batch["mask"].tolist() == [1]
+    with pytest.raises(UsageError, match="holds no images"):
+        dataset(rows).read(file)
+
+
+def test_no_training_examples_at_all_is_refused():
+    with pytest.raises(UsageError, match="has no split 'train' to learn from: it has test"):
+        image.build("shapes", {"test": Arrays(images, labels)}, ("a",), Options())
+
+
+def test_a_split_left_without_examples_is_refused():
+    with pytest.raises(UsageError, match=r"\(2 in train\) leaves no examples for the test split"):
+        dataset(images[:2], test_fraction=0.1, validation_fraction=0)
+
+
+def test_an_unknown_split_is_refused_with_those_that_there_are():
+    with pytest.raises(UsageError, match="no split 'dev': it has train, validation, test"):
+        dataset().evaluation_batches("dev", 10)
+
+
+def test_bad_examples_are_refused_before_any_training():
+    with pytest.raises(UsageError, match="split 'test' of dataset 'shapes': example 1 .* NaN"):
+        dataset(rows, test=np.array([[1, 2, 3], [4, np.nan, 6]], np.float32))
+    with pytest.raises(UsageError, match=r"split 'train' .* example 2 has label 2: .* in 0\.\.1"):
+        image.build("shapes", {"train": Arrays(images, labels)}, ("a", "b"), Options())
+
+
+@pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "flip"}])
+def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} is for images"):
+        dataset(rows, **option)
+
+
+def test_an_unknown_augmentation_is_refused_at_once():
+    with pytest.raises(UsageError, match="unknown augmentation 'mirror'"):
+        dataset(augment="mirror")

@@ -1,0 +1,26 @@
+"""What options may be."""
+
+import pytest
+
+from dlcore.data import Options
+from dlcore.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_fraction": 1.0}, r"validation_fraction is 1.0: it must be in \[0, 1\)"),
+        ({"validation_fraction": -0.1}, r"validation_fraction is -0.1"),
+        ({"validation_fraction": float("nan")}, r"validation_fraction is nan"),
+        ({"test_fraction": 0.0}, r"test_fraction is 0.0: it must be in \(0, 1\)"),
+        ({"test_fraction": 1.5}, r"test_fraction is 1.5"),
+        ({"split_seed": -1}, "split_seed is -1: it must not be negative"),
+        ({"resize": -1}, "resize is -1"),
+        ({"pad": -2}, "pad is -2"),
+        ({"sequence_length": 0}, "sequence_length is 0: it must be at least 1"),
+        ({"normalize": "whiten"}, "unknown normalize 'whiten': it is one of mean_std, symmetric"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**options)

@@ -1,0 +1,165 @@
+"""Classification against closed forms in float64, with masks, and over several devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+
+from dlcore import metrics, models, tasks
+from dlcore.errors import UsageError
+from dlcore.parallel import AXIS, psum
+
+CLASSES = 4
+
+
+def make_batch(count=12, seed=0, masked=0):
+    """Random rows of `CLASSES` numbers as images, and labels; the last `masked` are padding."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones(count, np.float32)
+    mask[count - masked :] = 0
+    return {
+        "image": jnp.asarray(rng.normal(size=(count, CLASSES)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, CLASSES, count), jnp.int32),
+        "mask": jnp.asarray(mask),
+    }
+
+
+def identity_task(**options):
+    """A task whose scores are the images themselves, so that a loss is a function of its batch."""
+    model = models.create("softmax_regression", num_classes=CLASSES)
+    params = {"Dense_0": {"kernel": jnp.eye(CLASSES), "bias": jnp.zeros(CLASSES)}}
+    return tasks.create("classification", model, **options), params
+
+
+def loss_of(batch, **options):
+    task, params = identity_task(**options)
+    total, aux = task.loss(params, {}, batch, jax.random.key(0))
+    return float(total), aux
+
+
+def log_softmax(scores):
+    return scipy.special.log_softmax(np.asarray(scores, np.float64), axis=1)
+
+
+def test_the_loss_is_the_sum_of_the_labels_surprises():
+    batch = make_batch()
+    total, aux = loss_of(batch)
+    expected = -log_softmax(batch["image"])[np.arange(12), batch["label"]].sum()
+    assert total == pytest.approx(expected, rel=1e-5)
+    assert float(aux.count) == 12
+    assert metrics.compute(aux.metrics)["loss"] == pytest.approx(expected / 12, rel=1e-5)
+
+
+def test_the_accuracy_is_the_share_of_largest_scores_on_labels():
+    batch = make_batch()
+    hits = np.asarray(batch["image"]).argmax(1) == np.asarray(batch["label"])
+    assert metrics.compute(loss_of(batch)[1].metrics)["accuracy"] == pytest.approx(hits.mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(smoothing=st.floats(0, 0.99))
+def test_label_smoothing_mixes_the_label_with_the_uniform_distribution(smoothing):
+    batch = make_batch()
+    surprise = -log_softmax(batch["image"])
+    of_label = surprise[np.arange(12), batch["label"]]
+    expected = ((1 - smoothing) * of_label + smoothing * surprise.mean(1)).sum()
+    assert loss_of(batch, label_smoothing=smoothing)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(penalty=st.floats(0.01, 50))
+def test_a_rubbish_penalty_gives_the_map_criterion(penalty):
+    # LeCun et al. (1998), eq. 9, with penalties y = -scores: y_D + log(exp(-j) + sum of exp(-y_i)).
+    batch = make_batch()
+    y = -np.asarray(batch["image"], np.float64)
+    of_label = y[np.arange(12), batch["label"]]
+    expected = (of_label + np.log(np.exp(-penalty) + np.exp(-y).sum(1))).sum()
+    assert loss_of(batch, rubbish_penalty=penalty)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_rubbish_class_keeps_penalties_from_all_growing_at_no_cost():
+    # Without it, moving all penalties together changes nothing.
+    batch = make_batch()
+    further = {**batch, "image": batch["image"] - 10}
+    assert loss_of(further)[0] == pytest.approx(loss_of(batch)[0], rel=1e-4)
+    assert loss_of(further, rubbish_penalty=5.0)[0] > loss_of(batch, rubbish_penalty=5.0)[0] + 10
+
+
+@settings(max_examples=10, deadline=None)
+@given(masked=st.integers(0, 12))
+def test_an_evaluation_counts_unmasked_examples_whatever_the_others_hold(masked):
+    count = 12 - masked
+    batch = make_batch(masked=masked)
+    scores, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
+    batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], jnp.nan)
+    batch["label"] = jnp.where(batch["mask"] > 0, batch["label"], 99)
+    task, params = identity_task()
+    sums = task.evaluate({"params": params}, batch)
+
+    confusion = np.zeros((CLASSES, CLASSES))
+    np.add.at(confusion, (labels[:count], scores[:count].argmax(1)), 1)
+    np.testing.assert_array_equal(sums["confusion"].total, confusion)
+    assert float(sums["accuracy"].total) == np.trace(confusion)
+    surprise = -log_softmax(scores)[np.arange(count), labels[:count]].sum()
+    assert float(sums["loss"].total) == pytest.approx(surprise, rel=1e-5)
+    assert float(sums["loss"].count) == float(sums["accuracy"].count) == count
+
+
+def test_predictions_are_probabilities_and_leave_rubbish_out():
+    batch = make_batch()
+    task, params = identity_task(rubbish_penalty=1.0)
+    probabilities = task.predict({"params": params}, batch)
+    np.testing.assert_allclose(probabilities, np.exp(log_softmax(batch["image"])), rtol=1e-5)
+
+
+def test_training_moves_the_model_s_state_and_evaluation_does_not():
+    model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
+    task = tasks.create("classification", model)
+    batch = {**make_batch(), "image": jax.random.normal(jax.random.key(1), (12, 8, 8, 1))}
+    variables = task.init(jax.random.key(0), batch)
+    state = {"batch_stats": variables["batch_stats"]}
+    _, aux = task.loss(variables["params"], state, batch, jax.random.key(0))
+    moved = jax.tree.map(lambda a, b: bool((a != b).all()), dict(aux.model_state), state)
+    assert all(jax.tree.leaves(moved))
+    assert set(task.evaluate(variables, batch)) == {"loss", "accuracy", "confusion"}
+
+
+def test_eight_devices_sum_to_what_one_gives():
+    model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
+    task = tasks.create("classification", model)
+    batch = {**make_batch(16), "image": jax.random.normal(jax.random.key(1), (16, 8, 8, 1))}
+    variables = task.init(jax.random.key(0), batch)
+    state = {"batch_stats": variables["batch_stats"]}
+
+    def sums(batch):
+        (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
+            variables["params"], state, batch, jax.random.key(5)
+        )
+        evaluated = task.evaluate(variables, batch)
+        return psum((total, aux.count, gradients, aux.metrics, evaluated)), aux.model_state
+
+    mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    split, same = PartitionSpec(AXIS), PartitionSpec()
+    several = jax.shard_map(sums, mesh=mesh, in_specs=split, out_specs=same, check_vma=False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.jit(several)(batch),
+        jax.jit(sums)(batch),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing is at least 0 and below 1, not 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing is at least 0"),
+        ({"rubbish_penalty": -1.0}, "rubbish_penalty is positive, or 0 for none, not -1.0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        identity_task(**options)
