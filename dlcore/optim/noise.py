@@ -10,14 +10,14 @@ import optax
 class NoiseState(NamedTuple):
     """How many updates have been made, int32 scalar."""
 
-    count: jax.Array
+    step: jax.Array
 
 
 def add_gradient_noise(variance: float, decay: float, seed: int) -> optax.GradientTransformation:
     """Adds to every gradient Gaussian noise that fades (Neelakantan et al., 2015, equation 1).
 
-    The noise is a function of (seed, step), where `optax.add_noise` carries a random key in its state:
-    a checkpoint holds plain numbers only.
+    The noise is a function of (seed, step). `optax.add_noise` carries a random key in its state
+    instead, and a checkpoint should hold plain numbers only.
 
     Args:
       variance: of the noise at step 0.
@@ -31,13 +31,13 @@ def add_gradient_noise(variance: float, decay: float, seed: int) -> optax.Gradie
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
         del params
-        deviation = jnp.sqrt(variance / (1.0 + state.count) ** decay)
+        deviation = jnp.sqrt(variance / (1.0 + state.step) ** decay)
         leaves, structure = jax.tree.flatten(updates)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.count), len(leaves))
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step), len(leaves))
         noisy = [
             leaf + deviation.astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)
             for key, leaf in zip(keys, leaves, strict=True)
         ]
-        return structure.unflatten(noisy), NoiseState(state.count + 1)
+        return jax.tree.unflatten(structure, noisy), NoiseState(state.step + 1)
 
     return optax.GradientTransformation(init, update)

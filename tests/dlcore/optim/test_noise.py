@@ -27,7 +27,7 @@ def noise(steps, seed=0):
 def test_it_is_gaussian_with_the_annealed_variance():
     for step, sample in enumerate(noise(4)):
         deviation = math.sqrt(0.3 / (1 + step) ** 0.55)
-        # Four standard errors each: of the mean, of the deviation, of the share within one deviation.
+        # Four standard errors of the mean, the deviation and the share within one deviation.
         assert abs(sample.mean()) < 4 * deviation / math.sqrt(SIZE)
         assert sample.std() == pytest.approx(deviation, rel=4 / math.sqrt(2 * SIZE))
         within = (np.abs(sample) < deviation).mean()
@@ -52,5 +52,5 @@ def test_it_is_added_to_the_gradient_and_differs_between_parameters():
 
 
 def test_its_state_is_a_plain_number():
-    (count,) = add_gradient_noise(0.3, 0.55, 0).init({"a": jnp.zeros(3)})
-    assert count.dtype == jnp.int32
+    (step,) = add_gradient_noise(0.3, 0.55, 0).init({"a": jnp.zeros(3)})
+    assert step.dtype == jnp.int32
