@@ -133,8 +133,8 @@ class Run:
         # Orbax takes a second to import, and curves and outputs do without it.
         from dlcore.train.checkpoint import Checkpoints
 
-        model = models.create(self.recipe["model"], **self.recipe["model_options"])
-        task = tasks.create(self.recipe["task"], model, **self.recipe["task_options"])
+        model = models.create(self.recipe["model"], **_options(self.recipe["model_options"]))
+        task = tasks.create(self.recipe["task"], model, **_options(self.recipe["task_options"]))
         checkpoints = Checkpoints(
             self.directory / "checkpoints", mode=task.watched_mode, read_only=True
         )
@@ -177,3 +177,10 @@ class Run:
             return json.loads(path.read_text())
         except ValueError as error:
             raise UsageError(f"{path} is damaged: it is not JSON ({error})") from error
+
+
+def _options(read: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they were before JSON made lists of their tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
+    }

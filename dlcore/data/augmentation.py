@@ -36,7 +36,7 @@ def crop(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def affine(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Rotates, scales, shears and shifts a little about the centre (after LeCun et al. 1998, III-A).
+    """Rotates, scales, shears and shifts a little about the centre (as LeCun et al. 1998, III-A).
 
     By up to 10 degrees, 10 % in each direction, a tenth of a pixel a column, and 7 % of the side.
     """

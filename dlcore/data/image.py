@@ -1,7 +1,6 @@
 """Datasets of labelled images (or rows of numbers) and what is done to them on the device."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, override
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore import parallel
-from dlcore.data import augmentation, decoding, pipeline
+from dlcore.data import augmentation, pipeline
 from dlcore.data.dataset import Dataset, HostBatch
 from dlcore.data.options import Options
 from dlcore.data.sources import Arrays, Source, Split, check
@@ -110,22 +109,6 @@ class ImageDataset(Dataset):
             splits={**self.splits, "train": few, "validation": few},
             options=dataclasses.replace(self.options, augment=""),
         )
-
-    def read(self, path: pathlib.Path) -> HostBatch:
-        """A batch of one's own image, converted to the dataset's channels and size; its label is 0.
-
-        Raises:
-          UsageError: the file is no image, or the dataset holds none.
-        """
-        shape = self.splits["train"].source.shape
-        if len(shape) != 3:
-            raise UsageError(f"dataset {self.name!r} holds no images: {path} cannot be compared")
-        pixels = decoding.decode(path, shape[2], (shape[0], shape[1]))
-        return {
-            "image": pixels[None],
-            "label": np.zeros(1, np.int32),
-            "mask": np.ones(1, np.float32),
-        }
 
     def _split(self, name: str) -> Split:
         if name not in self.splits:

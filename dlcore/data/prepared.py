@@ -1,8 +1,8 @@
 """Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
-import logging
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -19,10 +19,14 @@ def locate(directory: pathlib.Path) -> pathlib.Path | None:
     Raises:
       UsageError: the dataset has several configurations, and none is named.
     """
+    if (directory / "dataset_info.json").is_file():
+        return directory
+    # An interrupted preparation leaves a folder such as 3.0.1.incompleteA1B2.
     versions = [
         info.parent
-        for pattern in ("", "*/", "*/*/")
+        for pattern in ("*/", "*/*/")
         for info in directory.glob(f"{pattern}dataset_info.json")
+        if re.fullmatch(r"\d+(\.\d+)*", info.parent.name)
     ]
     configurations = sorted({version.parent.name for version in versions})
     if len(configurations) > 1:
@@ -32,19 +36,7 @@ def locate(directory: pathlib.Path) -> pathlib.Path | None:
 
 
 def _version(directory: pathlib.Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in directory.name.split(".") if part.isdigit())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what TFDS logs about its own doings out of the launcher's output."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return tuple(int(part) for part in directory.name.split("."))
 
 
 class Prepared:
@@ -64,7 +56,7 @@ class Prepared:
         import tensorflow_datasets as tfds
 
         self.name, self.directory = name, directory
-        with self.reporting_damage(), _quiet():
+        with self.reporting_damage():
             self._builder = tfds.builder_from_directory(str(directory))
             info = self._builder.info
             self.splits = {split: info.splits[split].num_examples for split in info.splits}
@@ -75,7 +67,7 @@ class Prepared:
         import tensorflow_datasets as tfds
 
         decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
-        with self.reporting_damage(split), _quiet():
+        with self.reporting_damage(split):
             return self._builder.as_data_source(split, decoders=decoders)
 
     @contextlib.contextmanager
@@ -85,10 +77,10 @@ class Prepared:
             yield
         except Exception as error:
             where = f"split {split!r} of dataset" if split else "dataset"
+            reason = (str(error) or repr(error)).splitlines()[0]
             raise UsageError(
-                f"{where} {self.name!r} in {self.directory} is damaged"
-                f" ({(str(error) or repr(error)).splitlines()[0]}): restore it, or delete it and run"
-                f" python -m experiments.prepare --dataset={self.name}"
+                f"{where} {self.name!r} in {self.directory} is damaged ({reason}):"
+                f" restore it, or delete it and run python -m experiments.prepare --dataset={self.name}"
             ) from error
 
     def texts(self) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Checkpoints: asynchronous, atomic, verified, the newest few and the best kept. The one user of Orbax.
+"""Checkpoints: asynchronous, atomic, verified, the newest few and the best kept.
 
-Orbax writes a checkpoint into a temporary folder and renames it when it is whole. Just before that, a
-manifest with the size and SHA-256 of every file goes into it. A checkpoint counts only if its manifest
-agrees with its files, so a damaged one is known for what it is, whichever byte was lost; it is moved
-aside, never deleted, and the one before it is used.
+Orbax, which is used nowhere else, writes a checkpoint into a temporary folder and renames it when it
+is whole. Just before that, a manifest with the size and SHA-256 of every file goes into it. A
+checkpoint counts only if its manifest agrees with its files, so a damaged one is known for what it
+is, whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,50 +21,39 @@ from orbax.checkpoint import checkpoint_managers
 from dlcore.errors import TrainingError, UsageError
 
 MANIFEST = "manifest.json"
-DAMAGED = "damaged"
-_STATE, _PROGRESS = "state", "progress"
+_STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
+# Orbax's own description of a checkpoint, to which it adds the time of the commit after the manifest.
+_DESCRIPTION = "_CHECKPOINT_METADATA"
 
 _log = logging.getLogger(__name__)
 
 
-# Orbax writes the time of the commit into this one after the manifest is made.
-_LATE = "_CHECKPOINT_METADATA"
-
-
-def _files(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    paths = (path for path in directory.rglob("*") if path.is_file())
-    return iter(sorted(path for path in paths if path.name not in (MANIFEST, _LATE)))
-
-
-def _describe(path: pathlib.Path) -> dict[str, Any]:
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    if path.name == _DESCRIPTION:
+        return {**json.loads(path.read_text()), "commit_timestamp_nsecs": None}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_manifest(directory: pathlib.Path) -> None:
-    files = {str(path.relative_to(directory)): _describe(path) for path in _files(directory)}
-    (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    files = {str(path.relative_to(directory)): _facts(path) for path in paths}
+    (directory / MANIFEST).write_text(json.dumps(files, indent=1))
 
 
 def damage(directory: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, or None where all agree with the manifest."""
     try:
-        expected = json.loads((directory / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = dict(json.loads((directory / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
         return f"{MANIFEST} is missing or unreadable"
-    try:
-        json.loads((directory / _LATE).read_text())
-    except (OSError, ValueError):
-        return f"{_LATE} is missing or unreadable"
     for name, facts in expected.items():
-        path = directory / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != facts["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
-        if _describe(path) != facts:
-            return f"{name} has other contents than were written"
+        try:
+            if _facts(directory / name) != facts:
+                return f"{name} has other contents than were written"
+        except (OSError, ValueError, TypeError):
+            return f"{name} is missing or unreadable"
     return None
 
 
@@ -87,11 +75,16 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run.
 
+    Damaged ones are reported and moved to `damaged`, a folder beside theirs.
+
     Args:
       directory: where they are; made where it is absent.
       keep: how many of the newest are kept.
       mode: "max" or "min": which value of the watched metric is best. The best one is kept too.
-      read_only: only look; nothing is created, moved or removed.
+      read_only: only look; nothing is created, moved or removed, and damaged ones are passed over.
+
+    Raises:
+      UsageError: the directory cannot be used.
     """
 
     def __init__(
@@ -103,33 +96,57 @@ class Checkpoints:
         read_only: bool = False,
     ) -> None:
         self.directory = directory.absolute()
+        self.damaged = self.directory.parent / "damaged"
+        self._mode = mode
         policies = [
             checkpoint_managers.LatestN(keep),
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics["watched"],
+                get_metric_fn=_watched,
                 reverse=mode == "min",
                 n=1,
                 keep_checkpoints_without_metrics=False,
             ),
         ]
-        self._read_only, self._mode = read_only, mode
-        self._options = ocp.CheckpointManagerOptions(
+        options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            # The policies decide, but without a `best_fn` no metric is written.
+            best_fn=_watched,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
-            read_only=read_only,
+            # Orbax's own `read_only` is this and two warnings.
+            save_root_metadata=not read_only,
+            # Otherwise Orbax reads the metrics of all checkpoints at once, and fails if one is damaged.
+            lightweight_initialize=read_only,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
         handlers: dict[str, ocp.CheckpointHandler] = {
             _STATE: ocp.StandardCheckpointHandler(),
             _PROGRESS: ocp.JsonCheckpointHandler(),
         }
-        return ocp.CheckpointManager(
-            self.directory, options=self._options, item_handlers=handlers
-        )
+        try:
+            self._passed_over = self._find_damaged() if read_only else self._set_aside_damaged()
+            self._manager = ocp.CheckpointManager(
+                self.directory, options=options, item_handlers=handlers
+            )
+        except OSError as error:
+            raise UsageError(f"{self.directory} cannot hold checkpoints: {error}") from error
+
+    def _find_damaged(self) -> dict[int, str]:
+        """What is wrong with each damaged checkpoint, by step."""
+        steps = sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdecimal())
+        problems = {step: damage(self.path(step)) for step in steps}
+        return {step: problem for step, problem in problems.items() if problem}
+
+    def _set_aside_damaged(self) -> None:
+        if jax.process_index() != 0:
+            return  # Orbax's constructor waits for process 0.
+        for step, problem in self._find_damaged().items():
+            aside = self.damaged / str(step)
+            while aside.exists():
+                aside = aside.with_name(aside.name + "-again")
+            self.damaged.mkdir(exist_ok=True)
+            self.path(step).rename(aside)
+            _log.warning("checkpoint %d is damaged (%s): moved to %s", step, problem, aside)
 
     def _seal(self) -> None:
         # Orbax calls this when every process has written, before the rename that makes it count.
@@ -138,24 +155,27 @@ class Checkpoints:
                 _write_manifest(directory)
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints on disk, oldest first."""
-        return sorted(self._manager.all_steps())
+        """The steps of the undamaged checkpoints on disk, oldest first."""
+        return sorted(set(self._manager.all_steps()) - self._passed_over.keys())
 
     def find(self, which: str = "best") -> int:
-        """The step of a checkpoint: "best" (the newest where nothing was watched), "newest", or a number.
+        """The step of a checkpoint.
+
+        Args:
+          which: "best" (the newest where nothing was watched), "newest", or the number of a step.
 
         Raises:
           UsageError: there is no checkpoint, or `which` is no such word.
         """
         steps = self.steps()
+        if which.isdigit():
+            return int(which)
+        if which not in ("best", "newest"):
+            raise UsageError(f"--checkpoint={which}: it is best, newest or the number of a step")
         if not steps:
             raise UsageError(f"no checkpoint in {self.directory}: train first")
-        if which not in ("best", "newest"):
-            if not which.isdigit():
-                raise UsageError(f"--checkpoint={which}: it is best, newest or the number of a step")
-            return int(which)
-        watched = {step: self._manager.metrics(step) for step in steps}
-        scores = [(metrics["watched"], step) for step, metrics in watched.items() if metrics]
+        metrics = {step: self._manager.metrics(step) for step in steps}
+        scores = [(_watched(values), step) for step, values in metrics.items() if values]
         if which == "newest" or not scores:
             return steps[-1]
         sign = 1 if self._mode == "max" else -1
@@ -178,7 +198,8 @@ class Checkpoints:
         """
         metrics = None
         if watched is not None and math.isfinite(watched):
-            metrics = {"watched": watched}
+            metrics = {_WATCHED: watched}
+        self.wait()
         args = ocp.args.Composite(
             **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
         )
@@ -195,12 +216,7 @@ class Checkpoints:
         Raises:
           UsageError: there is none, it is damaged, or it holds another model.
         """
-        if step not in self.steps():
-            known = ", ".join(map(str, self.steps())) or "none"
-            raise UsageError(f"no checkpoint of step {step} in {self.directory}: there is {known}")
-        problem = damage(self.path(step))
-        if problem:
-            raise UsageError(f"the checkpoint {self.path(step)} is damaged: {problem}")
+        self._check_whole(step)
         self._check_structure(abstract_state, step)
         args = ocp.args.Composite(
             **{
@@ -210,6 +226,33 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=args)
         return Restored(step, restored[_STATE], restored[_PROGRESS])
+
+    def restore_variables(self, step: int) -> dict[str, Any]:
+        """The variables to evaluate at a step (`TrainState.variables`), on the first local device.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it is damaged.
+        """
+        self._check_whole(step)
+        # However it was laid out when it was saved, it is read onto one device.
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self._manager.item_metadata(step)[_STATE]
+        abstract = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=device),
+            getattr(saved, "tree", saved),
+        )
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
+        state = self._manager.restore(step, args=args)[_STATE]
+        params = state["ema_params"] or state["params"]
+        return {"params": params, **(state["model_state"] or {})}
+
+    def _check_whole(self, step: int) -> None:
+        if step in self._passed_over:
+            problem = self._passed_over[step]
+            raise UsageError(f"the checkpoint {self.path(step)} is damaged: {problem}")
+        if step not in self.steps():
+            known = ", ".join(map(str, self.steps())) or "none"
+            raise UsageError(f"no checkpoint of step {step} in {self.directory}: there is {known}")
 
     def _check_structure(self, abstract_state: Any, step: int) -> None:
         saved = self._manager.item_metadata(step)[_STATE]
@@ -222,33 +265,9 @@ class Checkpoints:
                 )
 
     def restore_newest(self, abstract_state: Any) -> Restored | None:
-        """The newest whole checkpoint, or None; damaged ones are reported and moved aside."""
-        for step in reversed(self.steps()):
-            problem = damage(self.path(step))
-            if problem is None:
-                return self.restore(abstract_state, step)
-            self._set_aside(step, problem)
-        return None
-
-    def _set_aside(self, step: int, problem: str) -> None:
-        if self._read_only:
-            _log.warning("checkpoint %d is damaged (%s): trying an older one", step, problem)
-            return
-        aside = self.directory.parent / DAMAGED / str(step)
-        while aside.exists():
-            aside = aside.with_name(aside.name + "-again")
-        _log.warning(
-            "checkpoint %d is damaged (%s): moved to %s, trying an older one", step, problem, aside
-        )
-        if jax.process_index() == 0:
-            aside.parent.mkdir(exist_ok=True)
-            self.path(step).rename(aside)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices(f"set aside {step}")
-        self._manager.close()
-        self._manager = self._open()
+        """The newest undamaged checkpoint, or None where there is none."""
+        steps = self.steps()
+        return self.restore(abstract_state, steps[-1]) if steps else None
 
     def wait(self) -> None:
         """Returns when everything that was saved is on disk.
@@ -267,6 +286,10 @@ class Checkpoints:
         """Waits, then lets go of the threads and files."""
         self.wait()
         self._manager.close()
+
+
+def _watched(metrics: dict[str, float]) -> float:
+    return metrics[_WATCHED]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

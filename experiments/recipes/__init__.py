@@ -1,6 +1,10 @@
 """Recipes: one line of the results table each, one file a regime."""
 
-from experiments.recipes import classification
+# Importing a file registers its recipes.
+import experiments.recipes.classification
+import experiments.recipes.gan
+import experiments.recipes.language
+import experiments.recipes.perceptron  # noqa: F401
 from experiments.recipes.base import (
     Expectation,
     Recipe,
@@ -11,13 +15,4 @@ from experiments.recipes.base import (
     with_facts_of,
 )
 
-__all__ = [
-    "Expectation",
-    "Recipe",
-    "classification",
-    "get",
-    "listing",
-    "names",
-    "register",
-    "with_facts_of",
-]
+__all__ = ["Expectation", "Recipe", "get", "listing", "names", "register", "with_facts_of"]

@@ -1,4 +1,4 @@
-"""A writer of prepared datasets, so that reading them can be tested without TensorFlow or download."""
+"""Writers of datasets, so that reading them can be tested without TensorFlow or a download."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def write_dataset(tmp_path: pathlib.Path) -> WriteDataset:
 
 @pytest.fixture
 def write_image(tmp_path: pathlib.Path) -> WriteImage:
-    """Writes pixels `[height, width]` or `[height, width, 3]` to a path below `tmp_path / "own"`."""
+    """Writes pixels `[height, width]` or `[height, width, 3]` below a folder, and returns that."""
 
     def write(path: str, pixels: np.ndarray) -> pathlib.Path:
         from PIL import Image

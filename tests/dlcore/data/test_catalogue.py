@@ -108,7 +108,7 @@ def test_without_a_data_directory_the_error_says_how_to_get_the_dataset(monkeypa
     monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
     with pytest.raises(
         UsageError,
-        match="'mnist' needs --data_dir .*experiments.prepare --dataset=mnist .*without download: digits",
+        match="'mnist' needs --data_dir .*prepare --dataset=mnist .*without download: digits",
     ):
         load("mnist")
 

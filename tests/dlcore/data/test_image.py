@@ -130,16 +130,6 @@ def test_an_example_batch_has_the_form_of_a_training_batch(batch_size):
     assert data.transform(batch, jax.random.key(0), False)["image"].shape[1:] == data.image_shape
 
 
-def test_ones_own_image_takes_the_form_of_the_datasets(write_image):
-    file = write_image("one.png", np.full((60, 60), 255)) / "one.png"
-    batch = dataset(normalize="none").read(file)
-    assert batch["image"].shape == (1, 6, 5, 3)
-    assert batch["image"].min() == 255
-    assert batch["mask"].tolist() == [1]
-    with pytest.raises(UsageError, match="holds no images"):
-        dataset(rows).read(file)
-
-
 def test_no_training_examples_at_all_is_refused():
     with pytest.raises(UsageError, match="has no split 'train' to learn from: it has test"):
         image.build("shapes", {"test": Arrays(images, labels)}, ("a",), Options())

@@ -133,7 +133,7 @@ def test_nothing_imports_tensorflow(write_dataset):
 
 
 def test_versions_are_compared_by_number(tmp_path):
-    for version in ("3.0.1", "3.0.10", "3.0.9"):
+    for version in ("3.0.1", "3.0.10", "3.0.9", "3.0.11.incompleteA1B2"):
         (tmp_path / "mnist" / version).mkdir(parents=True)
         (tmp_path / "mnist" / version / "dataset_info.json").touch()
     assert prepared.locate(tmp_path / "mnist").name == "3.0.10"

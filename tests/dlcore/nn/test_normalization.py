@@ -1,5 +1,7 @@
 """Batch normalisation against float64 NumPy, its own running averages, and other device layouts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jax.sharding import PartitionSpec
 from dlcore import parallel
 from dlcore.nn.normalization import BatchNorm
 from dlcore.parallel import AXIS
+from tests.fixtures import cases
 
 FEATURES = 6
 
@@ -96,6 +99,29 @@ def test_half_precision_goes_in_and_out_and_statistics_stay_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {jnp.dtype("float32")}
     reference = 0.9 * wide(variables()["batch_stats"]["mean"]) + 0.1 * wide(x).mean(0)
     np.testing.assert_allclose(moved["batch_stats"]["mean"], reference, rtol=1e-5)
+
+
+def test_it_equals_pytorch_s():
+    case = {name: jnp.asarray(array) for name, array in cases.batch_norm().items()}
+    stored = cases.load("batch_norm")
+    params = {"scale": case["scale"], "bias": case["bias"]}
+    statistics = {"mean": case["mean"], "var": case["var"]}
+
+    def train(params, x):
+        collections = {"params": params, "batch_stats": statistics}
+        return BatchNorm().apply(collections, x, True, mutable=["batch_stats"])
+
+    y, pull_back, moved = jax.vjp(train, params, case["x"], has_aux=True)
+    gradients, gradient_x = pull_back(case["gradient"])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(y, stored["y"])
+    close(gradient_x, stored["gradient_x"])
+    close(gradients["scale"], stored["gradient_scale"])
+    close(gradients["bias"], stored["gradient_bias"])
+    close(moved["batch_stats"]["mean"], stored["mean"])
+    close(moved["batch_stats"]["var"], stored["var"])
+    evaluated = BatchNorm().apply({"params": params, "batch_stats": statistics}, case["x"], False)
+    close(evaluated, stored["evaluated"])
 
 
 def loss_gradient_and_state(state, x, target):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from jax.sharding import PartitionSpec
 from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
+from tests.fixtures import cases
 
 CLASSES = 4
 
@@ -68,6 +70,67 @@ def test_label_smoothing_mixes_the_label_with_the_uniform_distribution(smoothing
     of_label = surprise[np.arange(12), batch["label"]]
     expected = ((1 - smoothing) * of_label + smoothing * surprise.mean(1)).sum()
     assert loss_of(batch, label_smoothing=smoothing)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_smoothing_and_its_gradient_equal_pytorch_s():
+    case, stored = cases.cross_entropy(), cases.load("cross_entropy")
+    model = models.create("softmax_regression", num_classes=7)
+    params = {"Dense_0": {"kernel": jnp.eye(7), "bias": jnp.zeros(7)}}
+    for row, smoothing in enumerate(case["label_smoothing"]):
+        task = tasks.create("classification", model, label_smoothing=float(smoothing))
+
+        def loss(logits, task=task):
+            batch = {"image": logits, "label": case["labels"], "mask": np.ones(12)}
+            return task.loss(params, {}, batch, jax.random.key(0))[0]
+
+        total, gradient = jax.value_and_grad(loss)(jnp.asarray(case["logits"]))
+        assert float(total) == pytest.approx(stored["losses"][row], rel=1e-5)
+        np.testing.assert_allclose(gradient, stored["gradients"][row], rtol=1e-4, atol=1e-6)
+
+
+def assert_summary(stored, kind, network, values):
+    """Norms and parts along directions of a tree of values are the stored ones."""
+    for layer, named in network.directions().items():
+        for name, direction in named.items():
+            value = np.asarray(values[layer][name], np.float64)
+            norm = stored[f"{kind}_norm/{layer}/{name}"]
+            assert np.linalg.norm(value) == pytest.approx(norm, rel=1e-4)
+            part = stored[f"{kind}_part/{layer}/{name}"]
+            assert (value * direction).sum() == pytest.approx(part, abs=1e-4 * norm)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5_modern"])
+def test_five_steps_of_momentum_equal_pytorch_s(name):
+    network, stored = getattr(cases, name)(), cases.load(name)
+    task = tasks.create("classification", models.create(name))
+    batch = {
+        "image": jnp.asarray(network.images),
+        "label": jnp.asarray(network.labels),
+        "mask": jnp.ones(len(network.labels)),
+    }
+    optimizer = optax.sgd(cases.LEARNING_RATE, cases.MOMENTUM)
+
+    @jax.jit
+    def step(params, opt_state):
+        (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
+            params, {}, batch, jax.random.key(0)
+        )
+        gradients = jax.tree.map(lambda sums: sums / aux.count, gradients)
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return optax.apply_updates(params, updates), opt_state, total / aux.count, gradients
+
+    params = jax.tree.map(jnp.asarray, network.params)
+    logits = task.model.apply({"params": params}, batch["image"])
+    np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-5)
+    opt_state, losses = optimizer.init(params), []
+    for index in range(cases.STEPS):
+        params, opt_state, loss, gradients = step(params, opt_state)
+        losses.append(float(loss))
+        if index == 0:
+            assert_summary(stored, "gradient", network, gradients)
+    np.testing.assert_allclose(losses, stored["losses"], rtol=1e-4)
+    change = jax.tree.map(lambda new, old: np.asarray(new) - old, params, network.params)
+    assert_summary(stored, "change", network, change)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,0 +1,118 @@
+"""LeNet-5 against its paper's table of layers, and against PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore import models
+from dlcore.errors import UsageError
+from dlcore.models.lenet import C3_TABLE, digit_bitmaps
+from tests.fixtures import cases
+
+
+def published_params():
+    """The fixture's parameters as the model holds them: of C3's kernel the connections alone."""
+    params = jax.tree.map(jnp.asarray, cases.lenet5().params)
+    connections = [
+        params["C3"]["kernel"][:, :, source, output]
+        for output, sources in enumerate(C3_TABLE)
+        for source in sources
+    ]
+    params["C3"]["kernel"] = jnp.stack(connections, axis=-1)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("layer", "count"),
+    [("C1", 156), ("S2", 12), ("C3", 1_516), ("S4", 32), ("C5", 48_120), ("F6", 10_164)],
+)
+def test_each_layer_has_the_published_number_of_parameters(layer, count):
+    entry = models.entry("lenet5")
+    init = models.create("lenet5").init
+    params = jax.eval_shape(init, jax.random.key(0), *entry.example_inputs)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params[layer])) == count
+
+
+def test_the_connections_of_c3_are_those_of_the_printed_table():
+    connected = np.zeros((6, 16))
+    for output, sources in enumerate(C3_TABLE):
+        connected[list(sources), output] = 1
+    np.testing.assert_array_equal(connected, cases.c3_mask())
+    assert connected.sum() == 60
+
+
+def test_the_bitmaps_are_ten_distinct_digits_of_seven_by_twelve():
+    bitmaps = digit_bitmaps()
+    assert bitmaps.shape == (10, 84)
+    assert set(np.unique(bitmaps)) == {-1, 1}
+    different = (bitmaps[:, None] != bitmaps).sum(-1) + 84 * np.eye(10)
+    assert different.min() >= 8
+
+
+def test_the_bitmaps_are_drawn_upright_in_the_order_of_the_digits():
+    zero, one, seven = (digit_bitmaps()[digit].reshape(12, 7) for digit in (0, 1, 7))
+    np.testing.assert_array_equal(zero, zero[:, ::-1])
+    assert one[10].sum() > one[1].sum()  # A foot, and a thin top.
+    assert seven[1].min() == 1  # A full bar on top.
+    assert seven[10].sum() < 0
+
+
+def test_the_published_layers_up_to_f6_equal_pytorch_s():
+    network, stored = cases.lenet5(), cases.load("lenet5")
+    model, images = models.create("lenet5"), jnp.asarray(network.images)
+
+    def f6(params):
+        _, captured = model.apply(
+            {"params": params},
+            images,
+            capture_intermediates=lambda module, _: module.name == "F6",
+            mutable=["intermediates"],
+        )
+        (sums,) = captured["intermediates"]["F6"]["__call__"]
+        units = 1.7159 * jnp.tanh(2 / 3 * sums)
+        return jnp.square(units).sum(), units
+
+    gradients, units = jax.jit(jax.grad(f6, has_aux=True))(published_params())
+    np.testing.assert_allclose(units, stored["f6"], rtol=1e-4, atol=1e-5)
+    directions = network.directions()
+    connected = [(source, output) for output, row in enumerate(C3_TABLE) for source in row]
+    for layer, named in gradients.items():
+        for name, gradient in named.items():
+            direction = directions[layer][name]
+            if (layer, name) == ("C3", "kernel"):
+                direction = direction[:, :, *np.transpose(connected)]
+            norm = stored[f"gradient_norm/{layer}/{name}"]
+            assert np.linalg.norm(gradient) == pytest.approx(norm, rel=1e-4)
+            part = stored[f"gradient_part/{layer}/{name}"]
+            assert (gradient * direction).sum() == pytest.approx(part, abs=1e-4 * norm)
+
+
+def test_a_score_is_the_negative_squared_distance_of_f6_to_the_digit():
+    images = jnp.asarray(cases.lenet5().images)
+    scores = models.create("lenet5").apply({"params": published_params()}, images)
+    f6 = cases.load("lenet5")["f6"]
+    for digit in range(10):
+        distance = ((f6 - digit_bitmaps()[digit]) ** 2).sum(1)
+        np.testing.assert_allclose(scores[:, digit], -distance, rtol=1e-4)
+
+
+def test_fewer_classes_use_the_first_bitmaps():
+    images = jnp.asarray(cases.lenet5().images)
+    ten = models.create("lenet5").apply({"params": published_params()}, images)
+    three = models.create("lenet5", num_classes=3).apply({"params": published_params()}, images)
+    np.testing.assert_allclose(three, ten[:, :3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "message"),
+    [
+        ("lenet5", {}, (1, 28, 28, 1), "takes images of 32x32x1, not 28x28x1: pad them"),
+        ("lenet5", {"num_classes": 11}, (1, 32, 32, 1), "the ten digits, not 11 classes"),
+        ("lenet5_modern", {}, (1, 8, 8, 1), "takes images of 12x12 or more, not 8x8x1"),
+    ],
+)
+def test_what_a_network_cannot_take_is_refused(name, options, shape, message):
+    model = models.create(name, **options)
+    with pytest.raises(UsageError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))

@@ -1,0 +1,50 @@
+"""Every notebook runs from its first cell to its last on a run that the launcher has just made."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory) -> pathlib.Path:
+    """What `make train` leaves, after one epoch."""
+    directory = tmp_path_factory.mktemp("runs") / "lenet5_digits"
+    command = [sys.executable, "-m", "experiments.train", "--recipe=lenet5_digits"]
+    command += ["--num_epochs=1", f"--workdir={directory}"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    return directory
+
+
+def execute(path: pathlib.Path, run_directory: pathlib.Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}})
+    return client.execute(env={**os.environ, "DLCORE_RUN": str(run_directory)})
+
+
+def outputs(notebook: nbformat.NotebookNode) -> dict[str, list[nbformat.NotebookNode]]:
+    return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+
+
+def test_the_first_run_is_drawn(run_directory):
+    shown = outputs(execute(NOTEBOOKS / "01_first_run.ipynb", run_directory))
+    (scores,) = shown["open"]
+    assert "lenet5_digits" in scores.data["text/plain"]
+    assert "accuracy" in scores.data["text/plain"]
+    for cell in ("draw-curves", "draw-confusion", "draw-filters", "draw-errors"):
+        (figure,) = shown[cell]
+        assert "image/png" in figure.data
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert not any(outputs(notebook).values())
