@@ -66,7 +66,7 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
             return main(values)
         except UsageError as error:
             _fail(error, 2)
-        except TrainingError as error:
+        except (TrainingError, OSError) as error:  # A full disk names itself and its file.
             _fail(error, 1)
         return None
 

@@ -13,6 +13,10 @@ from dlcore.errors import UsageError
 from experiments import recipes
 
 
+# What a program that was killed before anything else may have left.
+_EARLY = (".lock", "recipe.json.partial")
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file so that a reader finds either the old one or the whole new one."""
     temporary = path.with_name(path.name + ".partial")
@@ -20,18 +24,18 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     temporary.replace(path)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """What a JSON file holds.
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
 
     Raises:
-      UsageError: the file is not there or is not JSON.
+      UsageError: the file is not there or holds no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        return dict(json.loads(path.read_text()))
     except OSError as error:
         raise UsageError(f"{path.parent} is no run directory: {path.name} is missing") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: it is not JSON ({error})") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: it holds no JSON object ({error})") from error
 
 
 def read_recipe(workdir: pathlib.Path) -> recipes.Recipe:
@@ -61,7 +65,7 @@ def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
     path = workdir / "recipe.json"
     if path.exists():
         _check_same(workdir, read_json(path), recipe.to_json())
-    elif workdir.exists() and any(entry.name != ".lock" for entry in workdir.iterdir()):
+    elif workdir.exists() and any(entry.name not in _EARLY for entry in workdir.iterdir()):
         raise UsageError(
             f"--workdir={workdir} holds files but no recipe.json: name a new or empty directory"
         )

@@ -1,6 +1,7 @@
 """What importing the project brings along, seen in a process of its own."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -28,7 +29,8 @@ _REPORT = "\nprint(json.dumps(sorted(Watch.seen)))"
 def imported_by(code: str) -> set[str]:
     """The packages that a fresh interpreter imports, or tries to, while it runs some code."""
     command = [sys.executable, "-c", _WATCH + code + _REPORT]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    root = pathlib.Path(__file__).parents[1]
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     return set(json.loads(finished.stdout.splitlines()[-1]))
 

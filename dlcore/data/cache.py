@@ -38,8 +38,9 @@ def cached(
       files: the directory's fingerprint; one that has changed makes the arrays anew.
       make: reads the arrays.
     """
-    key = hashlib.sha256(json.dumps([str(directory.resolve()), split, resize]).encode())
-    path = _root() / f"{directory.parent.name}-{split}-{key.hexdigest()[:16]}.npz"
+    directory = directory.resolve()
+    key = hashlib.sha256(json.dumps([str(directory), split, resize]).encode()).hexdigest()
+    path = _root() / "-".join((*directory.parts[-2:], split, f"{key[:16]}.npz"))
     try:
         with np.load(path, allow_pickle=False) as stored:
             if stored["files"].item() == files:

@@ -70,13 +70,19 @@ def _unknown(name: str, data_dir: str | os.PathLike[str] | None) -> UsageError:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UsageError(
         f"unknown dataset {name!r}: {hint}there are {', '.join([*BUNDLED, *there])};"
-        f" {prepare} --data_dir={directory} prepares one of TFDS"
+        f" {prepare} --data_dir={directory} prepares one of TFDS, and the path of a folder opens"
+        " one of one's own"
     )
 
 
 def _prepared(prepared: Prepared, options: Options) -> Dataset:
     if set(prepared.features) == {"text"}:
         return text.load_text(prepared.name, prepared.texts(), options)
+    if "train" not in prepared.splits:
+        raise UsageError(
+            f"dataset {prepared.name!r} has no split 'train' to learn from:"
+            f" it has {', '.join(prepared.splits)}"
+        )
     examples = {
         split: PreparedExamples(prepared, split, options.resize)
         for split in ("train", "validation", "test")

@@ -121,17 +121,14 @@ class ImageDataset(Dataset):
 def build(
     name: str, sources: Mapping[str, Source], class_names: tuple[str, ...], options: Options
 ) -> ImageDataset:
-    """The dataset over the sources of its own splits; missing ones are carved out of train.
+    """The dataset over the sources of its own splits: train, and others that it may have.
 
-    The test split is carved first, then the validation split out of what remains.
+    A missing test split is carved out of train first, then a missing validation split out of what
+    remains.
 
     Raises:
-      UsageError: there is no train split, a split is empty, or an option does not fit.
+      UsageError: an example is bad, a split is empty, or an option does not fit.
     """
-    if "train" not in sources:
-        raise UsageError(
-            f"dataset {name!r} has no split 'train' to learn from: it has {', '.join(sources)}"
-        )
     indices = {split: np.arange(len(source)) for split, source in sources.items()}
     seed = options.split_seed
     if "test" not in sources:

@@ -2,8 +2,11 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+_PATIENCE = 10.0
 
 
 class Prefetch[Placed](Iterator[Placed]):
@@ -27,9 +30,13 @@ class Prefetch[Placed](Iterator[Placed]):
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Ends the thread; what it has prepared is dropped. May be called again."""
+        """Ends the thread; what it has prepared is dropped. May be called again.
+
+        A thread that is stuck in a read is left behind after some seconds: it is a daemon.
+        """
         self._stopped.set()
-        while self._thread.is_alive():
+        deadline = time.monotonic() + _PATIENCE
+        while self._thread.is_alive() and time.monotonic() < deadline:
             # The thread may be waiting for room.
             while not self._queue.empty():
                 self._queue.get()

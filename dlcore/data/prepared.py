@@ -79,8 +79,8 @@ class Prepared:
             where = f"split {split!r} of dataset" if split else "dataset"
             reason = (str(error) or repr(error)).splitlines()[0]
             raise UsageError(
-                f"{where} {self.name!r} in {self.directory} is damaged ({reason}):"
-                f" restore it, or delete it and run python -m experiments.prepare --dataset={self.name}"
+                f"{where} {self.name!r} in {self.directory} is damaged ({reason}): restore it, or"
+                f" delete it and run python -m experiments.prepare --dataset={self.name}"
             ) from error
 
     def texts(self) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """What listens to a training: a progress bar, early stopping, the learning curves.
 
-A callback sees records (the lines of `metrics.jsonl`) and steps; it never touches the state. What it
-remembers goes into the checkpoint, so that a resumed run decides as an uninterrupted one would.
+A callback sees records (the lines of `metrics.jsonl`) and steps; it never touches the state. What
+it remembers goes into the checkpoint, so that a resumed run decides as an uninterrupted one would.
 """
 
+import math
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, override
 
 import jax
 
@@ -49,6 +50,7 @@ class ProgressBar(Callback):
     def __init__(self) -> None:
         self._latest: dict[str, str] = {}
 
+    @override
     def on_start(self, step: int, num_steps: int) -> None:
         import tqdm
 
@@ -62,15 +64,18 @@ class ProgressBar(Callback):
             mininterval=0.2 if sys.stderr.isatty() else 10.0,
         )
 
+    @override
     def on_step(self, step: int) -> None:
         self._bar.update(step - self._bar.n)
 
+    @override
     def on_record(self, record: Record) -> None:
         prefix = {"train": "", "validation": "val_", "test": "test_"}[record["split"]]
         shown = {prefix + name: record[name] for name in self.SHOWN if name in record}
         self._latest |= {name: f"{value:.4g}" for name, value in shown.items()}
         self._bar.set_postfix(self._latest, refresh=False)
 
+    @override
     def on_end(self) -> None:
         self._bar.close()
 
@@ -89,23 +94,28 @@ class EarlyStopping(Callback):
         self._best: float | None = None
         self._waited = 0
 
+    @override
     def on_record(self, record: Record) -> None:
         if record["split"] != "validation":
             return
         value = self._sign * record[self._metric]
-        if self._best is None or value > self._best:
+        # NaN is no improvement, and nothing would ever improve on it.
+        if math.isfinite(value) and (self._best is None or value > self._best):
             self._best, self._waited = value, 0
         else:
             self._waited += 1
 
+    @override
     def stop_reason(self) -> str | None:
         if self._waited < self._patience:
             return None
         return f"no better validation {self._metric} in {self._waited} evaluations"
 
+    @override
     def state(self) -> dict[str, Any]:
         return {"best": self._best, "waited": self._waited}
 
+    @override
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = state["best"], state["waited"]
 
@@ -119,16 +129,26 @@ class LossTarget(Callback):
 
     def __init__(self, loss: float) -> None:
         self._target = loss
-        self._latest = float("inf")
+        self._latest: float | None = None
 
+    @override
     def on_record(self, record: Record) -> None:
         if record["split"] == "validation":
             self._latest = record["loss"]
 
+    @override
     def stop_reason(self) -> str | None:
-        if self._latest > self._target:
+        if self._latest is None or not self._latest <= self._target:
             return None
         return f"the loss is {self._latest:.4g}, at most {self._target:g}"
+
+    @override
+    def state(self) -> dict[str, Any]:
+        return {"latest": self._latest}
+
+    @override
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._latest = state["latest"]
 
 
 class Profiler(Callback):
@@ -145,9 +165,13 @@ class Profiler(Callback):
         self._directory = directory
         self._running = False
 
+    @override
     def on_start(self, step: int, num_steps: int) -> None:
-        self._first, self._last = step + self.FIRST, step + self.LAST
+        # A short run is traced from its last step but one.
+        self._first = min(step + self.FIRST, num_steps - 1)
+        self._last = step + self.LAST
 
+    @override
     def on_step(self, step: int) -> None:
         if step == self._first:
             jax.profiler.start_trace(self._directory)
@@ -155,6 +179,7 @@ class Profiler(Callback):
         elif step == self._last:
             self.on_end()
 
+    @override
     def on_end(self) -> None:
         if self._running:
             jax.profiler.stop_trace()

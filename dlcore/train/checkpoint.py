@@ -1,7 +1,7 @@
 """Checkpoints: asynchronous, atomic, verified, the newest few and the best kept.
 
-Orbax, which is used nowhere else, writes a checkpoint into a temporary folder and renames it when it
-is whole. Just before that, a manifest with the size and SHA-256 of every file goes into it. A
+Orbax, which is used nowhere else, writes a checkpoint into a temporary folder and renames it when
+it is whole. Just before that, a manifest with the size and SHA-256 of every file goes into it. A
 checkpoint counts only if its manifest agrees with its files, so a damaged one is known for what it
 is, whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
 """
@@ -22,7 +22,7 @@ from dlcore.errors import TrainingError, UsageError
 
 MANIFEST = "manifest.json"
 _STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
-# Orbax's own description of a checkpoint, to which it adds the time of the commit after the manifest.
+# Orbax's own description of a checkpoint; the time of the commit comes into it after the manifest.
 _DESCRIPTION = "_CHECKPOINT_METADATA"
 
 _log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Checkpoints:
             create=not read_only,
             # Orbax's own `read_only` is this and two warnings.
             save_root_metadata=not read_only,
-            # Otherwise Orbax reads the metrics of all checkpoints at once, and fails if one is damaged.
+            # Otherwise Orbax reads the metrics of all at once, and fails where one is damaged.
             lightweight_initialize=read_only,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
@@ -124,29 +124,38 @@ class Checkpoints:
             _PROGRESS: ocp.JsonCheckpointHandler(),
         }
         try:
-            self._passed_over = self._find_damaged() if read_only else self._set_aside_damaged()
+            self._passed_over = self._exclude_damaged(read_only)
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
         except OSError as error:
             raise UsageError(f"{self.directory} cannot hold checkpoints: {error}") from error
 
-    def _find_damaged(self) -> dict[int, str]:
-        """What is wrong with each damaged checkpoint, by step."""
-        steps = sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdecimal())
-        problems = {step: damage(self.path(step)) for step in steps}
-        return {step: problem for step, problem in problems.items() if problem}
+    def _exclude_damaged(self, read_only: bool) -> dict[int, str]:
+        """Sets damaged checkpoints aside, or finds those to pass over: what is wrong, by step."""
+        passed_over: dict[int, str] = {}
+        if not read_only and jax.process_index() != 0:
+            return passed_over  # Orbax's constructor waits for process 0.
+        for step in sorted(
+            int(path.name) for path in self.directory.glob("[1-9]*") if path.name.isdecimal()
+        ):
+            problem = damage(self.path(step))
+            if problem is None:
+                continue
+            if read_only:
+                passed_over[step] = problem
+                done = "passed over"
+            else:
+                done = f"moved to {self.path(step).rename(self.place_aside(str(step)))}"
+            _log.warning("checkpoint %d is damaged (%s): %s", step, problem, done)
+        return passed_over
 
-    def _set_aside_damaged(self) -> None:
-        if jax.process_index() != 0:
-            return  # Orbax's constructor waits for process 0.
-        for step, problem in self._find_damaged().items():
-            aside = self.damaged / str(step)
-            while aside.exists():
-                aside = aside.with_name(aside.name + "-again")
-            self.damaged.mkdir(exist_ok=True)
-            self.path(step).rename(aside)
-            _log.warning("checkpoint %d is damaged (%s): moved to %s", step, problem, aside)
+    def place_aside(self, name: str) -> pathlib.Path:
+        """A path in `damaged` where nothing is yet."""
+        self.damaged.mkdir(exist_ok=True)
+        while (self.damaged / name).exists():
+            name += "-again"
+        return self.damaged / name
 
     def _seal(self) -> None:
         # Orbax calls this when every process has written, before the rename that makes it count.
@@ -167,11 +176,11 @@ class Checkpoints:
         Raises:
           UsageError: there is no checkpoint, or `which` is no such word.
         """
-        steps = self.steps()
-        if which.isdigit():
+        if which.isdecimal():
             return int(which)
         if which not in ("best", "newest"):
             raise UsageError(f"--checkpoint={which}: it is best, newest or the number of a step")
+        steps = self.steps()
         if not steps:
             raise UsageError(f"no checkpoint in {self.directory}: train first")
         metrics = {step: self._manager.metrics(step) for step in steps}

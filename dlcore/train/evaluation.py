@@ -43,7 +43,7 @@ def evaluate(
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
         on_batch()
 
-    with data.prefetch(batches, program.parallelism.place_batch) as placed:
+    with data.prefetch(iter(batches), program.parallelism.place_batch) as placed:
         for batch in placed:
             pending.append(program.evaluate(state, batch))
             # One batch behind, so that the device always has the next one.

@@ -1,14 +1,17 @@
 """The loop: batches in, records and checkpoints out, and a clear end however it comes.
 
-Only the host side of a training is here. The loop runs ahead of the devices by a few steps, looks at each
-step's report when it is ready, and waits only where a record, an evaluation or a checkpoint needs it.
+Only the host side of a training is here. The loop runs ahead of the devices by a few steps, looks
+at each step's report when it is ready, and waits only where a record, an evaluation or a checkpoint
+needs it.
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +21,7 @@ from dlcore import data
 from dlcore import metrics as metrics_lib
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.callbacks import Callback
-from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.checkpoint import Checkpoints, Restored
 from dlcore.train.evaluation import evaluate
 from dlcore.train.program import Program
 from dlcore.train.watchdog import StopSignal, Watchdog
@@ -122,6 +125,7 @@ class Loop:
             workdir / "checkpoints", keep=plan.keep, mode=plan.watched_mode
         )
         self._lines = JsonLines(workdir / "metrics.jsonl") if self._writes else None
+        self._tensorboard: TensorBoard | None = None
         self._reports: collections.deque[tuple[int, Any]] = collections.deque()
         self._best: dict[str, Any] | None = None
         self._skipped = self._consecutive = 0
@@ -133,41 +137,65 @@ class Loop:
         Raises:
           TrainingError: a loss or gradient was not finite, or a checkpoint could not be written.
         """
-        self._state, first = self._begin()
-        self._tensorboard = (
-            TensorBoard(self._workdir / "tensorboard", first) if self._writes else None
-        )
-        for callback in self._callbacks:
-            callback.on_start(first, self._plan.num_steps)
         advice = f"Run the same command again to resume from {self._checkpoints.directory}."
-        try:
+        # Whatever ends the training, everything is closed, and checkpoints under way are finished.
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._checkpoints.close)
+            if self._lines:
+                closing.callback(self._lines.close)
+            self._state, first = self._begin()
+            if self._writes:
+                self._tensorboard = TensorBoard(self._workdir / "tensorboard", first)
+                closing.callback(self._tensorboard.close)
+            for callback in self._callbacks:
+                callback.on_start(first, self._plan.num_steps)
+                closing.callback(callback.on_end)
             with Watchdog(self._plan.step_timeout, advice) as self._watchdog:
                 step, status, reason = self._train(first)
+                self._watchdog.progress("the last checkpoint")
                 self._checkpoints.wait()
-        finally:
-            self._close()
         return Outcome(status, reason, step, first, self._best, self._skipped, self._state)
 
     def _begin(self) -> tuple[Any, int]:
-        parallelism = self._program.parallelism
+        """The state to go on from, and its step."""
         restored = self._checkpoints.restore_newest(self._program.abstract_state)
         if restored is None:
-            if self._lines:
-                self._lines.cut(0)
-            return parallelism.place_state(self._program.initialize()), 0
-        progress = restored.progress
-        self._best, self._skipped = progress["best"], progress["skipped"]
-        for callback, state in zip(self._callbacks, progress["callbacks"], strict=False):
-            callback.load(state)
-        if self._lines:
-            self._lines.cut(progress["log_position"])
+            self._begin_anew()
+            return self._program.parallelism.place_state(self._program.initialize()), 0
+        self._resume(restored)
+        return self._program.parallelism.place_state(restored.state), restored.step
+
+    def _begin_anew(self) -> None:
+        if not self._lines:
+            return
+        if self._checkpoints.damaged.exists():
+            kept = self._checkpoints.place_aside(self._lines.path.name)
+            shutil.copy(self._lines.path, kept)
+            _log.warning("no checkpoint is left: beginning anew; the records so far: %s", kept)
+        self._lines.cut(0)
+
+    def _resume(self, restored: Restored) -> None:
+        """Takes up everything but the state."""
+        progress, best = restored.progress, restored.progress["best"]
         _log.info("resumed at step %d", restored.step)
+        # A damaged checkpoint may have been the better one for which the best so far was deleted.
+        self._best = best if best and best["step"] in self._checkpoints.steps() else None
+        self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]
+        for callback in self._callbacks:
+            if (name := type(callback).__name__) in progress["callbacks"]:
+                callback.load(progress["callbacks"][name])
+        if self._lines:
+            if self._lines.position() < progress["log_position"]:
+                _log.warning("%s is shorter than it was: records are lost", self._lines.path)
+            self._lines.cut(progress["log_position"])
         if progress["layout"] != self._layout:
             _log.warning(
                 "the checkpoint was made under %s, this is %s: equal to rounding, not bitwise",
-                *(f"{x['parallelism']} on {x['devices']}" for x in (progress["layout"], self._layout)),
+                *(
+                    f"{x['parallelism']} on {x['devices']}"
+                    for x in (progress["layout"], self._layout)
+                ),
             )
-        return parallelism.place_state(restored.state), restored.step
 
     def _train(self, first: int) -> tuple[int, str, str]:
         plan = self._plan
@@ -191,7 +219,8 @@ class Loop:
                 if reason:
                     return step, "complete", reason
                 if signal.requested(step) and step < plan.num_steps:
-                    self._save(step)
+                    if step not in self._checkpoints.steps():
+                        self._save(step)
                     return step, "stopped", f"{signal.name} at step {step}"
         return step, "complete", f"{plan.num_steps} steps"
 
@@ -252,14 +281,14 @@ class Loop:
             lambda: self._watchdog.progress(f"the evaluation after step {step}"),
         )
         self._evaluated = True
-        self._record(step, "validation", values)
         metric = self._plan.watched_metric
-        if metric is None:
-            return None
-        if metric not in values:
+        if metric is not None and metric not in values:
             raise UsageError(
                 f"the watched metric {metric!r} is not evaluated: it is one of {', '.join(values)}"
             )
+        self._record(step, "validation", values)
+        if metric is None:
+            return None
         value = float(values[metric])
         if not math.isfinite(value):
             return None
@@ -285,17 +314,13 @@ class Loop:
             "log_position": self._lines.position() if self._lines else 0,
             "best": self._best,
             "skipped": self._skipped,
-            "callbacks": [callback.state() for callback in self._callbacks],
+            "consecutive_skips": self._consecutive,
+            # By name: which callbacks there are differs among processes and invocations.
+            "callbacks": {
+                type(callback).__name__: callback.state() for callback in self._callbacks
+            },
             "layout": self._layout,
         }
         state = self._program.parallelism.canonical_state(self._state)
         self._checkpoints.save(step, state, progress, watched)
         self._watchdog.progress(f"step {step + 1}")
-
-    def _close(self) -> None:
-        for callback in self._callbacks:
-            callback.on_end()
-        for writer in (self._lines, self._tensorboard):
-            if writer:
-                writer.close()
-        self._checkpoints.close()

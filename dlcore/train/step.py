@@ -73,7 +73,7 @@ def make_step(
             new_state, sums = custom_update(state, batch, rng, optimizer)
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
             # The size of the change stands in for a gradient that a rule may not have.
-            return new_state, {**psum(sums), "update_norm": Mean.of(optax.global_norm(change))}
+            return new_state, {**psum(sums), "update_norm": Mean.of(optax.tree.norm(change))}
         return _descend(task, optimizer, state, batch, rng, accumulate)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
@@ -128,7 +128,7 @@ def _descend(
         model_state=model_state,
         opt_state=opt_state,
     )
-    return new_state, {**sums, "gradient_norm": Mean.of(optax.global_norm(gradients))}
+    return new_state, {**sums, "gradient_norm": Mean.of(optax.tree.norm(gradients))}
 
 
 def _accumulate(

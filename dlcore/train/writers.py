@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dlcore.errors import TrainingError
+
 
 class JsonLines:
-    """One JSON object a line, flushed as it is written.
+    """One JSON object a line, unbuffered.
 
     The file holds nothing that differs between two equal runs (no time of day, no speed), so that a
     resumed run leaves the same bytes as one that was never stopped.
@@ -21,7 +23,7 @@ class JsonLines:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def position(self) -> int:
         """Bytes written so far: what `cut` takes to come back here."""
@@ -33,10 +35,20 @@ class JsonLines:
         self._file.seek(0, 2)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends a record; arrays are left out, non-finite numbers become null."""
-        line = {key: _plain(value) for key, value in record.items() if np.ndim(value) == 0}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        """Appends a record; arrays are left out, non-finite numbers become null.
+
+        Raises:
+          TrainingError: it cannot be written, as where the disk is full.
+        """
+        plain = {key: _plain(value) for key, value in record.items() if np.ndim(value) == 0}
+        line = json.dumps(plain, allow_nan=False).encode() + b"\n"
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise TrainingError(
+                f"step {record['step']}: {self.path} could not be written: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         """Closes the file."""

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
+ROOT = pathlib.Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def run_directory(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("runs") / "lenet5_digits"
     command = [sys.executable, "-m", "experiments.train", "--recipe=lenet5_digits"]
     command += ["--num_epochs=1", f"--workdir={directory}"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     return directory
 

@@ -130,11 +130,6 @@ def test_an_example_batch_has_the_form_of_a_training_batch(batch_size):
     assert data.transform(batch, jax.random.key(0), False)["image"].shape[1:] == data.image_shape
 
 
-def test_no_training_examples_at_all_is_refused():
-    with pytest.raises(UsageError, match="has no split 'train' to learn from: it has test"):
-        image.build("shapes", {"test": Arrays(images, labels)}, ("a",), Options())
-
-
 def test_a_split_left_without_examples_is_refused():
     with pytest.raises(UsageError, match=r"\(2 in train\) leaves no examples for the test split"):
         dataset(images[:2], test_fraction=0.1, validation_fraction=0)

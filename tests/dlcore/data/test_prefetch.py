@@ -64,6 +64,16 @@ def test_closing_ends_a_thread_that_waits_for_room():
         next(batches)
 
 
+def test_a_read_that_is_stuck_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr("dlcore.data.prefetch._PATIENCE", 0.05)
+    release = threading.Event()
+    batches = prefetch(itertools.count(), lambda item: release.wait(timeout=60))
+    batches.close()
+    release.set()
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
 def test_the_thread_ends_with_its_iterator():
     assert list(prefetch(iter([1]), str)) == ["1"]
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]

@@ -108,6 +108,12 @@ def test_a_label_out_of_range_is_named(write_dataset):
         load("shapes", data_dir)
 
 
+def test_a_dataset_without_a_training_split_is_refused_with_those_it_has(write_dataset):
+    data_dir = write_dataset({"small1": (pixels, labels), "small2": (pixels, labels)}, (5, 4, 3))
+    with pytest.raises(UsageError, match="no split 'train' to learn from: it has small1, small2"):
+        load("shapes", data_dir)
+
+
 def test_a_split_without_examples_is_named(write_dataset):
     data_dir = write_dataset({"train": (pixels, labels), "test": (pixels[:0], [])}, (5, 4, 3))
     with pytest.raises(UsageError, match="split 'test' of dataset 'shapes' has no examples"):

@@ -1,5 +1,7 @@
 """The character LSTM: what its logits depend on, and its state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,16 @@ from dlcore import models
 
 @pytest.fixture(scope="module")
 def small():
-    """A small model, its variables, and tokens."""
+    """A small model, compiled, as `(tokens, carry) -> (logits, carry)`, its variables, and tokens."""
     model = models.create("char_lstm", vocabulary_size=7, hidden=8)
     tokens = jax.random.randint(jax.random.key(0), (2, 6), 0, 7)
-    return model, model.init(jax.random.key(1), tokens, model.initial_carry(2)), tokens
+    variables = jax.jit(model.init)(jax.random.key(1), tokens, model.initial_carry(2))
+    return jax.jit(functools.partial(model.apply, variables)), variables, tokens
+
+
+@pytest.fixture
+def carry():
+    return models.create("char_lstm", hidden=8).initial_carry(2)
 
 
 @pytest.mark.parametrize(("name", "hidden"), [("char_lstm", 128), ("char_lstm_512", 512)])
@@ -23,36 +31,29 @@ def test_the_initial_carry_has_a_zero_state_for_each_of_two_layers(name, hidden)
     assert not any(array.any() for array in jax.tree.leaves(carry))
 
 
-def test_logits_depend_on_this_and_earlier_characters_only(small):
-    model, variables, tokens = small
-
-    @jax.jit
-    def logits(tokens):
-        return model.apply(variables, tokens, model.initial_carry(2))[0]
-
-    before = logits(tokens)
-    after = logits(tokens.at[:, 3].set((tokens[:, 3] + 1) % 7))
+def test_logits_depend_on_this_and_earlier_characters_only(small, carry):
+    apply, _, tokens = small
+    before, _ = apply(tokens, carry)
+    after, _ = apply(tokens.at[:, 3].set((tokens[:, 3] + 1) % 7), carry)
     np.testing.assert_array_equal(before[:, :3], after[:, :3])
     assert (jnp.abs(before[:, 3:] - after[:, 3:]).max(axis=-1) > 0).all()
 
 
-def test_a_text_read_in_two_parts_gives_the_logits_of_the_whole(small):
-    model, variables, tokens = small
-    whole, last = model.apply(variables, tokens, model.initial_carry(2))
-    first, middle = model.apply(variables, tokens[:, :2], model.initial_carry(2))
-    second, end = model.apply(variables, tokens[:, 2:], middle)
+def test_a_text_read_in_two_parts_gives_the_logits_of_the_whole(small, carry):
+    apply, _, tokens = small
+    whole, last = apply(tokens, carry)
+    first, middle = apply(tokens[:, :3], carry)
+    second, end = apply(tokens[:, 3:], middle)
     np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), end, last)
 
 
-def test_dropout_is_on_in_training_only(small):
-    _, variables, tokens = small
+def test_dropout_is_on_in_training_only(small, carry):
+    apply, variables, tokens = small
     model = models.create("char_lstm", vocabulary_size=7, hidden=8, dropout=0.5)
-    carry = model.initial_carry(2)
-    clean, _ = small[0].apply(variables, tokens, carry)
-    evaluated, _ = model.apply(variables, tokens, carry)
-    trained, _ = model.apply(
-        variables, tokens, carry, train=True, rngs={"dropout": jax.random.key(2)}
-    )
+    read = jax.jit(functools.partial(model.apply, variables), static_argnames="train")
+    clean, _ = apply(tokens, carry)
+    evaluated, _ = read(tokens, carry)
+    trained, _ = read(tokens, carry, train=True, rngs={"dropout": jax.random.key(2)})
     np.testing.assert_array_equal(evaluated, clean)
     assert not np.allclose(trained, clean)

@@ -56,7 +56,7 @@ def _reference(inputs, carry, input_kernel, recurrent_kernel, bias):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outputs_and_carry_follow_the_equations(shape):
     arguments = _arguments(*shape)
-    computed = lstm(*_float32(arguments))
+    computed = jax.jit(lstm)(*_float32(arguments))
     expected = _reference(*arguments)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), computed, expected
@@ -108,7 +108,7 @@ def test_a_layer_with_the_parameters_of_flaxs_cell_gives_its_outputs():
     inputs = jax.random.normal(jax.random.key(0), (2, 6, features))
     cell = nn.OptimizedLSTMCell(hidden)
     theirs = nn.RNN(cell, return_carry=True)
-    variables = theirs.init(jax.random.key(1), inputs)
+    variables = jax.jit(theirs.init)(jax.random.key(1), inputs)
     own = variables["params"]["cell"]
     ours = {
         "input_kernel": jnp.concatenate([own[f"i{gate}"]["kernel"] for gate in "ifgo"], axis=1),
@@ -116,8 +116,8 @@ def test_a_layer_with_the_parameters_of_flaxs_cell_gives_its_outputs():
         "bias": jnp.concatenate([own[f"h{gate}"]["bias"] for gate in "ifgo"]),
     }
     (carry,) = initial_carry(2, hidden, layers=1)
-    computed = LSTM(hidden).apply({"params": ours}, inputs, carry)
-    (cells, last), outputs = theirs.apply(variables, inputs)
+    computed = jax.jit(LSTM(hidden).apply)({"params": ours}, inputs, carry)
+    (cells, last), outputs = jax.jit(theirs.apply)(variables, inputs)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), computed, (outputs, (cells, last))
     )
@@ -125,7 +125,7 @@ def test_a_layer_with_the_parameters_of_flaxs_cell_gives_its_outputs():
 
 def test_a_fresh_layer_has_an_orthogonal_recurrent_matrix_for_every_gate():
     inputs, hidden = jnp.zeros((1, 2, 3)), 6
-    parameters = LSTM(hidden).init(
+    parameters = jax.jit(LSTM(hidden).init)(
         jax.random.key(0), inputs, initial_carry(1, hidden, layers=1)[0]
     )["params"]
     gates = np.split(np.asarray(parameters["recurrent_kernel"]), 4, axis=1)
@@ -139,9 +139,10 @@ def test_dropout_zeroes_outputs_but_never_what_a_step_hands_to_the_next():
     model = StackedLSTM(hidden=8, layers=1, dropout=0.5)
     inputs = jax.random.normal(jax.random.key(0), (3, 20, 2))
     carry = initial_carry(3, 8, layers=1)
-    variables = model.init(jax.random.key(1), inputs, carry)
-    clean, clean_carry = model.apply(variables, inputs, carry)
-    noisy, noisy_carry = model.apply(
+    variables = jax.jit(model.init)(jax.random.key(1), inputs, carry)
+    apply = jax.jit(model.apply, static_argnames="train")
+    clean, clean_carry = apply(variables, inputs, carry)
+    noisy, noisy_carry = apply(
         variables, inputs, carry, train=True, rngs={"dropout": jax.random.key(2)}
     )
     kept = np.asarray(noisy) != 0
@@ -154,13 +155,15 @@ def test_a_stack_reads_the_layer_below():
     model = StackedLSTM(hidden=4, layers=2)
     inputs = jax.random.normal(jax.random.key(0), (2, 5, 3))
     carry = initial_carry(2, 4, layers=2)
-    variables = model.init(jax.random.key(1), inputs, carry)
-    outputs, last = model.apply(variables, inputs, carry)
+    variables = jax.jit(model.init)(jax.random.key(1), inputs, carry)
+    outputs, last = jax.jit(model.apply)(variables, inputs, carry)
     bottom, top = (variables["params"][f"layer_{layer}"] for layer in range(2))
-    below, bottom_carry = LSTM(4).apply({"params": bottom}, inputs, carry[0])
-    expected, top_carry = LSTM(4).apply({"params": top}, below, carry[1])
-    np.testing.assert_array_equal(outputs, expected)
-    jax.tree.map(np.testing.assert_array_equal, last, (bottom_carry, top_carry))
+    below, bottom_carry = lstm(inputs, carry[0], **bottom)
+    expected, top_carry = lstm(below, carry[1], **top)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, (bottom_carry, top_carry)
+    )
 
 
 def test_the_initial_carry_is_zero_and_may_be_donated():

@@ -1,6 +1,7 @@
 """Truncated back-propagation through time: loss, carried state, evaluation and sampling."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,20 @@ def _batch(time=TIME, rows=ROWS, seed=0, start=True):
     }
 
 
+# Compiled as a whole: op by op, the first call of each would compile a hundred small programs.
+_init = jax.jit(lambda task, key, batch: task.init(key, batch), static_argnums=0)
+_evaluate = jax.jit(
+    lambda task, variables, batch: task.evaluate(variables, batch), static_argnums=0
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(task, params, tokens):
+    """The logits after every token, and the state after the last."""
+    carry = task.model.initial_carry(tokens.shape[0])
+    return task.model.apply({"params": params}, tokens, carry)
+
+
 def _task(**options):
     options = {"vocabulary_size": VOCABULARY, "hidden": 8, **options}
     return tasks.create("language_model", models.create("char_lstm", **options))
@@ -36,7 +51,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def variables(task):
-    return task.init(jax.random.key(0), _batch())
+    return _init(task, jax.random.key(0), _batch())
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +78,8 @@ def test_a_fresh_model_is_about_as_surprised_as_by_chance():
         "mask": jnp.ones((4, 32)),
         "start": jnp.ones(4, bool),
     }
-    variables = task.init(jax.random.key(1), batch)
-    values = metrics.compute(task.evaluate(variables, batch))
+    variables = _init(task, jax.random.key(1), batch)
+    values = metrics.compute(_evaluate(task, variables, batch))
     assert values["loss"] == pytest.approx(np.log(65), abs=0.05)
     assert values["perplexity"] == pytest.approx(np.exp(values["loss"]))
 
@@ -73,7 +88,7 @@ def test_the_loss_is_the_surprise_summed_over_unmasked_characters(task, variable
     mask = np.random.default_rng(3).integers(0, 2, (ROWS, TIME)).astype(np.float32)
     batch = {**_batch(), "mask": jnp.asarray(mask)}
     total, aux = loss(variables["params"], variables["carry"], batch)
-    logits, carry = task.model.apply({"params": variables["params"]}, *task.describe_inputs(batch))
+    logits, carry = _read(task, variables["params"], batch["tokens"])
     scores = np.exp(np.asarray(logits, np.float64))
     probability = scores / scores.sum(axis=-1, keepdims=True)
     right = np.take_along_axis(probability, np.asarray(batch["targets"])[..., None], axis=-1)[
@@ -113,8 +128,8 @@ def test_a_row_that_starts_forgets_its_state_and_no_other_row_does(task, variabl
 
 def test_evaluation_reads_every_row_from_the_initial_state(task, variables):
     batch = _batch()
-    clean = task.evaluate(variables, batch)
-    carried = task.evaluate({**variables, "carry": _noise(variables["carry"])}, batch)
+    clean = _evaluate(task, variables, batch)
+    carried = _evaluate(task, {**variables, "carry": _noise(variables["carry"])}, batch)
     _close(carried, clean, rtol=0, atol=0)
 
 
@@ -122,16 +137,16 @@ def test_evaluation_does_not_depend_on_how_rows_are_batched(task, variables):
     batch = _batch()
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 2], batch) for i in range(0, ROWS, 2)]
     merged = metrics.merge(
-        metrics.merge(*(task.evaluate(variables, part) for part in parts[:2])),
-        metrics.merge(*(task.evaluate(variables, part) for part in parts[2:])),
+        metrics.merge(*(_evaluate(task, variables, part) for part in parts[:2])),
+        metrics.merge(*(_evaluate(task, variables, part) for part in parts[2:])),
     )
-    _close(merged, task.evaluate(variables, batch))
+    _close(merged, _evaluate(task, variables, batch))
 
 
 def test_eight_devices_give_the_loss_gradient_and_state_of_one():
     task = _task(dropout=0.5)
     batch = _batch(start=False)
-    variables = task.init(jax.random.key(0), batch)
+    variables = _init(task, jax.random.key(0), batch)
     params, carry = variables["params"], _noise(variables["carry"])
 
     def step(params, carry, batch):
@@ -169,7 +184,7 @@ def test_at_temperature_zero_each_character_is_the_likeliest_one_after_all_befor
     prompt = _batch()["tokens"][:, :3]
     sampled = task.sample(sharp, jax.random.key(0), prompt, 10, temperature=0.0)
     text = jnp.concatenate([prompt, sampled], axis=1)
-    logits, _ = task.model.apply({"params": sharp["params"]}, text, task.model.initial_carry(ROWS))
+    logits, _ = _read(task, sharp["params"], text)
     np.testing.assert_array_equal(sampled, logits.argmax(axis=-1)[:, 2:-1])
     assert np.unique(sampled).size > 1
 
@@ -182,9 +197,7 @@ def test_samples_have_the_frequencies_of_the_softmax_at_that_temperature(
     sharp = jax.tree.map(lambda x: 3 * x, variables)
     prompt = jnp.tile(jnp.array([[1, 2, 3]]), (count, 1))
     drawn = task.sample(sharp, jax.random.key(0), prompt, 1, temperature)[:, 0]
-    logits, _ = task.model.apply(
-        {"params": sharp["params"]}, prompt[:1], task.model.initial_carry(1)
-    )
+    logits, _ = _read(task, sharp["params"], prompt[:1])
     scores = np.exp(np.asarray(logits[0, -1], np.float64) / temperature)
     expected = count * scores / scores.sum()
     chi_squared = ((np.bincount(drawn, minlength=VOCABULARY) - expected) ** 2 / expected).sum()

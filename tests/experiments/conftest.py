@@ -1,0 +1,41 @@
+"""One short training that many tests look at, and the programs called as a shell would call them."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from experiments import flags, train
+
+# A command's exit code, standard output and standard error.
+Result = tuple[int, str, str]
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Calls a program in this process: `call(train, "--list")` gives code, output, errors."""
+
+    def run(program: ModuleType, *words: str | pathlib.Path) -> Result:
+        monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            flags.run(program.main, program.define)
+        output, errors = capfd.readouterr()
+        return end.value.code or 0, output, errors
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The directory of a complete, short training of LeNet-5 on the digits: look, do not touch."""
+    directory = tmp_path_factory.mktemp("runs") / "digits"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        words = ["--recipe=lenet5_digits", "--num_epochs=2", f"--workdir={directory}"]
+        patch.setattr(sys, "argv", ["train", *words])
+        flags.run(train.main, train.define)
+    assert not end.value.code
+    return directory

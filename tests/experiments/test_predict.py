@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlcore.analysis.runs import Run
+from experiments import predict
+
+
+@pytest.fixture
+def photo(tmp_path, digits_run):
+    """A file of a test digit that the model is surest of, with its class."""
+    outputs = Run(digits_run).test_outputs
+    right = outputs["label"] == outputs["prediction"]
+    surest = int((outputs["probability"].max(1) * right).argmax())
+    batches = Run(digits_run).dataset().evaluation_batches("test", len(outputs["label"]))
+    image = next(batches)["image"][surest, :, :, 0]
+    path = tmp_path / "digit.png"
+    # Another size and a colour file: one's own pictures are not the training set's.
+    Image.fromarray((image * 255).astype(np.uint8)).convert("RGB").resize((90, 90)).save(path)
+    return path, int(outputs["label"][surest])
+
+
+def test_an_image_of_any_size_and_colour_is_classified(call, digits_run, photo):
+    path, label = photo
+    code, output, _ = call(predict, f"--workdir={digits_run}", path)
+    assert code == 0
+    assert output.startswith(f"{path}: {label} ")
+
+
+def test_dark_strokes_on_light_paper_are_inverted_on_request(call, digits_run, photo, tmp_path):
+    path, label = photo
+    negative = tmp_path / "negative.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(negative)
+    _, output, _ = call(predict, f"--workdir={digits_run}", "--invert", negative)
+    _, upright, _ = call(predict, f"--workdir={digits_run}", path)
+    assert output.partition(": ")[2] == upright.partition(": ")[2]
+    assert output.startswith(f"{negative}: {label} ")
+
+
+def test_several_files_get_a_line_each(call, digits_run, photo):
+    path, _ = photo
+    _, output, _ = call(predict, f"--workdir={digits_run}", path, path)
+    assert len(output.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "no file is named"),
+        (("missing.png",), "missing.png is no file"),
+        ((__file__,), "cannot read image"),
+    ],
+)
+def test_bad_files_are_named_in_one_line(call, digits_run, words, named):
+    code, _, errors = call(predict, f"--workdir={digits_run}", *words)
+    assert code == 2
+    assert named in errors
+    assert "Traceback" not in errors
+
+

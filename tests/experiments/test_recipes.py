@@ -1,0 +1,67 @@
+import dataclasses
+import json
+
+import pytest
+
+from dlcore import models, tasks
+from dlcore.data import Options
+from experiments import flags, recipes
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_names_parts_that_exist(name):
+    recipe = recipes.get(name)
+    task, model = tasks.defaults(recipe.task), models.defaults(recipe.model)
+    assert recipe.task_options.keys() <= task.keys()
+    assert recipe.model_options.keys() <= model.keys()
+    Options(**recipe.data_options)
+    assert not recipe.judge or recipe.judge in recipes.names()
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_says_which_score_it_should_reach_and_who_says_so(name):
+    expected = recipes.get(name).expected
+    assert expected is not None
+    assert expected.source
+    assert expected.mode in ("max", "min")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_comes_back_from_its_json(name):
+    recipe = recipes.get(name)
+    plain = json.loads(json.dumps(recipe.to_json()))
+    assert dataclasses.replace(recipe, **plain).to_json() == recipe.to_json()
+
+
+def test_every_field_is_explained():
+    explained = flags.descriptions(recipes.Recipe)
+    assert {field.name for field in dataclasses.fields(recipes.Recipe)} == explained.keys()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_model_option_is_explained(name):
+    explained = flags.descriptions(type(models.create(name)))
+    assert models.defaults(name).keys() <= explained.keys()
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_every_task_option_is_explained(name):
+    assert tasks.defaults(name).keys() <= flags.descriptions(tasks.kind(name)).keys()
+
+
+def test_an_unknown_recipe_is_answered_with_near_matches():
+    with pytest.raises(ValueError, match="lenet5_digits"):
+        recipes.get("lenet_digits")
+
+
+def test_a_name_cannot_be_taken_twice():
+    with pytest.raises(ValueError, match="registered twice"):
+        recipes.register(recipes.get("lenet5_digits"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "score", "met"),
+    [("max", 0.9, True), ("max", 0.8, False), ("min", 0.8, True), ("min", 0.9, False)],
+)
+def test_an_expectation_is_met_on_its_side_of_the_bound(mode, score, met):
+    assert recipes.Expectation("score", 0.85, mode, "here").met(score) is met
