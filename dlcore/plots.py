@@ -45,14 +45,16 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
     Raises:
       UsageError: there is no record.
     """
-    known = ("step", "epoch", "split")
-    names = list(dict.fromkeys(name for record in records for name in record if name not in known))
+    evaluated = {name for record in records if record["split"] != "train" for name in record}
+    names = {name for record in records for name in record} - {"step", "epoch", "split"}
     if not names:
         raise UsageError("there is no record to draw learning curves from")
     columns = math.ceil(math.sqrt(len(names)))
     rows = math.ceil(len(names) / columns)
     figure = _figure(0.6 + 3.6 * columns, 0.9 + 2.4 * rows)
-    for panel, name in enumerate(names, start=1):
+    # What is learnt comes first, what only the training records (rates, norms) last.
+    ordered = sorted(names, key=lambda name: (name not in evaluated, name != "loss", name))
+    for panel, name in enumerate(ordered, start=1):
         axes = figure.add_subplot(rows, columns, panel)
         axes.set_title(name.replace("_", " "), loc="left", fontsize="medium")
         _draw_curves(axes, name, [record for record in records if name in record])

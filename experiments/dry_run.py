@@ -19,7 +19,8 @@ def show(session: Session) -> None:
     inputs = task.describe_inputs(session.dataset.transform(batch, None, False))
     print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
     state = program.parallelism.place_state(program.initialize())
-    compiled = program.step.lower(state, program.parallelism.place_batch(batch)).compile()
+    step: Any = program.step
+    compiled = step.lower(state, program.parallelism.place_batch(batch)).compile()
     print(report.table(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
 
 

@@ -113,7 +113,7 @@ def define_one(
             flag_values=values,
         )
         return
-    define = {
+    define: dict[type, Callable[..., Any]] = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
@@ -208,7 +208,7 @@ def _defaults(recipe: recipes.Recipe, component: str, name: str) -> dict[str, An
 
 def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
     """The recipe with the command line's overrides; its options are complete."""
-    fields = {
+    fields: dict[str, Any] = {
         field.name: values[field.name].value
         for field in dataclasses.fields(recipe)
         if field.name not in _FIXED

@@ -60,7 +60,8 @@ def leave(
         plots.save(plots.filters(kernel), folder / "filters.png")
     if "confusion" in test:
         outputs = predict(session, variables, "test")
-        np.savez(workdir / "test_outputs.npz", confusion=test["confusion"], **outputs)
+        outputs["confusion"] = test["confusion"]
+        np.savez(workdir / "test_outputs.npz", allow_pickle=False, **outputs)
         figure = plots.confusion_matrix(test["confusion"], session.dataset.class_names)
         plots.save(figure, folder / "confusion_matrix.png")
     if isinstance(session.dataset, TextDataset):
@@ -126,10 +127,10 @@ def continue_text(
       UsageError: the prompt is empty or has characters that the model does not know.
     """
     task: Any = session.program.task
-    tokens = session.dataset.encode(prompt)[None]
+    text: Any = session.dataset
     key = jax.random.key(session.recipe.seed)
-    drawn = np.asarray(task.sample(variables, key, tokens, length, temperature))
-    return prompt + session.dataset.decode(drawn[0])
+    drawn = task.sample(variables, key, text.encode(prompt)[None], length, temperature)
+    return prompt + text.decode(np.asarray(drawn)[0])
 
 
 def sample_images(session: Session, variables: Variables, count: int) -> np.ndarray:

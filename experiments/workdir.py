@@ -12,7 +12,6 @@ import jax
 from dlcore.errors import UsageError
 from experiments import recipes
 
-
 # What a program that was killed before anything else may have left.
 _EARLY = (".lock", "recipe.json.partial")
 

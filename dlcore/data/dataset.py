@@ -44,7 +44,7 @@ class Dataset(abc.ABC):
         """The number of examples of a split."""
 
     @abc.abstractmethod
-    def transform(self, batch: Mapping[str, jax.Array], key: jax.Array, train: bool) -> Any:
+    def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
         """Prepares a batch on the device, inside the jitted step; randomly where `train`."""
 
     @abc.abstractmethod

@@ -46,7 +46,7 @@ class ImageDataset(Dataset):
         return (shape[0] + 2 * pad, shape[1] + 2 * pad, shape[2]) if pad else shape
 
     @override
-    def transform(self, batch: Mapping[str, jax.Array], key: jax.Array, train: bool) -> Any:
+    def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
         """Pixels to 0..1, then padding, then augmentation where `train`, then normalization.
 
         Padding and whatever augmentation uncovers are zero before the normalization: background.
@@ -57,6 +57,8 @@ class ImageDataset(Dataset):
         if pad := self.options.pad:
             image = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         if train and self.options.augment:
+            if key is None:
+                raise ValueError("a training batch is augmented at random: it needs a key")
             keys = parallel.example_keys(key, image.shape[0])
             image = jax.vmap(augmentation.parse(self.options.augment))(keys, image)
         return {**batch, "image": self._normalize(image)}

@@ -103,7 +103,7 @@ class TextDataset(Dataset):
         return "".join(self.vocabulary[token] for token in tokens)
 
     @override
-    def transform(self, batch: Mapping[str, jax.Array], key: jax.Array, train: bool) -> Any:
+    def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
         return batch
 
     @override

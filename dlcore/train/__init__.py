@@ -1,1 +1,1 @@
-
+"""The training loop and what it is made of: import from the modules."""

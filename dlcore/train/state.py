@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from dlcore.metrics import Metrics
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The state of a training, a pytree of arrays only.
 
     Attributes:

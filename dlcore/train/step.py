@@ -25,8 +25,7 @@ Transform = Callable[..., Batch]
 Schedule = Callable[[jax.Array], jax.Array]
 
 
-@flax.struct.dataclass
-class Report:
+class Report(flax.struct.PyTreeNode):
     """What the loop looks at after every step; scalars, the same on every device."""
 
     loss: jax.Array
@@ -83,12 +82,10 @@ def make_step(
         new_state, sums = update(state, batch, update_rng)
         sums = {**sums, "learning_rate": Mean.of(schedule(state.step))}
         if state.ema_params is not None:
-            average = optax.incremental_update(
-                new_state.params, state.ema_params, 1.0 - ema_decay
-            )
+            average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
             new_state = new_state.replace(ema_params=average)
-        loss = sums["loss"].total / sums["loss"].count
-        norm = sums["update_norm" if custom_update else "gradient_norm"].total
+        loss = _value(sums["loss"])
+        norm = _value(sums["update_norm" if custom_update else "gradient_norm"])
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         if state.metrics:
             fresh = state.step % log_every == 0
@@ -102,6 +99,10 @@ def make_step(
         return new_state.replace(step=state.step + 1), Report(loss, norm, finite)
 
     return step
+
+
+def _value(mean: Any) -> jax.Array:
+    return mean.total / mean.count
 
 
 def _descend(

@@ -33,9 +33,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The directory of a complete, short training of LeNet-5 on the digits: look, do not touch."""
     directory = tmp_path_factory.mktemp("runs") / "digits"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+    with pytest.MonkeyPatch.context() as patch:
         words = ["--recipe=lenet5_digits", "--num_epochs=2", f"--workdir={directory}"]
         patch.setattr(sys, "argv", ["train", *words])
-        flags.run(train.main, train.define)
+        with pytest.raises(SystemExit) as end:
+            flags.run(train.main, train.define)
     assert not end.value.code
     return directory

@@ -56,5 +56,3 @@ def test_bad_files_are_named_in_one_line(call, digits_run, words, named):
     assert code == 2
     assert named in errors
     assert "Traceback" not in errors
-
-

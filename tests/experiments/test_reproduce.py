@@ -32,9 +32,7 @@ def quick(monkeypatch):
             num_epochs=1,
         )
         known = recipes.get
-        monkeypatch.setattr(
-            recipes, "get", lambda name: recipe if name == "quick" else known(name)
-        )
+        monkeypatch.setattr(recipes, "get", lambda name: recipe if name == "quick" else known(name))
 
     return register
 
