@@ -10,7 +10,12 @@ os.environ["XLA_FLAGS"] = (
 
 import pathlib
 
+import hypothesis
 import pytest
+
+# The first call of a law compiles: a time limit on single examples would only measure that.
+hypothesis.settings.register_profile("dlcore", deadline=None)
+hypothesis.settings.load_profile("dlcore")
 
 
 @pytest.fixture(scope="session")

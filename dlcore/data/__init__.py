@@ -3,6 +3,6 @@
 from dlcore.data.catalogue import load
 from dlcore.data.dataset import Dataset, TrainBatches
 from dlcore.data.options import Options
-from dlcore.data.prefetch import Prefetch, prefetch
+from dlcore.data.prefetching import Prefetch, prefetch
 
 __all__ = ["Dataset", "Options", "Prefetch", "TrainBatches", "load", "prefetch"]

@@ -128,11 +128,12 @@ def _orthogonal_gates(
     key: jax.Array, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
 ) -> Array:
     """An orthogonal matrix for each of the four gates, side by side."""
-    hidden, _ = shape
+    hidden, gates = shape
     orthogonal = jax.nn.initializers.orthogonal()
-    return jnp.concatenate(
-        [orthogonal(gate, (hidden, hidden), dtype) for gate in jax.random.split(key, 4)], axis=1
+    matrices = jax.vmap(lambda key: orthogonal(key, (hidden, hidden), dtype))(
+        jax.random.split(key, 4)
     )
+    return matrices.swapaxes(0, 1).reshape(hidden, gates)
 
 
 class LSTM(nn.Module):

@@ -124,12 +124,16 @@ class Checkpoints:
             _PROGRESS: ocp.JsonCheckpointHandler(),
         }
         try:
+            if not read_only:
+                self.directory.mkdir(parents=True, exist_ok=True)
             self._passed_over = self._exclude_damaged(read_only)
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
         except OSError as error:
-            raise UsageError(f"{self.directory} cannot hold checkpoints: {error}") from error
+            raise UsageError(
+                f"{self.directory} cannot hold checkpoints: {error.strerror}"
+            ) from error
 
     def _exclude_damaged(self, read_only: bool) -> dict[int, str]:
         """Sets damaged checkpoints aside, or finds those to pass over: what is wrong, by step."""
@@ -265,7 +269,7 @@ class Checkpoints:
 
     def _check_structure(self, abstract_state: Any, step: int) -> None:
         saved = self._manager.item_metadata(step)[_STATE]
-        found, expected = _shapes(getattr(saved, "tree", saved)), _shapes(abstract_state)
+        found, expected = _arrays(getattr(saved, "tree", saved)), _arrays(abstract_state)
         for name in sorted(found.keys() | expected.keys()):
             if found.get(name) != expected.get(name):
                 raise UsageError(
@@ -301,10 +305,14 @@ def _watched(metrics: dict[str, float]) -> float:
     return metrics[_WATCHED]
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _arrays(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     # Orbax gives a state's attributes and tuples back as keys and indices: compare by their words.
-    return {_words(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
+    return {
+        _words(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def _words(path: Any) -> str:

@@ -1,4 +1,4 @@
-"""One short training that many tests look at, and the programs called as a shell would call them."""
+"""One short training that many tests look at, and the programs called as a shell would."""
 
 import pathlib
 import sys

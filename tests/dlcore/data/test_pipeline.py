@@ -14,6 +14,8 @@ from dlcore.errors import UsageError
 counts = st.integers(1, 40)
 process_counts = st.integers(1, 4)
 seeds = st.integers(0, 2**32 - 1)
+# A busy machine is no failure.
+unhurried = settings(deadline=None)
 
 
 class SlowArrays(Arrays):
@@ -30,6 +32,7 @@ def gather(shares):
     return {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
 
 
+@unhurried
 @given(counts, seeds, st.integers(0, 3))
 def test_a_permutation_holds_everything_once(count, seed, stream):
     order = pipeline.permutation(count, seed, stream)
@@ -45,6 +48,7 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     assert len(orders) == 4
 
 
+@unhurried
 @given(counts, st.floats(0, 1), seeds)
 def test_carving_divides_the_indices_in_two(count, fraction, seed):
     indices = np.arange(count) * 3
@@ -55,6 +59,7 @@ def test_carving_divides_the_indices_in_two(count, fraction, seed):
     np.testing.assert_array_equal(np.sort(np.concatenate([rest, carved])), indices)
 
 
+@unhurried
 @given(counts, process_counts, st.integers(1, 4), seeds)
 def test_an_epoch_has_no_example_twice_on_any_number_of_processes(count, processes, each, seed):
     batch_size = processes * each
@@ -76,6 +81,7 @@ def test_an_epoch_has_no_example_twice_on_any_number_of_processes(count, process
         assert len(set(seen)) == len(seen) == steps * batch_size
 
 
+@unhurried
 @given(process_counts, seeds, st.integers(0, 20))
 def test_the_processes_shares_are_the_global_batch_in_order(processes, seed, step):
     split = split_of(30)
@@ -108,7 +114,7 @@ def test_streaming_keeps_the_order_of_memory():
 
 
 @pytest.mark.parametrize("kind", [Arrays, SlowArrays])
-@settings(max_examples=20, deadline=None)
+@settings(unhurried, max_examples=20)
 @given(count=counts, processes=process_counts, each=st.integers(1, 9))
 def test_an_evaluation_sees_every_example_once_and_in_order(kind, count, processes, each):
     split = split_of(count, kind)

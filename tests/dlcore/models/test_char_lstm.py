@@ -12,7 +12,7 @@ from dlcore import models
 
 @pytest.fixture(scope="module")
 def small():
-    """A small model, compiled, as `(tokens, carry) -> (logits, carry)`, its variables, and tokens."""
+    """A small model, compiled: `(tokens, carry) -> (logits, carry)`; its variables; tokens."""
     model = models.create("char_lstm", vocabulary_size=7, hidden=8)
     tokens = jax.random.randint(jax.random.key(0), (2, 6), 0, 7)
     variables = jax.jit(model.init)(jax.random.key(1), tokens, model.initial_carry(2))

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from dlcore.data.prefetch import prefetch
+from dlcore.data.prefetching import prefetch
 
 
 def test_everything_is_placed_and_in_order():
@@ -65,7 +65,7 @@ def test_closing_ends_a_thread_that_waits_for_room():
 
 
 def test_a_read_that_is_stuck_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr("dlcore.data.prefetch._PATIENCE", 0.05)
+    monkeypatch.setattr("dlcore.data.prefetching._PATIENCE", 0.05)
     release = threading.Event()
     batches = prefetch(itertools.count(), lambda item: release.wait(timeout=60))
     batches.close()

@@ -1,0 +1,369 @@
+"""Checkpoints: what was saved comes back bit for bit, or is known to be damaged."""
+
+import contextlib
+import logging
+import math
+import pathlib
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from dlcore.errors import TrainingError, UsageError
+from dlcore.train import checkpoint
+from dlcore.train.checkpoint import Checkpoints
+
+PROGRESS = {"log_position": 123, "best": None, "callbacks": {"EarlyStopping": {"waited": 1}}}
+
+
+def state_of(step: int) -> dict:
+    """A small state with what states are made of: several types, a scalar, an absent part."""
+    rng = np.random.default_rng(step)
+    return {
+        "step": jnp.asarray(step, jnp.int32),
+        "params": {
+            "kernel": jnp.asarray(rng.normal(size=(16, 8)), jnp.float32),
+            "half": jnp.asarray(rng.normal(size=5), jnp.bfloat16),
+        },
+        "opt_state": (jnp.asarray([np.nan, np.inf, -0.0]), {"count": jnp.zeros((), jnp.int32)}),
+        "rng": jnp.asarray(rng.integers(2**32, size=2), jnp.uint32),
+        "ema_params": None,
+        "metrics": {},
+    }
+
+
+def abstract(state, sharding=None):
+    return jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(
+            array.shape, array.dtype, sharding=sharding or array.sharding
+        ),
+        state,
+    )
+
+
+def assert_bitwise_equal(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@contextlib.contextmanager
+def opened(directory: pathlib.Path, **options):
+    checkpoints = Checkpoints(directory / "checkpoints", **options)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def contents(directory: pathlib.Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> pathlib.Path:
+    """A run directory with checkpoints of the steps 1 and 2, the older one better: copy it."""
+    directory = tmp_path_factory.mktemp("run")
+    with opened(directory) as checkpoints:
+        checkpoints.save(1, state_of(1), PROGRESS, watched=0.9)
+        checkpoints.save(2, state_of(2), PROGRESS, watched=0.8)
+    return directory
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> pathlib.Path:
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def test_what_was_saved_comes_back_bit_for_bit_into_another_process(run):
+    with opened(run, read_only=True) as checkpoints:
+        restored = checkpoints.restore_newest(abstract(state_of(0)))
+    assert restored.step == 2
+    assert restored.progress == PROGRESS
+    assert_bitwise_equal(restored.state, state_of(2))
+
+
+def test_an_empty_directory_restores_nothing(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        assert checkpoints.restore_newest(abstract(state_of(0))) is None
+        with pytest.raises(UsageError, match="train first"):
+            checkpoints.find("best")
+
+
+def test_the_state_may_be_donated_as_soon_as_save_returns(tmp_path):
+    count_up = jax.jit(lambda array: array + 1, donate_argnums=0)
+    state = {"large": jnp.zeros(4_000_000)}
+    with opened(tmp_path) as checkpoints:
+        for step in range(1, 7):
+            state["large"] = count_up(state["large"])
+            if step == 2:
+                checkpoints.save(step, state, {})
+        checkpoints.wait()
+        restored = checkpoints.restore(abstract(state), 2)
+    np.testing.assert_array_equal(restored.state["large"], np.full(4_000_000, 2, np.float32))
+
+
+def test_a_sharded_state_is_restored_onto_one_device_and_back(tmp_path):
+    device = SingleDeviceSharding(jax.devices()[0])
+    split = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
+    kernel = state_of(1)["params"]["kernel"]
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, {"kernel": jax.device_put(kernel, split)}, {})
+        checkpoints.save(2, {"kernel": jax.device_put(kernel, device)}, {})
+        checkpoints.wait()
+        for step, sharding in ((1, device), (2, split)):
+            restored = checkpoints.restore(abstract({"kernel": kernel}, sharding), step)
+            assert restored.state["kernel"].sharding.is_equivalent_to(sharding, 2)
+            assert_bitwise_equal(restored.state, {"kernel": kernel})
+
+
+# Which checkpoints stay, and which is best.
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    scores=st.lists(
+        st.sampled_from([None, math.nan, math.inf, 0.1, 0.2, 0.3]), min_size=3, max_size=7
+    ),
+    keep=st.integers(1, 3),
+    mode=st.sampled_from(["max", "min"]),
+    interrupted_after=st.integers(1, 3),
+)
+def test_the_newest_few_and_the_best_stay_also_across_a_resume(
+    tmp_path_factory, scores, keep, mode, interrupted_after
+):
+    directory = tmp_path_factory.mktemp("kept")
+    numbered = list(enumerate(scores, start=1))
+    for part in (numbered[:interrupted_after], numbered[interrupted_after:]):
+        with opened(directory, keep=keep, mode=mode) as checkpoints:
+            for step, score in part:
+                checkpoints.save(step, {"step": jnp.asarray(step)}, {}, watched=score)
+    sign = {"max": 1, "min": -1}[mode]
+    watched = [(sign * score, step) for step, score in numbered if score and math.isfinite(score)]
+    best = max(watched, default=(None, len(scores)))[1]
+    newest = range(len(scores) + 1 - keep, len(scores) + 1)
+    with opened(directory, mode=mode, read_only=True) as checkpoints:
+        expected = {step for step in newest if step > 0} | {best}
+        assert checkpoints.steps() == sorted(expected)
+        assert checkpoints.find("best") == best
+        assert checkpoints.find("newest") == len(scores)
+
+
+def test_a_checkpoint_can_be_named_and_only_by_a_word_that_there_is(run):
+    with opened(run, read_only=True) as checkpoints:
+        assert checkpoints.find("1") == 1
+        with pytest.raises(UsageError, match=r"--checkpoint=latest: it is best, newest or"):
+            checkpoints.find("latest")
+        with pytest.raises(UsageError, match=r"no checkpoint of step 7 .* there is 1, 2"):
+            checkpoints.restore(abstract(state_of(0)), 7)
+
+
+def test_looking_changes_nothing(copy):
+    before = contents(copy), {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    with opened(copy, read_only=True) as checkpoints:
+        checkpoints.restore(abstract(state_of(0)), checkpoints.find("best"))
+    assert before == (contents(copy), {path: path.stat().st_mtime_ns for path in copy.rglob("*")})
+
+
+def test_looking_where_nothing_is_makes_nothing(tmp_path):
+    with opened(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# Damage.
+
+
+def emptied(path: pathlib.Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_in_half(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def first_byte_changed(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 0xFF]) + content[1:])
+
+
+def last_byte_changed(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))
+
+
+# Orbax writes this one last of all, after the manifest, and never reads it: it carries nothing.
+CARRIES_NOTHING = "commit_success.txt"
+
+
+def vital_files(directory: pathlib.Path) -> list[str]:
+    return sorted(contents(directory).keys() - {CARRIES_NOTHING})
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [pathlib.Path.unlink, emptied, cut_in_half, first_byte_changed, last_byte_changed],
+    ids=lambda harm: harm.__name__,
+)
+def test_whichever_file_is_damaged_the_older_checkpoint_is_used_and_training_goes_on(
+    run, tmp_path, caplog, harm
+):
+    names = vital_files(run / "checkpoints" / "2")
+    assert len(names) > 10
+    for number, name in enumerate(names):
+        directory = shutil.copytree(run, tmp_path / str(number))
+        harm(directory / "checkpoints" / "2" / name)
+        harmed = contents(directory / "checkpoints" / "2")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING), opened(directory) as checkpoints:
+            restored = checkpoints.restore_newest(abstract(state_of(0)))
+            assert restored.step == 1, name
+            assert_bitwise_equal(restored.state, state_of(1))
+            assert "checkpoint 2 is damaged" in caplog.text, name
+            # Nothing is lost of what was left.
+            assert contents(directory / "damaged" / "2") == harmed, name
+            checkpoints.save(2, state_of(2), PROGRESS)
+        with opened(directory, read_only=True) as checkpoints:
+            assert checkpoints.steps() == [1, 2], name
+            assert_bitwise_equal(
+                checkpoints.restore_newest(abstract(state_of(0))).state, state_of(2)
+            )
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_changed_byte_is_noticed_or_changes_nothing(run, tmp_path_factory, data):
+    source = run / "checkpoints" / "2"
+    path = source / data.draw(st.sampled_from(vital_files(source)))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    directory = tmp_path_factory.mktemp("byte")
+    step = shutil.copytree(source, directory / "checkpoints" / "2")
+    (step / path.relative_to(source)).write_bytes(content)
+    if checkpoint.damage(step) is None:
+        # Such as a digit of the time at which it was saved, or a space in the manifest.
+        with opened(directory, read_only=True) as checkpoints:
+            restored = checkpoints.restore_newest(abstract(state_of(0)))
+        assert_bitwise_equal(restored.state, state_of(2))
+        assert restored.progress == PROGRESS
+    shutil.rmtree(directory)
+
+
+def test_the_file_that_carries_nothing_is_not_missed(copy):
+    (copy / "checkpoints" / "2" / CARRIES_NOTHING).unlink()
+    with opened(copy) as checkpoints:
+        assert_bitwise_equal(checkpoints.restore_newest(abstract(state_of(0))).state, state_of(2))
+
+
+def test_all_damaged_checkpoints_are_set_aside_and_none_is_overwritten_there(copy, run):
+    def harm():
+        for step in ("1", "2"):
+            (copy / "checkpoints" / step / checkpoint.MANIFEST).unlink()
+
+    harm()
+    with opened(copy) as checkpoints:
+        assert checkpoints.restore_newest(abstract(state_of(0))) is None
+        for step in (1, 2):
+            checkpoints.save(step, state_of(step), PROGRESS)
+    harm()
+    with opened(copy) as checkpoints:
+        assert checkpoints.steps() == []
+    aside = {path.name for path in (copy / "damaged").iterdir()}
+    assert aside == {"1", "2", "1-again", "2-again"}
+    original = contents(run / "checkpoints" / "1")
+    del original[checkpoint.MANIFEST]
+    assert contents(copy / "damaged" / "1") == original
+
+
+@pytest.mark.parametrize("file", ["metrics/metrics", "progress/metadata", "state/_METADATA"])
+def test_a_damaged_checkpoint_is_reported_and_passed_over_by_who_only_looks(copy, caplog, file):
+    emptied(copy / "checkpoints" / "1" / file)
+    before = contents(copy)
+    with caplog.at_level(logging.WARNING), opened(copy, read_only=True) as checkpoints:
+        assert "checkpoint 1 is damaged" in caplog.text
+        assert checkpoints.steps() == [2]
+        assert checkpoints.find("best") == 2  # Although 1 was better.
+        with pytest.raises(UsageError, match=rf"1 is damaged: {file}"):
+            checkpoints.restore(abstract(state_of(0)), 1)
+    assert contents(copy) == before
+
+
+def test_an_unfinished_checkpoint_does_not_count_and_is_cleaned_up_by_the_next_save(copy):
+    finished = copy / "checkpoints" / "2"
+    unfinished = copy / "checkpoints" / "3.orbax-checkpoint-tmp"
+    shutil.copytree(finished, unfinished)
+    with opened(copy, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1, 2]
+    assert unfinished.exists()
+    with opened(copy) as checkpoints:
+        assert checkpoints.restore_newest(abstract(state_of(0))).step == 2
+        checkpoints.save(3, state_of(3), PROGRESS)
+    assert sorted(path.name for path in finished.parent.iterdir()) == ["1", "2", "3"]
+
+
+# What is no checkpoint of this training.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"params": {"kernel": jnp.zeros((16, 9)), "half": jnp.zeros(5, jnp.bfloat16)}},
+            r"params/kernel is float32\[16, 8\] there and float32\[16, 9\] here",
+        ),
+        (
+            {"params": {"kernel": jnp.zeros((16, 8))}},
+            r"params/half is bfloat16\[5\] .* absent here",
+        ),
+        ({"ema_params": {"kernel": jnp.zeros((16, 8))}}, "ema_params/kernel is absent there"),
+        ({"rng": jnp.zeros(2, jnp.int32)}, r"rng is uint32\[2\] there and int32\[2\] here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_by_the_parameters_name(copy, change, message):
+    before = contents(copy)
+    with opened(copy) as checkpoints:  # noqa: SIM117
+        with pytest.raises(UsageError, match=f"of another model: .*{message}"):
+            checkpoints.restore_newest(abstract({**state_of(0), **change}))
+    assert contents(copy) == before
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "checkpoints").write_text("notes")
+    with pytest.raises(UsageError, match="checkpoints cannot hold checkpoints"):
+        Checkpoints(tmp_path / "checkpoints")
+    assert (tmp_path / "checkpoints").read_text() == "notes"
+
+
+@contextlib.contextmanager
+def limited_file_size(size: int):
+    """Writing more into a file fails, as on a full disk (and as root too)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_the_older_checkpoint(copy):
+    large = {**state_of(3), "rng": jnp.asarray(np.random.default_rng(0).normal(size=2**18))}
+    checkpoints = Checkpoints(copy / "checkpoints")
+    with limited_file_size(2**16):
+        checkpoints.save(3, large, PROGRESS)
+        with pytest.raises(TrainingError, match="could not be written to .*checkpoints"):
+            checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
+    with opened(copy) as checkpoints:
+        assert checkpoints.restore_newest(abstract(state_of(0))).step == 2
