@@ -1,18 +1,19 @@
-"""Devices to mesh, shardings, pmap, and the start of several processes.
+"""Devices to mesh, shardings and pmap: how one train step is laid out.
 
-One train step serves every parallelism. It is written against an axis called `AXIS`: sums over the
-batch go through `psum`, and randomness that belongs to an example is keyed by `example_keys`. Where the
-axis is bound (`pmap`, `data`), the program sees one device's share of the batch; where it is not (`jit`,
-`fsdp`, a model applied by hand), it sees the whole batch, and the helpers do the right thing.
+One train step serves every parallelism. It is written against an axis called `AXIS`: sums over
+the batch go through `psum`, and randomness that belongs to an example is keyed by `example_keys`.
+Where the axis is bound (`pmap`, `data`), the program sees one device's share of the batch; where it
+is not (`jit`, `fsdp`, a model applied by hand), it sees the whole batch, and the helpers do the
+right thing.
 
-A state has two forms. The *canonical* form has global shapes and is what checkpoints hold; it is the same
-for every parallelism, so a run may be resumed under another one. The *placed* form is what the compiled
-step takes; only `pmap`, with its leading device axis, needs another shape for it.
+A state has two forms. The *canonical* form has global shapes and is what checkpoints hold; it is
+the same for every parallelism, so a run may be resumed under another one. The *placed* form is what
+the compiled step takes; only `pmap`, with its leading device axis, needs another shape for it.
 """
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, override
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,8 @@ NAMES = ("jit", "pmap", "data", "fsdp")
 # The collection of a model's state that belongs to examples: it is split as the batch is.
 CARRY = "carry"
 
-# Below this many elements an array stays whole on every device under `fsdp`: gathering it would cost
-# more than it saves.
+# Below this many elements an array stays whole on every device under `fsdp`: gathering it would
+# cost more than it saves.
 FSDP_MINIMUM_SIZE = 1024
 
 
@@ -57,7 +58,7 @@ def example_positions(count: int) -> jax.Array:
 
 
 def example_keys(key: jax.Array, count: int) -> jax.Array:
-    """One random key for each of the `count` examples in hand, the same on any number of devices."""
+    """One random key for each of the `count` examples in hand, whatever the device layout."""
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(example_positions(count))
 
 
@@ -130,19 +131,24 @@ class SingleDevice(Parallelism):
     def __init__(self) -> None:
         if jax.process_count() > 1:
             raise UsageError(
-                "--parallelism=jit uses one device of one process: with --distributed use data or fsdp"
+                "--parallelism=jit uses one device of one process: "
+                "with --distributed use data or fsdp"
             )
         self._sharding = SingleDeviceSharding(jax.local_devices()[0])
 
+    @override
     def state_shardings(self, state: Any) -> Any:
         return jax.tree.map(lambda _: self._sharding, state)
 
+    @override
     def place_batch(self, batch: Any) -> Any:
         return jax.device_put(batch, self._sharding)
 
+    @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.jit(step, donate_argnums=0)
 
+    @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.jit(evaluate)
 
@@ -151,12 +157,15 @@ class _OverMesh(Parallelism):
     """What `data` and `fsdp` share: a mesh of every process's devices, the batch split over it."""
 
     def __init__(self) -> None:
-        # Not `make_mesh`, which may reorder: a process's share of the batch has to be contiguous.
-        self._mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+        # A process's share of the batch is contiguous, so its devices must be too: neither
+        # `make_mesh` nor the numbering of a TPU pod's devices sees to that.
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        self._mesh = Mesh(np.asarray(devices), (AXIS,))
         self.device_count = self._mesh.size
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
+    @override
     def place_batch(self, batch: Any) -> Any:
         if jax.process_count() == 1:
             return jax.device_put(batch, self._split)
@@ -170,6 +179,7 @@ class DataParallel(_OverMesh):
 
     name = "data"
 
+    @override
     def state_shardings(self, state: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: self._split if _belongs_to_examples(path) else self._replicated, state
@@ -181,18 +191,20 @@ class DataParallel(_OverMesh):
             mesh=self._mesh,
             in_specs=(self._specs(state), PartitionSpec(AXIS)),
             out_specs=out_specs,
-            # Gradients are summed by hand (`psum`), as under pmap, and not by the transposition rules
-            # that the checked mode brings.
+            # Gradients are summed by hand (`psum`), as under pmap, and not by the transposition
+            # rules that the checked mode brings.
             check_vma=False,
         )
 
     def _specs(self, state: Any) -> Any:
         return jax.tree.map(lambda sharding: sharding.spec, self.state_shardings(state))
 
+    @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
         out_specs = (self._specs(state), PartitionSpec())
         return jax.jit(self._shard_map(step, state, out_specs), donate_argnums=0)
 
+    @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.jit(self._shard_map(evaluate, state, PartitionSpec()))
 
@@ -205,6 +217,7 @@ class FullySharded(_OverMesh):
 
     name = "fsdp"
 
+    @override
     def state_shardings(self, state: Any) -> Any:
         def sharding(path: Sequence[Any], array: Any) -> Sharding:
             if _belongs_to_examples(path):
@@ -219,6 +232,7 @@ class FullySharded(_OverMesh):
 
         return jax.tree_util.tree_map_with_path(sharding, state)
 
+    @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
         shardings = self.state_shardings(state)
         return jax.jit(
@@ -228,6 +242,7 @@ class FullySharded(_OverMesh):
             donate_argnums=0,
         )
 
+    @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.jit(
             evaluate,
@@ -248,19 +263,20 @@ class Pmap(Parallelism):
             )
         self._devices = jax.local_devices()
         self.device_count = len(self._devices)
-        self._stacked = NamedSharding(
-            Mesh(np.asarray(self._devices), (AXIS,)), PartitionSpec(AXIS)
-        )
+        self._stacked = NamedSharding(Mesh(np.asarray(self._devices), (AXIS,)), PartitionSpec(AXIS))
 
+    @override
     def state_shardings(self, state: Any) -> Any:
         return jax.tree.map(lambda _: SingleDeviceSharding(self._devices[0]), state)
 
     def _split(self, array: Any) -> Any:
         return array.reshape(self.device_count, -1, *array.shape[1:])
 
+    @override
     def place_batch(self, batch: Any) -> Any:
         return jax.device_put(jax.tree.map(self._split, batch), self._stacked)
 
+    @override
     def place_state(self, state: Any) -> Any:
         def place(path: Sequence[Any], array: Any) -> Any:
             array = np.asarray(array)
@@ -270,6 +286,7 @@ class Pmap(Parallelism):
 
         return jax.device_put(jax.tree_util.tree_map_with_path(place, state), self._stacked)
 
+    @override
     def canonical_state(self, state: Any) -> Any:
         def canonical(path: Sequence[Any], array: jax.Array) -> Any:
             if _belongs_to_examples(path):
@@ -279,12 +296,15 @@ class Pmap(Parallelism):
         host = jax.tree_util.tree_map_with_path(canonical, state)
         return jax.device_put(host, self._devices[0])
 
+    @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
 
+    @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.pmap(evaluate, axis_name=AXIS, devices=self._devices)
 
+    @override
     def to_host(self, sums: Any) -> Any:
         return jax.tree.map(lambda array: np.asarray(array.addressable_shards[0].data)[0], sums)
 
@@ -298,36 +318,10 @@ def make(name: str, supported: Sequence[str] = NAMES) -> Parallelism:
     Raises:
       UsageError: no such parallelism, or not one of those that the task supports.
     """
-    if name not in supported or name not in _PARALLELISMS:
-        known = ", ".join(supported)
-        raise UsageError(f"--parallelism={name} cannot be used here: it is one of {known}")
-    return _PARALLELISMS[name]()
-
-
-# A dead peer is noticed by its missing heartbeat after this time, whatever the step is doing.
-HEARTBEAT_TIMEOUT_SECONDS = 50
-
-
-def start_processes(
-    coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    """Joins this process to the others of a run; call before anything touches a device.
-
-    Slurm, Open MPI and TPU pods are detected by JAX; elsewhere all three arguments are needed.
-
-    Raises:
-      UsageError: the arguments are incomplete and no cluster is detected, or no peer answered.
-    """
-    try:
-        jax.distributed.initialize(
-            coordinator_address,
-            num_processes,
-            process_id,
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
-        )
-    except (ValueError, RuntimeError) as error:
+    if name not in _PARALLELISMS:
+        raise UsageError(f"unknown --parallelism={name}: it is one of {', '.join(NAMES)}")
+    if name not in supported:
         raise UsageError(
-            "--distributed could not start: "
-            f"{str(error).splitlines()[0]} (outside Slurm and TPU pods, give "
-            "--coordinator_address=HOST:PORT, --num_processes and --process_id)"
-        ) from error
+            f"--parallelism={name} cannot train this task: use {' or '.join(supported)}"
+        )
+    return _PARALLELISMS[name]()

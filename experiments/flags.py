@@ -17,15 +17,23 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from dlcore import data, models, tasks
+from dlcore import data, models, processes, tasks
 from dlcore.errors import TrainingError, UsageError
 from experiments import recipes
 
 FlagValues = flags.FlagValues
 _COMPONENTS = ("task", "model", "data")
+# What a flag of each of absl's types takes.
+_TAKES = {
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "integers": "integers with commas between them",
+}
 _FIXED = ("name", "description", "expected", *(f"{component}_options" for component in _COMPONENTS))
 
 
@@ -43,15 +51,9 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         flags.FLAGS(argv[:1])
         values = FlagValues()
         try:
-            flags.DEFINE_bool("help", False, "Show this help.", flag_values=values, short_name="h")
-            define(values, argv)
-            rest = values(argv)[1:]
-            if "files" in values:
-                values["files"].value = rest
-            elif rest:
-                raise UsageError(f"{rest[0]!r} is no flag: flags are written --name=value")
+            _read(values, argv, define)
         except (flags.Error, UsageError) as error:
-            _fail(error, 2)
+            _fail(_explained(error, values, argv), 2)
         if values.help:
             print(_help(inspect.getmodule(main), values))
             sys.exit(0)
@@ -60,23 +62,51 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
     def guarded(values: FlagValues) -> int | None:
         logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         logging.getLogger("dlcore").setLevel(logging.INFO)
-        # Orbax and TFDS tell of their inner life as warnings.
-        absl_logging.set_verbosity(absl_logging.ERROR)
+        # Orbax and TFDS tell of their inner life as warnings, and print errors that they raise too.
+        absl_logging.set_verbosity(absl_logging.FATAL)
         try:
             return main(values)
         except UsageError as error:
             _fail(error, 2)
         except (TrainingError, OSError) as error:  # A full disk names itself and its file.
             _fail(error, 1)
+        except Exception as error:
+            if jax.distributed.is_initialized():
+                processes.abandon(error)
+            raise
         return None
 
     app.run(guarded, flags_parser=parse)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) -> None:
+    flags.DEFINE_bool("help", False, "Show this help.", flag_values=values, short_name="h")
+    define(values, argv)
+    rest = values(argv)[1:]
+    if "files" in values:
+        values["files"].value = rest
+    elif rest:
+        raise UsageError(f"{rest[0]!r} is no flag: flags are written --name=value")
+
+
+def _fail(error: Exception | str, code: int) -> None:
     line = " ".join(str(error).split())
     print(f"error: {line}", file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        processes.leave(code)
     sys.exit(code)
+
+
+def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
+    """What a bad command line needs, where absl says only what Python cannot read."""
+    ill_typed = re.match(r"flag --(([\w.]+)=.*?): ", str(error))
+    if isinstance(error, flags.IllegalFlagValueError) and ill_typed:
+        given, name = ill_typed.groups()
+        return f"--{given}: it takes {_TAKES[values[name].flag_type()]}"
+    nameless = "recipe" in values and not peek(argv, "recipe")
+    if isinstance(error, flags.UnrecognizedFlagError) and nameless:
+        return f"{error}; a recipe's flags need --recipe=NAME"
+    return str(error)
 
 
 def _help(program: types.ModuleType | None, values: FlagValues) -> str:
@@ -84,9 +114,17 @@ def _help(program: types.ModuleType | None, values: FlagValues) -> str:
     for name, flag in values._flags().items():
         if name in ("h", "files"):
             continue
-        default = "" if flag.default is None else f" (default: {flag.default})"
-        lines.append(f"  --{name}: {flag.help}{default}")
+        lines.append(f"  --{name}: {flag.help}{_shown(flag.default)}")
+    if "recipe" in values and not values.recipe:
+        lines.append("With --recipe=NAME, --help also lists the recipe's fields, each a flag.")
     return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == "":
+        return ""
+    items = default if isinstance(default, tuple | list) else (default,)
+    return f" (default: {','.join(map(str, items))})"
 
 
 def descriptions(documented: Any) -> dict[str, str]:
@@ -97,6 +135,16 @@ def descriptions(documented: Any) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
+class _Integers(flags.ArgumentParser):
+    """Reads integers with commas between them as a tuple."""
+
+    def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
+        return argument if isinstance(argument, tuple) else tuple(map(int, argument.split(",")))
+
+    def flag_type(self) -> str:
+        return "integers"
+
+
 def define_one(
     values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
 ) -> None:
@@ -104,14 +152,7 @@ def define_one(
     kind = kind or type(default)
     arguments = {"name": name, "default": default, "help": meaning, "flag_values": values}
     if kind is tuple:
-        arguments["default"] = None if default is None else [str(item) for item in default]
-        flags.DEFINE_list(**arguments)
-        flags.register_validator(
-            name,
-            lambda items: items is None or all(re.fullmatch(r"-?\d+", item) for item in items),
-            message="takes integers with commas between them",
-            flag_values=values,
-        )
+        flags.DEFINE(_Integers(), **arguments)
         return
     define: dict[type, Callable[..., Any]] = {
         bool: flags.DEFINE_bool,
@@ -216,14 +257,9 @@ def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
     for component in _COMPONENTS:
         known = _defaults(recipe, component, fields[component])
         fields[f"{component}_options"] = {
-            option: _as_type_of(default, values[f"{component}.{option}"].value)
-            for option, default in known.items()
+            option: values[f"{component}.{option}"].value for option in known
         }
     return dataclasses.replace(recipe, **fields)
-
-
-def _as_type_of(default: Any, value: Any) -> Any:
-    return tuple(int(item) for item in value) if isinstance(default, tuple) else value
 
 
 def given(values: FlagValues) -> Mapping[str, Any]:

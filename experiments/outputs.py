@@ -69,7 +69,7 @@ def leave(
     if judge is None:
         return {}
     images = sample_images(session, variables, session.dataset.num_examples("test"))
-    plots.save(plots.image_grid(images[:SAMPLE_GRID]), folder / "samples.png")
+    plots.save(plots.image_grid(images[:SAMPLE_GRID], value_range=(-1, 1)), folder / "samples.png")
     return {"samples": judge_images(session, images, judge)}
 
 

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import optax
 
-from dlcore import data, models, optim, parallel, tasks
+from dlcore import data, models, optim, parallel, processes, tasks
 from dlcore.data.text import TextDataset
 from dlcore.errors import UsageError
 from dlcore.train import loop, program
@@ -29,7 +29,7 @@ class Settings:
       checkpoint_every: steps between checkpoints, beside the one after each evaluation; 0 for none.
       keep: how many of the newest checkpoints stay, beside the best.
       on_nonfinite: what a non-finite loss or gradient does: stop, or skip that update.
-      step_timeout: seconds without progress that end the run; 0 picks 600, or 40 if --distributed.
+      step_timeout: seconds without progress that end the run; 0 picks 600, or 20 if --distributed.
       profile: write a trace of steps 10 to 15 into the run directory.
     """
 
@@ -153,7 +153,8 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
             watched_metric=task.watched_metric,
             watched_mode=task.watched_mode,
             on_nonfinite=settings.on_nonfinite,
-            step_timeout=settings.step_timeout or (40.0 if jax.process_count() > 1 else 600.0),
+            step_timeout=settings.step_timeout
+            or (processes.STEP_TIMEOUT_SECONDS if jax.process_count() > 1 else 600.0),
         ),
     )
 

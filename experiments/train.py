@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlcore import parallel
+from dlcore import processes
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.loop import Loop
 from experiments import dry_run, flags, outputs, recipes, report, session, workdir
@@ -47,9 +47,7 @@ def main(values: flags.FlagValues) -> None:
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
     session.use_compilation_cache()
     if values.distributed:
-        parallel.start_processes(
-            values.coordinator_address, values.num_processes, values.process_id
-        )
+        processes.start(values.coordinator_address, values.num_processes, values.process_id)
     if values.dry_run:
         dry_run.show(session.prepare(recipe, settings))
         return

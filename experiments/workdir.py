@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from dlcore.errors import UsageError
+from dlcore import processes
+from dlcore.errors import TrainingError, UsageError
 from experiments import recipes
 
 # What a program that was killed before anything else may have left.
@@ -17,10 +18,17 @@ _EARLY = (".lock", "recipe.json.partial")
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file so that a reader finds either the old one or the whole new one."""
+    """Writes a JSON file so that a reader finds either the old one or the whole new one.
+
+    Raises:
+      TrainingError: it cannot be written, as where the disk is full.
+    """
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written: {error.strerror}") from error
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -56,9 +64,26 @@ def read_recipe(workdir: pathlib.Path) -> recipes.Recipe:
 def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
     """Makes a directory the run directory of a recipe, for one program at a time.
 
+    Of several processes the first one does it for all.
+
     Raises:
       UsageError: it holds another recipe's run or foreign files, or another program trains in it.
     """
+    problem: Exception | None = None
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(_locked(workdir, recipe))
+            except (TrainingError, UsageError) as error:
+                problem = error
+        if not processes.first_says(problem is None):
+            raise problem or UsageError(f"--workdir={workdir} is refused by process 0: it says why")
+        _check_same(workdir, read_json(workdir / "recipe.json"), recipe.to_json())
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"--workdir={workdir} is a file: name a directory")
     path = workdir / "recipe.json"
@@ -68,9 +93,6 @@ def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
         raise UsageError(
             f"--workdir={workdir} holds files but no recipe.json: name a new or empty directory"
         )
-    if jax.process_index() != 0:
-        yield
-        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")

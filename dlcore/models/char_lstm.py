@@ -22,13 +22,13 @@ class CharLSTM(nn.Module):
       vocabulary_size: number of distinct characters.
       hidden: units of every LSTM layer.
       layers: number of LSTM layers.
-      dropout: rate of dropout on the output of every LSTM layer (Zaremba et al., 2014).
+      dropout_rate: probability with which training drops a number of a layer's output.
     """
 
     vocabulary_size: int = 65
     hidden: int = 128
     layers: int = 2
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:
@@ -50,9 +50,8 @@ class CharLSTM(nn.Module):
           train: whether dropout is on.
         """
         x = jax.nn.one_hot(tokens, self.vocabulary_size)
-        x, carry = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout, name="lstm")(
-            x, carry, train
-        )
+        lstm = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout_rate, name="lstm")
+        x, carry = lstm(x, carry, train)
         return nn.Dense(self.vocabulary_size, name="logits")(x), carry
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn.activations import scaled_tanh
-from dlcore.nn.convolution import PartiallyConnectedConv
+from dlcore.nn.convolution import PartiallyConnectedConv, convolution
 from dlcore.nn.initializers import uniform_by_fan_in
 from dlcore.nn.pooling import TrainableSubsampling, max_pool
 
@@ -89,7 +89,15 @@ class LeNet5(nn.Module):
 
 def _conv(features: int, fan_in: int, name: str) -> nn.Conv:
     init = uniform_by_fan_in(fan_in)
-    return nn.Conv(features, (5, 5), padding="VALID", kernel_init=init, bias_init=init, name=name)
+    return nn.Conv(
+        features,
+        (5, 5),
+        padding="VALID",
+        kernel_init=init,
+        bias_init=init,
+        conv_general_dilated=convolution,
+        name=name,
+    )
 
 
 class LeNet5Modern(nn.Module):
@@ -116,7 +124,8 @@ class LeNet5Modern(nn.Module):
         if min(x.shape[1:3]) < 12:
             raise UsageError(f"lenet5_modern takes images of 12x12 or more, not {_by(x)}")
         init = nn.initializers.he_normal()
-        x = max_pool(nn.relu(nn.Conv(6, (5, 5), kernel_init=init)(x)))
+        first = nn.Conv(6, (5, 5), kernel_init=init, conv_general_dilated=convolution)
+        x = max_pool(nn.relu(first(x)))
         x = max_pool(nn.relu(nn.Conv(16, (5, 5), padding="VALID", kernel_init=init)(x)))
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(120, kernel_init=init)(x))

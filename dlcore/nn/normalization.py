@@ -15,8 +15,8 @@ class BatchNorm(nn.Module):
     number of devices gives what one gives. Training normalises by the biased variance of the batch
     and keeps a running average of the unbiased one, which evaluation uses.
 
-    Source: Ioffe and Szegedy (2015), algorithms 1 and 2. The exponential running average in place of
-    an average over the last batches is what its implementations share.
+    Source: Ioffe and Szegedy (2015), algorithms 1 and 2. That the running average is exponential,
+    where they average over the last batches, is what implementations share.
 
     Attributes:
       momentum: weight of the old value in the running averages.

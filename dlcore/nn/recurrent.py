@@ -169,12 +169,12 @@ class StackedLSTM(nn.Module):
     Attributes:
       hidden: number of units of every layer.
       layers: number of layers.
-      dropout: rate of dropout after every layer.
+      dropout_rate: probability with which training drops a number of a layer's output.
     """
 
     hidden: int
     layers: int
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -193,6 +193,6 @@ class StackedLSTM(nn.Module):
         last = []
         for layer in range(self.layers):
             inputs, layer_carry = LSTM(self.hidden, name=f"layer_{layer}")(inputs, carry[layer])
-            inputs = Dropout(self.dropout)(inputs, train)
+            inputs = Dropout(self.dropout_rate)(inputs, train)
             last.append(layer_carry)
         return inputs, tuple(last)

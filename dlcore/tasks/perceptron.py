@@ -1,7 +1,7 @@
 """The perceptron's learning rule: a learner that is no plain descent of a loss.
 
 Source: Rosenblatt (1958); for more than two classes the form that Kesler's construction gives
-(Nilsson 1965, section 4.3; Duda and Hart 1973, section 5.12).
+(Nilsson 1965; Duda, Hart and Stork 2001, section 5.12.1).
 """
 
 import dataclasses

@@ -187,12 +187,18 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             raise UsageError(f"no checkpoint in {self.directory}: train first")
-        metrics = {step: self._manager.metrics(step) for step in steps}
-        scores = [(_watched(values), step) for step, values in metrics.items() if values]
-        if which == "newest" or not scores:
-            return steps[-1]
+        best = self.best() if which == "best" else None
+        return best["step"] if best else steps[-1]
+
+    def best(self) -> dict[str, Any] | None:
+        """The "step" and watched "value" of the best checkpoint; None where nothing was watched."""
+        metrics = {step: self._manager.metrics(step) for step in self.steps()}
+        watched = [
+            {"step": step, "value": _watched(values)} for step, values in metrics.items() if values
+        ]
         sign = 1 if self._mode == "max" else -1
-        return max((sign * score, step) for score, step in scores)[1]
+        # Of equals the newest, as Orbax keeps it.
+        return max(watched, key=lambda one: (sign * one["value"], one["step"]), default=None)
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of a step's checkpoint."""

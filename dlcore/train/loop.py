@@ -9,7 +9,6 @@ import collections
 import contextlib
 import dataclasses
 import logging
-import math
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -31,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 # Steps that may be under way on the devices while the host goes on.
 RUN_AHEAD = 2
-# A compilation, or the first evaluation, may take this many times the limit on a step.
-COMPILATION_PATIENCE = 30.0
+# A compilation, or a checkpoint on a slow disk, may take this many times the limit on a step.
+PATIENCE = 30.0
 # `--on_nonfinite=skip` gives up after so many skipped updates in a row.
 MAXIMUM_CONSECUTIVE_SKIPS = 100
 
@@ -127,7 +126,6 @@ class Loop:
         self._lines = JsonLines(workdir / "metrics.jsonl") if self._writes else None
         self._tensorboard: TensorBoard | None = None
         self._reports: collections.deque[tuple[int, Any]] = collections.deque()
-        self._best: dict[str, Any] | None = None
         self._skipped = self._consecutive = 0
         self._evaluated = False
 
@@ -152,9 +150,18 @@ class Loop:
                 closing.callback(callback.on_end)
             with Watchdog(self._plan.step_timeout, advice) as self._watchdog:
                 step, status, reason = self._train(first)
-                self._watchdog.progress("the last checkpoint")
+                self._watchdog.progress("the last checkpoint", PATIENCE)
                 self._checkpoints.wait()
-        return Outcome(status, reason, step, first, self._best, self._skipped, self._state)
+            best = self._checkpoints.best()
+        return Outcome(
+            status=status,
+            reason=reason,
+            step=step,
+            first_step=first,
+            best=best and {"metric": self._plan.watched_metric, **best},
+            skipped=self._skipped,
+            state=self._state,
+        )
 
     def _begin(self) -> tuple[Any, int]:
         """The state to go on from, and its step."""
@@ -176,10 +183,8 @@ class Loop:
 
     def _resume(self, restored: Restored) -> None:
         """Takes up everything but the state."""
-        progress, best = restored.progress, restored.progress["best"]
+        progress = restored.progress
         _log.info("resumed at step %d", restored.step)
-        # A damaged checkpoint may have been the better one for which the best so far was deleted.
-        self._best = best if best and best["step"] in self._checkpoints.steps() else None
         self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]
         for callback in self._callbacks:
             if (name := type(callback).__name__) in progress["callbacks"]:
@@ -205,7 +210,7 @@ class Loop:
         step, reason = first, self._stop_reason()
         if reason:
             return step, "complete", reason
-        self._watchdog.progress(f"step {first + 1}", COMPILATION_PATIENCE)
+        self._watchdog.progress(f"step {first + 1}", PATIENCE)
         prefetched = data.prefetch(stream, self._program.parallelism.place_batch)
         with StopSignal() as signal, prefetched as batches:
             while step < plan.num_steps:
@@ -270,7 +275,7 @@ class Loop:
         if "validation" not in self._dataset.splits:
             return None
         self._settle(0)
-        patience = 1.0 if self._evaluated else COMPILATION_PATIENCE
+        patience = 1.0 if self._evaluated else PATIENCE
         self._watchdog.progress(f"the evaluation after step {step}", patience)
         values = evaluate(
             self._program,
@@ -287,16 +292,7 @@ class Loop:
                 f"the watched metric {metric!r} is not evaluated: it is one of {', '.join(values)}"
             )
         self._record(step, "validation", values)
-        if metric is None:
-            return None
-        value = float(values[metric])
-        if not math.isfinite(value):
-            return None
-        sign = 1 if self._plan.watched_mode == "max" else -1
-        # Equals count as better, as for Orbax, which keeps the newest of equals.
-        if self._best is None or sign * value >= sign * self._best["value"]:
-            self._best = {"step": step, "metric": metric, "value": value}
-        return value
+        return None if metric is None else float(values[metric])
 
     def _record(self, step: int, split: str, values: dict[str, Any]) -> None:
         epoch = round(step / self._plan.steps_per_epoch, 4)
@@ -309,10 +305,9 @@ class Loop:
 
     def _save(self, step: int, watched: float | None = None) -> None:
         self._settle(0)
-        self._watchdog.progress(f"the checkpoint of step {step}")
+        self._watchdog.progress(f"the checkpoint of step {step}", PATIENCE)
         progress = {
             "log_position": self._lines.position() if self._lines else 0,
-            "best": self._best,
             "skipped": self._skipped,
             "consecutive_skips": self._consecutive,
             # By name: which callbacks there are differs among processes and invocations.

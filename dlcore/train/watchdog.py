@@ -1,22 +1,25 @@
-"""What watches a training from outside the step: a limit on time without progress, and the signals."""
+"""What watches a training from outside the step: a limit on time without progress, and signals."""
 
-import os
 import signal
 import sys
 import threading
 import time
 import types
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import jax
+from jax.experimental import multihost_utils
+
+from dlcore import processes
+from dlcore.errors import TrainingError, UsageError
 
 
 class Watchdog:
-    """Ends the process when nothing has moved for too long.
+    """Ends the process when nothing has moved for too long, or when another of its run is lost.
 
-    A collective whose peer hangs never returns and cannot be interrupted from Python, so the process
-    itself is ended, with one line that says where it stood.
+    A collective whose peer hangs never returns and cannot be interrupted from Python, and what
+    would be cleaned up on the way out waits for the peers too. So the process itself is ended, with
+    one line that says where it stood.
 
     Args:
       limit: seconds without progress; 0 means no limit.
@@ -28,7 +31,7 @@ class Watchdog:
     def __init__(self, limit: float, advice: str = "") -> None:
         self._limit = limit
         self._advice = advice
-        self._doing = "starting"
+        self._doing = "the start"
         self._deadline = float("inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -37,7 +40,7 @@ class Watchdog:
         """Something has moved, and `doing` comes next.
 
         Args:
-          doing: for the message: "step 12", "evaluating".
+          doing: for the message: "step 12", "the evaluation after step 12".
           patience: multiplies the limit for this once: a compilation takes longer than a step.
         """
         self._doing = doing
@@ -46,57 +49,56 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._limit / 4)):
             if time.monotonic() > self._deadline:
-                peers = " (a peer process may be stuck or dead)" if jax.process_count() > 1 else ""
-                print(
-                    f"error: no progress for {self._limit:g} s: stuck at {self._doing}{peers}; "
-                    f"--step_timeout sets the limit. {self._advice}",
-                    file=sys.stderr,
-                    flush=True,
+                several = jax.process_count() > 1
+                cause = ", another process of this run is stuck, stopped or dead" if several else ""
+                self._end(
+                    f"no progress for {self._limit:g} s{cause}; --step_timeout sets the limit"
                 )
-                os._exit(self.EXIT_CODE)
+
+    def _end(self, problem: str) -> NoReturn:
+        # A progress bar may have left the cursor inside a line.
+        print(f"\nerror: at {self._doing}: {problem}. {self._advice}", file=sys.stderr)
+        processes.leave(self.EXIT_CODE)
 
     def __enter__(self) -> Self:
         if self._limit:
             self._thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         self._closed.set()
+        failed = error is not None and not isinstance(error, TrainingError | UsageError)
+        if failed and jax.process_count() > 1:
+            processes.abandon(error, f"at {self._doing}: ")
 
 
 class StopSignal:
-    """Turns SIGTERM and the first SIGINT into a request to save and stop.
+    """SIGTERM, or the first SIGINT, as a request to save and stop; a second one acts as ever.
 
-    With several processes the schedulers of pods send SIGTERM to any of them at any moment; JAX's
-    preemption service then agrees on one step at which all of them stop.
+    With several processes SIGTERM is left to JAX's preemption service: the schedulers of pods send
+    it to any of them at any moment, and the service finds one step at which all can stop.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._previous: dict[int, Callable[..., Any] | int | None] = {}
-
-    def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        # A second one ends the process at once, as if nothing were handled.
-        signal.signal(number, signal.SIG_DFL)
+        self._previous: dict[int, Any] = {}
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step; the same on every process."""
-        if jax.process_count() == 1:
-            return self.name is not None
-        from jax.experimental import multihost_utils
-
-        if multihost_utils.reached_preemption_sync_point(step):
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.name = "SIGTERM"
-            return True
-        return False
+        return self.name is not None
 
     def __enter__(self) -> Self:
-        # With several processes SIGTERM belongs to JAX's preemption service.
-        signals = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
-        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-            self._previous = {number: signal.signal(number, self._handle) for number in signals}
+        # Python lets no other thread handle signals.
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def _handle(self, number: int, _: types.FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+        signal.signal(number, self._previous[number])
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._previous.items():

@@ -66,13 +66,13 @@ class TensorBoard:
 
     Args:
       directory: of the event files.
-      step: where this part of the run begins; events of later steps are hidden.
+      step: after which this part of the run begins; what is there of later steps is hidden.
     """
 
     def __init__(self, directory: pathlib.Path, step: int) -> None:
         import tensorboardX
 
-        self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=step)
+        self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=step + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes a record's numbers under `split/name` at its step."""

@@ -16,4 +16,57 @@ register(
         batch_size=64,
         num_epochs=20,
     ),
+    Recipe(
+        name="softmax_regression_mnist",
+        description="softmax regression on MNIST",
+        expected=Expectation(
+            "accuracy", 0.922, "max", "lisa-lab's DeepLearningTutorials, logreg: 7.5 % error"
+        ),
+        model="softmax_regression",
+        data="mnist",
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="cosine",
+        num_epochs=20,
+    ),
+    Recipe(
+        name="mlp_mnist",
+        description="MLP of 500 tanh units on MNIST",
+        expected=Expectation(
+            "accuracy", 0.982, "max", "lisa-lab's DeepLearningTutorials, mlp: 1.65 % error"
+        ),
+        model="mlp",
+        data="mnist",
+        learning_rate=0.1,
+        schedule="cosine",
+        weight_decay=1e-4,
+        num_epochs=30,
+    ),
+    Recipe(
+        name="lenet5_mnist",
+        description="LeNet-5 as published in 1998, on MNIST padded to 32x32",
+        expected=Expectation("accuracy", 0.988, "max", "LeCun et al. 1998: 0.95 % error"),
+        task_options={"rubbish_penalty": 5.0},
+        model="lenet5",
+        data="mnist",
+        data_options={"pad": 2},
+        optimizer="adam",
+        learning_rate=5e-3,
+        schedule="cosine",
+        num_epochs=12,
+    ),
+    Recipe(
+        name="lenet5_modern_mnist",
+        description="LeNet-5 with ReLU, max pooling and softmax, on MNIST",
+        expected=Expectation(
+            "accuracy", 0.991, "max", "commonly reached; LeCun et al. 1998: 0.95 % error"
+        ),
+        model="lenet5_modern",
+        data="mnist",
+        data_options={"augment": "affine"},
+        optimizer="adam",
+        learning_rate=2e-3,
+        schedule="cosine",
+        num_epochs=15,
+    ),
 )

@@ -93,12 +93,12 @@ def test_evaluation_scores_every_character_but_the_first_once(length, batch_size
     np.testing.assert_array_equal(np.concatenate(scored), np.arange(1, length))
 
 
-def test_evaluation_predicts_from_no_less_than_256_characters_or_all_that_there_are():
+def test_evaluation_predicts_from_no_less_than_128_characters_or_all_that_there_are():
     for batch in _numbered(6000).evaluation_batches("validation", 4):
         for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True):
             if mask.any():
                 first = np.flatnonzero(mask)[0]
-                assert first >= min(256, tokens[first])
+                assert first >= min(128, tokens[first])
                 np.testing.assert_array_equal(np.diff(tokens[: mask.nonzero()[0][-1] + 1]), 1)
 
 

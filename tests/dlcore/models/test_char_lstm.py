@@ -50,7 +50,7 @@ def test_a_text_read_in_two_parts_gives_the_logits_of_the_whole(small, carry):
 
 def test_dropout_is_on_in_training_only(small, carry):
     apply, variables, tokens = small
-    model = models.create("char_lstm", vocabulary_size=7, hidden=8, dropout=0.5)
+    model = models.create("char_lstm", vocabulary_size=7, hidden=8, dropout_rate=0.5)
     read = jax.jit(functools.partial(model.apply, variables), static_argnames="train")
     clean, _ = apply(tokens, carry)
     evaluated, _ = read(tokens, carry)

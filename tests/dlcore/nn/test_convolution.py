@@ -1,14 +1,59 @@
-"""The partially connected convolution against sums over its connections."""
+"""Convolutions against XLA's own, and against sums over connections."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.signal
+from jax.sharding import PartitionSpec
 
-from dlcore.nn.convolution import PartiallyConnectedConv
+from dlcore.nn.convolution import PartiallyConnectedConv, convolution
+from dlcore.parallel import AXIS
 
 TABLE = ((0, 2), (1,), (2, 0, 1))
 LAYER = PartiallyConnectedConv(TABLE, (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((7, 9, 1), {"padding": "SAME"}),
+        ((7, 9, 1), {"padding": "VALID"}),
+        ((7, 9, 1), {"padding": ((0, 2), (3, 1))}),
+        ((3, 4, 5), {"padding": "VALID"}),  # A kernel as large as the image.
+        ((3, 4, 5), {"padding": "SAME"}),
+        ((7, 9, 1), {"strides": 2}),
+        ((7, 9, 2), {}),
+    ],
+)
+def test_the_faster_convolution_and_its_gradients_equal_xla_s(shape, options):
+    x = jax.random.normal(jax.random.key(0), (8, *shape))
+    plain = nn.Conv(6, (3, 4), **options)
+    faster = nn.Conv(6, (3, 4), **options, conv_general_dilated=convolution)
+    params = plain.init(jax.random.key(1), x)
+
+    def outputs_and_gradients(layer):
+        y, pull_back = jax.vjp(layer.apply, params, x)
+        return y, pull_back(jnp.cos(y))
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    expected = outputs_and_gradients(plain)
+    jax.tree.map(close, jax.jit(lambda: outputs_and_gradients(faster))(), expected)
+
+
+def test_the_faster_convolution_serves_several_devices():
+    x = jax.random.normal(jax.random.key(0), (8, 7, 9, 1))
+    layer = nn.Conv(6, (3, 4), conv_general_dilated=convolution)
+    params = layer.init(jax.random.key(1), x)
+    mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    split = PartitionSpec(AXIS)
+    shared = jax.shard_map(
+        lambda x: layer.apply(params, x), mesh=mesh, in_specs=split, out_specs=split
+    )
+    np.testing.assert_allclose(jax.jit(shared)(x), layer.apply(params, x), rtol=1e-5, atol=1e-5)
 
 
 def images():

@@ -36,6 +36,13 @@ def test_max_pool_passes_the_gradient_to_the_largest():
     np.testing.assert_array_equal(windows(np.asarray(gradient)), largest * np.arange(1.0, 4.0))
 
 
+def test_equal_largest_numbers_share_the_gradient_of_max_pool():
+    x = jnp.array([[5.0, 5.0], [1.0, 5.0]])[None, :, :, None]
+    gradient = jax.grad(lambda x: max_pool(x).sum())(x)[0, :, :, 0]
+    assert float(gradient.sum()) == 1
+    np.testing.assert_array_equal(gradient > 0, [[True, True], [False, True]])
+
+
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7)])
 def test_subsampling_scales_and_shifts_each_map_s_window_sums(height, width):
     x = images(height, width)

@@ -136,7 +136,7 @@ def test_a_fresh_layer_has_an_orthogonal_recurrent_matrix_for_every_gate():
 
 
 def test_dropout_zeroes_outputs_but_never_what_a_step_hands_to_the_next():
-    model = StackedLSTM(hidden=8, layers=1, dropout=0.5)
+    model = StackedLSTM(hidden=8, layers=1, dropout_rate=0.5)
     inputs = jax.random.normal(jax.random.key(0), (3, 20, 2))
     carry = initial_carry(3, 8, layers=1)
     variables = jax.jit(model.init)(jax.random.key(1), inputs, carry)

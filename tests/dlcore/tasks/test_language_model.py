@@ -144,7 +144,7 @@ def test_evaluation_does_not_depend_on_how_rows_are_batched(task, variables):
 
 
 def test_eight_devices_give_the_loss_gradient_and_state_of_one():
-    task = _task(dropout=0.5)
+    task = _task(dropout_rate=0.5)
     batch = _batch(start=False)
     variables = _init(task, jax.random.key(0), batch)
     params, carry = variables["params"], _noise(variables["carry"])

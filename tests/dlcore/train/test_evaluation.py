@@ -1,0 +1,112 @@
+"""Evaluation counts every example exactly once, and its sums are exact."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore import metrics, parallel
+from dlcore.errors import UsageError
+from dlcore.train.evaluation import evaluate
+from dlcore.train.program import Program
+
+
+def counting_program(parallelism: str = "jit") -> Program:
+    """Its metrics: the mean of the values, and how many there are of each of three kinds."""
+    layout = parallel.make(parallelism)
+
+    def sums(state, batch):
+        del state
+        counts = jnp.zeros(3, jnp.int32).at[batch["kind"]].add(batch["mask"].astype(jnp.int32))
+        mean = metrics.Mean.of(batch["value"], batch["mask"])
+        return parallel.psum({"value": mean, "kinds": metrics.Sum(counts)})
+
+    return Program(
+        task=None,
+        parallelism=layout,
+        step=None,
+        evaluate=layout.compile_evaluation(sums, jnp.zeros(())),
+        abstract_state=None,
+        batch={},
+        initialize=None,
+    )
+
+
+def batches_of(values, kinds, size, padding):
+    """Batches of that size; `padding` fills up the last one, masked."""
+    for start in range(0, len(values), size):
+        present = len(values[start : start + size])
+        fill = (0, size - present)
+        yield {
+            "value": np.pad(values[start : start + size], fill, constant_values=padding),
+            "kind": np.pad(kinds[start : start + size], fill),
+            "mask": np.pad(np.ones(present, np.float32), fill),
+        }
+
+
+def place(program, state):
+    return program.parallelism.place_state(state)
+
+
+@pytest.mark.parametrize("parallelism", ["jit", "pmap", "data", "fsdp"])
+@pytest.mark.parametrize("count", [1, 16, 37])
+def test_every_example_counts_once_whatever_the_padding_holds(parallelism, count):
+    rng = np.random.default_rng(count)
+    values, kinds = rng.normal(size=count).astype(np.float32), rng.integers(3, size=count)
+    program = counting_program(parallelism)
+    results = evaluate(
+        program, place(program, jnp.zeros(())), batches_of(values, kinds, 16, padding=np.nan)
+    )
+    assert results["value"] == pytest.approx(values.astype(np.float64).mean(), rel=1e-5)
+    np.testing.assert_array_equal(results["kinds"], np.bincount(kinds, minlength=3))
+
+
+def test_sums_over_many_batches_are_exact():
+    # In float32 the count would stay at 2**24 from there on.
+    program = dataclasses.replace(
+        counting_program(),
+        evaluate=jax.jit(
+            lambda state, batch: {"value": metrics.Mean(state + 1.0, batch["mask"].sum() * 2**24)}
+        ),
+    )
+    batches = ({"mask": np.ones(1, np.float32)} for _ in range(3))
+    odd = [{"mask": np.full(1, 2.0**-24, np.float32)}]
+    result = evaluate(program, jnp.zeros(()), [*batches, *odd])
+    assert result["value"] == 4 / (3 * 2**24 + 1)
+
+
+def test_each_batch_is_reported_once_it_is_done():
+    program = counting_program()
+    done = []
+    batches = batches_of(np.zeros(40, np.float32), np.zeros(40, int), 8, padding=0)
+    evaluate(program, jnp.zeros(()), batches, lambda: done.append(1))
+    assert len(done) == 5
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(UsageError, match="the split has no examples"):
+        evaluate(counting_program(), jnp.zeros(()), iter([]))
+
+
+def test_a_batch_that_cannot_be_read_is_the_error_that_is_raised():
+    def broken():
+        yield from batches_of(np.zeros(8, np.float32), np.zeros(8, int), 8, padding=0)
+        raise UsageError("image 9 is damaged")
+
+    with pytest.raises(UsageError, match="image 9 is damaged"):
+        evaluate(counting_program(), jnp.zeros(()), broken())
+
+
+def test_evaluation_changes_neither_the_state_nor_the_next_evaluation(training):
+    small = training()
+    state = small.program.initialize()
+    before = jax.device_get(state)
+    first, second = (
+        evaluate(small.program, state, small.dataset.evaluation_batches("validation", 8))
+        for _ in range(2)
+    )
+    assert first["confusion"].sum() == small.dataset.num_examples("validation")
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)

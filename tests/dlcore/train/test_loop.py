@@ -1,0 +1,288 @@
+"""The loop: what it records, when it saves, and how it ends."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from dlcore.errors import TrainingError, UsageError
+from dlcore.metrics import compute
+from dlcore.train import loop as loop_module
+from dlcore.train.callbacks import Callback, LossTarget
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.evaluation import evaluate
+
+
+def records(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+class Recorder(Callback):
+    """Remembers all that it hears, and asks for the end after a step if told to."""
+
+    def __init__(self, end=None):
+        self.heard, self._end = [], end
+
+    def on_start(self, step, num_steps):
+        self.heard.append(("start", step, num_steps))
+
+    def on_step(self, step):
+        self.heard.append(("step", step))
+
+    def on_record(self, record):
+        self.heard.append((record["split"], record["step"]))
+
+    def on_end(self):
+        self.heard.append(("end",))
+
+    def stop_reason(self):
+        return "enough" if ("validation", self._end) in self.heard else None
+
+
+@pytest.fixture(scope="module")
+def whole(training, tmp_path_factory):
+    """A complete training: its directory, its outcome, and what a listener heard."""
+    directory, recorder = tmp_path_factory.mktemp("whole") / "run", Recorder()
+    return directory, training().run(directory, recorder), recorder.heard
+
+
+# Records.
+
+
+def test_records_evaluations_and_checkpoints_come_when_they_are_due(whole):
+    directory, outcome, heard = whole
+    trained, evaluated = [3, 6, 9, 12, 15, 18, 20], [7, 14, 20]
+    expected = [("start", 0, 20)]
+    for step in range(1, 21):
+        expected.append(("step", step))
+        expected += [("train", step)] * (step in trained)
+        expected += [("validation", step)] * (step in evaluated)
+    assert heard == [*expected, ("end",)]
+    assert [(r["split"], r["step"]) for r in records(directory)] == [
+        event for event in expected if event[0] in ("train", "validation")
+    ]
+    assert all(r["epoch"] == round(r["step"] / 7, 4) for r in records(directory))
+    assert (outcome.status, outcome.reason, outcome.step) == ("complete", "20 steps", 20)
+    assert set(saved(directory)) == {16, 20, outcome.best["step"]}
+
+
+def test_a_training_record_is_the_mean_over_the_steps_since_the_last_one(training, whole):
+    small = training()
+    state, expected = small.program.initialize(), []
+    stream = small.dataset.train_batches(8, 3).start(0)
+    for step, batch in zip(range(1, 21), stream, strict=False):
+        state, _ = small.program.step(state, batch)
+        if step % 3 == 0 or step == 20:
+            expected.append(compute(state.metrics))
+    written = [record for record in records(whole[0]) if record["split"] == "train"]
+    for record, values in zip(written, expected, strict=True):
+        assert {name: record[name] for name in values} == values
+
+
+def test_a_validation_record_is_what_the_checkpoint_of_its_step_evaluates_to(training, whole):
+    small = training()
+    directory, outcome, _ = whole
+    checkpoints = Checkpoints(directory / "checkpoints", mode="max", read_only=True)
+    written = {r["step"]: r for r in records(directory) if r["split"] == "validation"}
+    for step in (outcome.best["step"], 20):
+        state = checkpoints.restore(small.program.abstract_state, step).state
+        batches = small.dataset.evaluation_batches("validation", 8)
+        values = evaluate(small.program, state, batches)
+        assert written[step]["accuracy"] == values["accuracy"]
+        assert written[step]["loss"] == values["loss"]
+    checkpoints.close()
+
+
+def test_the_best_checkpoint_is_the_newest_of_those_with_the_highest_watched_metric(whole):
+    directory, outcome, _ = whole
+    values = {r["step"]: r["accuracy"] for r in records(directory) if r["split"] == "validation"}
+    best = max(values, key=lambda step: (values[step], step))
+    assert outcome.best == {"step": best, "metric": "accuracy", "value": values[best]}
+
+
+def test_two_trainings_are_equal_to_the_last_bit(training, whole, assert_same_run, tmp_path):
+    directory, outcome, _ = whole
+    assert_same_run(tmp_path / "run", training().run(tmp_path / "run"), directory, outcome)
+
+
+# How it ends.
+
+
+def test_a_listener_can_end_it_after_an_evaluation(training, tmp_path):
+    outcome = training().run(tmp_path / "run", Recorder(end=7))
+    assert (outcome.status, outcome.reason, outcome.step) == ("complete", "enough", 7)
+    assert saved(tmp_path / "run") == [4, 7]
+
+
+def test_it_closes_everything_whatever_ends_it(training, tmp_path):
+    class Broken(Callback):
+        def on_step(self, step):
+            if step == 5:
+                raise ZeroDivisionError
+
+    recorder = Recorder()
+    with pytest.raises(ZeroDivisionError):
+        training().run(tmp_path / "run", recorder, Broken())
+    assert recorder.heard[-1] == ("end",)
+    # The checkpoint of step 4 was under way.
+    assert saved(tmp_path / "run") == [4]
+
+
+class Signal(Callback):
+    """Sends this process a signal after a step."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self._step, self._number = step, number
+
+    def on_step(self, step):
+        if step == self._step:
+            os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (5, signal.SIGTERM),
+        (5, signal.SIGINT),
+        # A checkpoint is due at that step anyway.
+        (4, signal.SIGTERM),
+        (7, signal.SIGTERM),
+    ],
+)
+def test_a_signal_saves_and_stops_and_the_resumed_training_ends_as_if_it_had_not(
+    training, whole, assert_same_run, tmp_path, step, number
+):
+    before = signal.getsignal(number)
+    outcome = training().run(tmp_path / "run", Signal(step, number))
+    assert outcome.status == "stopped"
+    assert outcome.reason == f"{signal.Signals(number).name} at step {step}"
+    assert saved(tmp_path / "run")[-1] == outcome.step == step
+    assert signal.getsignal(number) == before
+    resumed = training().run(tmp_path / "run")
+    assert resumed.first_step == step
+    assert_same_run(tmp_path / "run", resumed, *whole[:2])
+
+
+def test_a_signal_at_the_last_step_changes_nothing(training, whole, assert_same_run, tmp_path):
+    outcome = training().run(tmp_path / "run", Signal(20))
+    assert_same_run(tmp_path / "run", outcome, *whole[:2])
+
+
+# Numbers that are not finite.
+
+
+def test_a_loss_that_is_not_finite_stops_it_and_names_step_metric_and_checkpoint(
+    training, poisoned, tmp_path
+):
+    small = training()
+    with pytest.raises(TrainingError) as error:
+        small.run(tmp_path / "run", dataset=poisoned(small.dataset, {10}))
+    message = str(error.value)
+    assert "step 10: loss is nan" in message
+    assert f"last good checkpoint: step 8 in {tmp_path}/run/checkpoints/8" in message
+    assert "--on_nonfinite=skip" in message
+    assert saved(tmp_path / "run") == [7, 8]
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    state = checkpoints.restore_newest(small.program.abstract_state).state
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(state.params))
+    checkpoints.close()
+
+
+def test_before_the_first_checkpoint_there_is_none_to_name(training, poisoned, tmp_path):
+    small = training()
+    with pytest.raises(TrainingError, match="step 2: .* last good checkpoint: none"):
+        small.run(tmp_path / "run", dataset=poisoned(small.dataset, {2}))
+
+
+def test_a_skipped_update_changes_nothing_but_the_count(training, poisoned, tmp_path):
+    small = training()
+    steps = {}
+
+    class Look(Callback):
+        def on_step(self, step):
+            steps[step] = jax.device_get(running._state)
+
+    plan = {"dataset": poisoned(small.dataset, {5}), "on_nonfinite": "skip", "num_steps": 6}
+    running = small.loop(tmp_path / "run", Look(), **plan)
+    outcome = running.run()
+    assert (outcome.status, outcome.skipped) == ("complete", 1)
+    for part in ("params", "opt_state", "ema_params", "model_state", "metrics"):
+        before, after = getattr(steps[4], part), getattr(steps[5], part)
+        jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert (steps[4].step, steps[5].step) == (4, 5)
+    changed = jax.tree.map(np.array_equal, steps[5].params, steps[6].params)
+    assert not any(jax.tree.leaves(changed))
+
+
+def test_a_record_of_skipped_updates_only_is_null(training, poisoned, tmp_path):
+    small = training()
+    dataset = poisoned(small.dataset, {4, 5, 6})
+    small.run(tmp_path / "run", dataset=dataset, on_nonfinite="skip")
+    losses = {r["step"]: r["loss"] for r in records(tmp_path / "run") if r["split"] == "train"}
+    assert [step for step, loss in losses.items() if loss is None] == [6]
+
+
+@pytest.mark.parametrize(
+    ("bad", "ends"), [(range(2, 102), True), ([*range(2, 101), *range(102, 110)], False)]
+)
+def test_so_many_skipped_updates_in_a_row_end_it(training, poisoned, tmp_path, bad, ends):
+    small = training()
+    plan = {"num_steps": 112, "evaluate_every": 112, "checkpoint_every": 0, "log_every": 112}
+    running = small.loop(
+        tmp_path / "run", dataset=poisoned(small.dataset, set(bad)), on_nonfinite="skip", **plan
+    )
+    assert loop_module.MAXIMUM_CONSECUTIVE_SKIPS == 100
+    if ends:
+        with pytest.raises(TrainingError, match="step 101: .* after 100 skipped updates in a row"):
+            running.run()
+    else:
+        assert running.run().skipped == len(bad)
+
+
+def test_a_watched_metric_that_is_not_finite_is_never_the_best(training, tmp_path):
+    small = training()
+    original = loop_module.evaluate
+    count = iter(range(10))
+
+    def overflowing(*args):
+        values = original(*args)
+        return {**values, "accuracy": float("inf")} if next(count) == 1 else values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "evaluate", overflowing)
+        outcome = small.run(tmp_path / "run")
+    assert outcome.best["step"] in (7, 20)
+    assert np.isfinite(outcome.best["value"])
+
+
+# What a training may do without.
+
+
+def test_without_a_validation_split_the_newest_checkpoint_counts(training, tmp_path):
+    small = training()
+
+    splits = {"train": small.dataset.splits["train"]}
+    without = dataclasses.replace(small.dataset, splits=splits)
+    outcome = small.run(tmp_path / "run", LossTarget(100.0), dataset=without)
+    assert (outcome.best, outcome.step) == (None, 20)
+    assert saved(tmp_path / "run") == [16, 20]
+    assert {record["split"] for record in records(tmp_path / "run")} == {"train"}
+
+
+def test_without_a_watched_metric_the_newest_checkpoint_counts(training, tmp_path):
+    outcome = training().run(tmp_path / "run", watched_metric=None)
+    assert outcome.best is None
+    assert saved(tmp_path / "run") == [16, 20]
+
+
+def test_a_watched_metric_that_no_evaluation_gives_is_refused(training, tmp_path):
+    with pytest.raises(UsageError, match="'f1' is not evaluated: it is one of accuracy, confusion"):
+        training().run(tmp_path / "run", watched_metric="f1")

@@ -1,0 +1,114 @@
+"""What is written is what is read back; what was not finite is null."""
+
+import json
+import math
+import pathlib
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboardX.proto import event_pb2
+
+from dlcore.errors import TrainingError
+from dlcore.train.writers import JsonLines, TensorBoard
+
+numbers = st.one_of(st.integers(-(2**60), 2**60), st.floats(), st.booleans(), st.text())
+
+
+@settings(deadline=None)
+@given(records=st.lists(st.dictionaries(st.text(min_size=1), numbers)))
+def test_records_are_read_back_as_written_but_for_what_was_not_finite(tmp_path_factory, records):
+    path = tmp_path_factory.mktemp("lines") / "metrics.jsonl"
+    lines = JsonLines(path)
+    for record in records:
+        lines.write({**record, "step": 1})
+    lines.close()
+
+    def finite(value):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    expected = [{k: finite(v) for k, v in record.items()} | {"step": 1} for record in records]
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == expected
+
+
+def test_a_record_is_on_disk_at_once_and_without_its_arrays(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.write({"step": 3, "loss": 0.5, "confusion": np.eye(2)})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 3, "loss": 0.5}\n'
+    lines.close()
+
+
+def test_cut_forgets_what_came_after_a_position(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = JsonLines(path)
+    lines.write({"step": 1})
+    position = lines.position()
+    for step in (2, 3):
+        lines.write({"step": step})
+    lines.close()
+    # Another process takes it up.
+    lines = JsonLines(path)
+    assert lines.position() == path.stat().st_size > position
+    lines.cut(position)
+    assert lines.position() == position
+    lines.write({"step": 4})
+    lines.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
+
+
+def test_cutting_a_file_that_is_shorter_already_leaves_it(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.write({"step": 1})
+    lines.cut(1000)
+    lines.write({"step": 2})
+    lines.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full: not on Linux")
+def test_a_full_disk_is_a_clear_error():
+    lines = JsonLines(pathlib.Path("/dev/full"))
+    with pytest.raises(TrainingError, match=r"step 5: /dev/full could not be written: No space"):
+        lines.write({"step": 5, "loss": 1.0})
+    lines.close()
+
+
+def events(directory: pathlib.Path) -> list[event_pb2.Event]:
+    """Every event in the order of writing: records of length, checksum, content, checksum."""
+    found = []
+    for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        content, position = path.read_bytes(), 0
+        while position < len(content):
+            (length,) = struct.unpack_from("<Q", content, position)
+            found.append(
+                event_pb2.Event.FromString(content[position + 12 : position + 12 + length])
+            )
+            position += 16 + length
+    return found
+
+
+def test_tensorboard_gets_each_number_under_its_split_at_its_step(tmp_path):
+    writer = TensorBoard(tmp_path, 0)
+    writer.write({"step": 7, "epoch": 0.5, "split": "train", "loss": 0.25, "steps_skipped": 2})
+    writer.write({"step": 9, "split": "validation", "accuracy": 0.75, "confusion": np.eye(2)})
+    writer.close()
+    found = [
+        (event.step, value.tag, value.simple_value)
+        for event in events(tmp_path)
+        for value in event.summary.value
+    ]
+    assert found == [
+        (7, "train/epoch", 0.5),
+        (7, "train/loss", 0.25),
+        (7, "train/steps_skipped", 2),
+        (9, "validation/accuracy", 0.75),
+    ]
+
+
+def test_tensorboard_hides_the_steps_after_the_one_that_a_run_is_resumed_at(tmp_path):
+    TensorBoard(tmp_path, 12).close()
+    starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    # TensorBoard drops what it had from the step of a new session's start on.
+    assert starts == [13]
