@@ -60,7 +60,9 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         return values
 
     def guarded(values: FlagValues) -> int | None:
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+        # In the place of absl's handler, which `basicConfig` would close, and its stream with it.
+        logging.getLogger().handlers[:] = [logging.StreamHandler()]
+        logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("dlcore").setLevel(logging.INFO)
         # Orbax and TFDS tell of their inner life as warnings, and print errors that they raise too.
         absl_logging.set_verbosity(absl_logging.FATAL)

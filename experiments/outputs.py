@@ -148,9 +148,13 @@ def judge_images(session: Session, generated: np.ndarray, judge: Judge) -> dict[
         images = np.asarray(dataset.transform(batch, None, False)["image"])
         real.append(images[batch["mask"] > 0])
 
+    size = judge.session.dataset.example_batch(1)["image"].shape[1:]
+
     def prepare(images: Any) -> Any:
-        # A generator draws in -1..1, the judge was trained on what its own dataset makes of 0..1.
-        return judge.session.dataset.transform({"image": (images + 1) / 2}, None, False)["image"]
+        # A generator draws in -1..1, the judge was trained on what its own dataset makes of 0..1,
+        # perhaps of another size.
+        images = jax.image.resize((images + 1) / 2, (images.shape[0], *size), "bilinear")
+        return judge.session.dataset.transform({"image": images}, None, False)["image"]
 
     judge_function = generative.judge_of_classifier(
         judge.session.program.task.model, judge.variables, prepare

@@ -107,7 +107,8 @@ def class_coverage(
     return {
         "classes_covered": covered,
         "class_coverage": covered / int(present.sum()),
-        "class_total_variation": float(np.abs(share - due).sum() / 2),
+        # At most 1, also after rounding.
+        "class_total_variation": min(float(np.abs(share - due).sum() / 2), 1.0),
     }
 
 

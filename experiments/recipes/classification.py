@@ -39,7 +39,7 @@ register(
         data="mnist",
         learning_rate=0.1,
         schedule="cosine",
-        weight_decay=1e-4,
+        weight_decay=5e-4,
         num_epochs=30,
     ),
     Recipe(

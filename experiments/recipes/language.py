@@ -6,15 +6,17 @@ register(
     Recipe(
         name="char_lstm_shakespeare",
         description="LSTM of 2 x 128 units on Tiny Shakespeare, character by character",
-        expected=Expectation("loss", 1.7, "min", "dlcore"),
+        expected=Expectation(
+            "loss", 1.65, "min", "dlcore, nats a character (nanoGPT's 10.7 M transformer: 1.47)"
+        ),
         task="language_model",
         model="char_lstm",
         data="tiny_shakespeare",
         optimizer="adam",
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         schedule="cosine",
-        clip_norm=5.0,
+        clip_norm=1.0,
         batch_size=32,
-        num_epochs=15,
+        num_epochs=10,
     ),
 )
