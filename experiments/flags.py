@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -262,8 +262,3 @@ def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
             option: values[f"{component}.{option}"].value for option in known
         }
     return dataclasses.replace(recipe, **fields)
-
-
-def given(values: FlagValues) -> Mapping[str, Any]:
-    """The flags that were on the command line, by name."""
-    return {name: values[name].value for name in values if values[name].present}

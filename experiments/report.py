@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import pathlib
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -89,6 +91,7 @@ def finish(
         "resumed": outcome.first_step > 0,
         "devices": describe_devices(session),
         "versions": versions(),
+        "commit": commit(),
     }
     if session.recipe.overfit:
         summary["learnt_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
@@ -121,6 +124,20 @@ def versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     installed = {package: importlib.metadata.version(package) for package in packages}
     return {"dlcore": dlcore.__version__, **installed}
+
+
+def commit() -> str:
+    """The commit of the code, with "+changes" where the tree differs from it."""
+    if shutil.which("git") is None:
+        return "unknown"
+    root = pathlib.Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "dlcore", "experiments/recipes", "kernels")
+    return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def table(rows: Mapping[str, Any]) -> str:

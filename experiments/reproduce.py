@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import pathlib
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +48,7 @@ def main(values: flags.FlagValues) -> int:
     for recipe in known:
         directory = pathlib.Path(values.workdir) / recipe.name
         result = reproduce(recipe, settings, directory, [int(seed) for seed in values.seeds])
+        RESULTS.mkdir(exist_ok=True)
         workdir.write_json(RESULTS / f"{recipe.name}.json", result)
         verdict = "met" if result["met"] else "MISSED"
         score = f"{result['metric']} {result['score']:.4f}"
@@ -86,7 +86,7 @@ def reproduce(
         "seconds": [summary["seconds"] for summary in summaries],
         "devices": {**summaries[0]["devices"], "host": platform.machine()},
         "versions": summaries[0]["versions"],
-        "commit": commit(),
+        "commit": summaries[0]["commit"],
         "date": datetime.date.today().isoformat(),
         "command": f"python -m experiments.reproduce --recipes={recipe.name} --seeds="
         + ",".join(map(str, seeds)),
@@ -108,17 +108,6 @@ def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
             f"{recipe.name} has no score {recipe.expected.metric!r}: it has {list(found)}"
         )
     return found[recipe.expected.metric]
-
-
-def commit() -> str:
-    """The commit of the code, with "+changes" where the tree differs from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "dlcore", "experiments/recipes", "kernels")
-    return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def write_table(readme: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ from experiments import recipes, reproduce
 def paths(tmp_path, monkeypatch):
     """The results and the README of another place than the repository's."""
     results = tmp_path / "experiments" / "results"
-    results.mkdir(parents=True)
+    results.parent.mkdir()
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{reproduce.BEGIN}\nstale\n{reproduce.END}\nafter\n")
     monkeypatch.setattr(reproduce, "RESULTS", results)
