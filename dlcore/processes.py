@@ -94,7 +94,7 @@ def leave(code: int) -> NoReturn:
 
 
 def abandon(error: BaseException, where: str = "") -> NoReturn:
-    """Leaves with what an error says, in one line where the loss of another process is its cause.
+    """Leaves because of an error: in one line where another process or the system is its cause.
 
     Args:
       error: what ended the work of this process.
@@ -102,16 +102,15 @@ def abandon(error: BaseException, where: str = "") -> NoReturn:
     """
     reason = str(error).partition("\n")[0]
     of_peers = re.search("gloo|nccl|peer|remote|connection|unavailable", reason, re.IGNORECASE)
-    if not isinstance(error, jax.errors.JaxRuntimeError) or not of_peers:
+    lost = isinstance(error, jax.errors.JaxRuntimeError) and of_peers
+    if lost:
+        reason = f"another process of this run died or left: start all of them again ({reason})"
+    if lost or isinstance(error, OSError):
+        # A progress bar may have left the cursor inside a line.
+        print(f"\nerror: {where}{reason}", file=sys.stderr, flush=True)
+    else:
         traceback.print_exception(error)
-        leave(1)
-    # A progress bar may have left the cursor inside a line.
-    print(
-        f"\nerror: {where}another process of this run died or left: start all of them again ({reason})",
-        file=sys.stderr,
-        flush=True,
-    )
-    if jax.process_index() > 0:
+    if lost and jax.process_index() > 0:
         # Where it is process 0 that is gone, JAX is about to abort this one.
         os._exit(1)
     leave(1)

@@ -25,7 +25,7 @@ def show(session: Session) -> None:
 
 
 def costs(compiled: Any) -> dict[str, str]:
-    """What XLA says of a compiled step: operations, and bytes on one device."""
+    """What XLA says of a compiled step on one device; it counts the body of a loop once."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
         "floating-point operations a step": f"{cost['flops']:,.0f}",

@@ -169,7 +169,9 @@ def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> tuple[data.Datase
         raise UsageError(
             f"--overfit needs a task that descends one loss: {recipe.task} has a rule of its own"
         )
-    batch_size = min(recipe.batch_size, recipe.overfit)
+    # A text is read in one piece: a row's first characters have no context to be known from.
+    is_text = isinstance(dataset, TextDataset)
+    batch_size = 1 if is_text else min(recipe.batch_size, recipe.overfit)
     return dataset.limited(recipe.overfit), dataclasses.replace(recipe, batch_size=batch_size)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What a start, imports and compilation included, may take on a machine that is busy with other tests.
+# What a start, compilation included, may take on a machine that is busy with other tests.
 START_LIMIT = 240.0
 
 

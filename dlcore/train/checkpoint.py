@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -22,23 +23,23 @@ from dlcore.errors import TrainingError, UsageError
 
 MANIFEST = "manifest.json"
 _STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
-# Orbax's own description of a checkpoint; the time of the commit comes into it after the manifest.
+# Orbax may still be writing this file when the manifest is made. Nothing is restored from it.
 _DESCRIPTION = "_CHECKPOINT_METADATA"
+# Checkpoints that are no longer kept go there whole before they are deleted file by file.
+_OBSOLETE = "obsolete"
 
 _log = logging.getLogger(__name__)
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:
-    if path.name == _DESCRIPTION:
-        return {**json.loads(path.read_text()), "commit_timestamp_nsecs": None}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_manifest(directory: pathlib.Path) -> None:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    files = {str(path.relative_to(directory)): _facts(path) for path in paths}
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != _DESCRIPTION)
+    files = {str(path.relative_to(directory)): _facts(path) for path in sorted(paths)}
     (directory / MANIFEST).write_text(json.dumps(files, indent=1))
 
 
@@ -52,8 +53,8 @@ def damage(directory: pathlib.Path) -> str | None:
         try:
             if _facts(directory / name) != facts:
                 return f"{name} has other contents than were written"
-        except (OSError, ValueError, TypeError):
-            return f"{name} is missing or unreadable"
+        except OSError:
+            return f"{name} is missing"
     return None
 
 
@@ -97,7 +98,7 @@ class Checkpoints:
     ) -> None:
         self.directory = directory.absolute()
         self.damaged = self.directory.parent / "damaged"
-        self._mode = mode
+        self._mode, self._read_only = mode, read_only
         policies = [
             checkpoint_managers.LatestN(keep),
             checkpoint_managers.BestN(
@@ -112,6 +113,7 @@ class Checkpoints:
             # The policies decide, but without a `best_fn` no metric is written.
             best_fn=_watched,
             cleanup_tmp_directories=not read_only,
+            todelete_subdir=_OBSOLETE,
             create=not read_only,
             # Orbax's own `read_only` is this and two warnings.
             save_root_metadata=not read_only,
@@ -126,7 +128,8 @@ class Checkpoints:
         try:
             if not read_only:
                 self.directory.mkdir(parents=True, exist_ok=True)
-            self._passed_over = self._exclude_damaged(read_only)
+                self._delete_obsolete()
+            self._passed_over = self._exclude_damaged()
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
@@ -135,10 +138,10 @@ class Checkpoints:
                 f"{self.directory} cannot hold checkpoints: {error.strerror}"
             ) from error
 
-    def _exclude_damaged(self, read_only: bool) -> dict[int, str]:
+    def _exclude_damaged(self) -> dict[int, str]:
         """Sets damaged checkpoints aside, or finds those to pass over: what is wrong, by step."""
         passed_over: dict[int, str] = {}
-        if not read_only and jax.process_index() != 0:
+        if not self._read_only and jax.process_index() != 0:
             return passed_over  # Orbax's constructor waits for process 0.
         for step in sorted(
             int(path.name) for path in self.directory.glob("[1-9]*") if path.name.isdecimal()
@@ -146,7 +149,7 @@ class Checkpoints:
             problem = damage(self.path(step))
             if problem is None:
                 continue
-            if read_only:
+            if self._read_only:
                 passed_over[step] = problem
                 done = "passed over"
             else:
@@ -166,6 +169,11 @@ class Checkpoints:
         if jax.process_index() == 0:
             for directory in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 _write_manifest(directory)
+        self._delete_obsolete()
+
+    def _delete_obsolete(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.directory / _OBSOLETE, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """The steps of the undamaged checkpoints on disk, oldest first."""
@@ -276,7 +284,9 @@ class Checkpoints:
     def _check_structure(self, abstract_state: Any, step: int) -> None:
         saved = self._manager.item_metadata(step)[_STATE]
         found, expected = _arrays(getattr(saved, "tree", saved)), _arrays(abstract_state)
-        for name in sorted(found.keys() | expected.keys()):
+        names = sorted(found.keys() | expected.keys())
+        # Parameters first: their names are the model's own.
+        for name in sorted(names, key=lambda name: not name.startswith("params/")):
             if found.get(name) != expected.get(name):
                 raise UsageError(
                     f"the checkpoint {self.path(step)} is of another model: {name} is "
@@ -305,6 +315,8 @@ class Checkpoints:
         """Waits, then lets go of the threads and files."""
         self.wait()
         self._manager.close()
+        if not self._read_only:
+            self._delete_obsolete()
 
 
 def _watched(metrics: dict[str, float]) -> float:

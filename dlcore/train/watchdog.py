@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import types
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -32,7 +32,7 @@ class Watchdog:
         self._limit = limit
         self._advice = advice
         self._doing = "the start"
-        self._deadline = float("inf")
+        self._allowed = self._deadline = float("inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -44,21 +44,21 @@ class Watchdog:
           patience: multiplies the limit for this once: a compilation takes longer than a step.
         """
         self._doing = doing
-        self._deadline = time.monotonic() + self._limit * patience
+        self._allowed = self._limit * patience
+        self._deadline = time.monotonic() + self._allowed
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._limit / 4)):
             if time.monotonic() > self._deadline:
                 several = jax.process_count() > 1
                 cause = ", another process of this run is stuck, stopped or dead" if several else ""
-                self._end(
-                    f"no progress for {self._limit:g} s{cause}; --step_timeout sets the limit"
+                # A progress bar may have left the cursor inside a line.
+                print(
+                    f"\nerror: at {self._doing}: no progress for {self._allowed:g} s{cause}; "
+                    f"--step_timeout sets the limit. {self._advice}",
+                    file=sys.stderr,
                 )
-
-    def _end(self, problem: str) -> NoReturn:
-        # A progress bar may have left the cursor inside a line.
-        print(f"\nerror: at {self._doing}: {problem}. {self._advice}", file=sys.stderr)
-        processes.leave(self.EXIT_CODE)
+                processes.leave(self.EXIT_CODE)
 
     def __enter__(self) -> Self:
         if self._limit:
@@ -67,8 +67,9 @@ class Watchdog:
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         self._closed.set()
-        failed = error is not None and not isinstance(error, TrainingError | UsageError)
-        if failed and jax.process_count() > 1:
+        # A verdict on the run is every process's; what else ends this one, the others do not know.
+        verdict = isinstance(error, TrainingError | UsageError)
+        if error is not None and not verdict and jax.process_count() > 1:
             processes.abandon(error, f"at {self._doing}: ")
 
 

@@ -204,12 +204,12 @@ def last_byte_changed(path: pathlib.Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))
 
 
-# Orbax writes this one last of all, after the manifest, and never reads it: it carries nothing.
-CARRIES_NOTHING = "commit_success.txt"
+# Orbax writes these after the manifest, and restores nothing from them.
+CARRY_NOTHING = {"commit_success.txt", "_CHECKPOINT_METADATA"}
 
 
 def vital_files(directory: pathlib.Path) -> list[str]:
-    return sorted(contents(directory).keys() - {CARRIES_NOTHING})
+    return sorted(contents(directory).keys() - CARRY_NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,28 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(run, tmp_path_factory, dat
     shutil.rmtree(directory)
 
 
-def test_the_file_that_carries_nothing_is_not_missed(copy):
-    (copy / "checkpoints" / "2" / CARRIES_NOTHING).unlink()
+@pytest.mark.parametrize("name", sorted(CARRY_NOTHING))
+@pytest.mark.parametrize(
+    "harm", [pathlib.Path.unlink, emptied, cut_in_half, first_byte_changed, last_byte_changed]
+)
+def test_the_files_that_carry_nothing_are_not_missed(copy, name, harm):
+    harm(copy / "checkpoints" / "2" / name)
     with opened(copy) as checkpoints:
         assert_bitwise_equal(checkpoints.restore_newest(abstract(state_of(0))).state, state_of(2))
+
+
+def test_a_checkpoint_that_was_being_deleted_is_no_damaged_one(copy, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        # As if the process were killed in the middle of deleting the first one.
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
+        with opened(copy, keep=1, mode="min") as checkpoints:
+            checkpoints.save(3, state_of(3), PROGRESS, watched=0.1)
+    (copy / "checkpoints" / "obsolete" / "1" / checkpoint.MANIFEST).unlink()
+    for read_only in (True, False):
+        with opened(copy, read_only=read_only) as checkpoints:
+            assert checkpoints.steps() == [3]
+    assert "damaged" not in caplog.text
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == ["3"]
 
 
 def test_all_damaged_checkpoints_are_set_aside_and_none_is_overwritten_there(copy, run):

@@ -1,0 +1,340 @@
+"""Bad input: one clear line that names it and says what would be right, exit code 2, nothing lost.
+
+A row is a command line and what its message has to say. The program is called in this process; a
+few rows are also given to a shell.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlcore import data, models
+from dlcore.data import catalogue, image, sources
+from experiments import evaluate, train
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Small, so that a row that is no error after all ends soon.
+DIGITS = ("--recipe=lenet5_digits", "--num_epochs=1")
+SOFTMAX = (*DIGITS, "--model=softmax_regression")
+MLP = (*DIGITS, "--model=mlp")
+
+
+def files(directory: pathlib.Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def assert_refused(result: tuple[int, str, str], *fragments: str) -> None:
+    code, _, errors = result
+    assert code == 2, errors
+    assert "Traceback" not in errors
+    [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert errors.splitlines()[-1] == line
+    for fragment in fragments:
+        assert fragment in line
+
+
+COMMANDS = [
+    # What is to be done.
+    ((), "--recipe is missing", "--list"),
+    (("--recipe",), "--recipe", "Missing value"),
+    (("--recipe=lenet_digits",), "unknown recipe 'lenet_digits'", "did you mean lenet5_digits"),
+    (("--recipe=no-such-thing",), "unknown recipe 'no-such-thing'", "lenet5_digits", "gan_digits"),
+    (("lenet5_digits",), "'lenet5_digits' is no flag", "--name=value"),
+    (("--learning_rate=0.1",), "'learning_rate'", "need --recipe=NAME"),
+    # Flags that are not there, or take something else.
+    ((*DIGITS, "--learning_rat=1"), "'learning_rat'", "Did you mean: learning_rate"),
+    ((*MLP, "--model.width=3"), "'model.width'", "Did you mean: model.hidden"),
+    ((*DIGITS, "--model.hidden=3"), "'model.hidden'"),
+    ((*DIGITS, "--num_epochs=three"), "--num_epochs=three: it takes an integer"),
+    ((*DIGITS, "--num_epochs=1.5"), "--num_epochs=1.5: it takes an integer"),
+    ((*DIGITS, "--learning_rate=fast"), "--learning_rate=fast: it takes a number"),
+    ((*DIGITS, "--profile=3"), "--profile=3: it takes true or false"),
+    ((*DIGITS, "--data.resize=big"), "--data.resize=big: it takes an integer"),
+    ((*MLP, "--model.dropout_rate=half"), "--model.dropout_rate=half: it takes a number"),
+    ((*MLP, "--model.hidden=a,b"), "--model.hidden=a,b: it takes integers with commas"),
+    ((*MLP, "--model.hidden=1.5"), "--model.hidden=1.5: it takes integers with commas"),
+    ((*MLP, "--model.hidden="), "--model.hidden=: it takes integers with commas"),
+    ((*DIGITS, "--seeds=a"), "--seeds=a: it takes integers with commas"),
+    ((*DIGITS, "--seeds=0,,1"), "--seeds=0,,1: it takes integers with commas"),
+    # Names.
+    ((*DIGITS, "--model=lenet6"), "unknown model 'lenet6'", "did you mean lenet5"),
+    ((*DIGITS, "--task=clasification"), "unknown task 'clasification'", "classification"),
+    ((*DIGITS, "--optimizer=adm"), "unknown optimizer 'adm'", "adam"),
+    ((*DIGITS, "--schedule=cosin"), "unknown schedule 'cosin'", "cosine"),
+    ((*DIGITS, "--parallelism=ddp"), "--parallelism=ddp", "jit, pmap, data, fsdp"),
+    (
+        ("--recipe=perceptron_digits", "--parallelism=pmap"),
+        "--parallelism=pmap cannot train this task: use jit",
+    ),
+    ((*DIGITS, "--on_nonfinite=ignore"), "--on_nonfinite=ignore: it is stop or skip"),
+    ((*DIGITS, "--data.normalize=no"), "unknown normalize 'no'", "mean_std"),
+    ((*DIGITS, "--data.augment=spin"), "unknown augmentation 'spin'", "flip, crop"),
+    ((*MLP, "--model.activation=relus"), "unknown activation 'relus'", "relu"),
+    # Numbers that are out of range.
+    ((*DIGITS, "--learning_rate=0"), "learning_rate is 0", "above 0"),
+    ((*DIGITS, "--learning_rate=-0.1"), "learning_rate is -0.1", "above 0"),
+    ((*DIGITS, "--learning_rate=nan"), "learning_rate is nan", "above 0"),
+    ((*DIGITS, "--momentum=1"), "momentum is 1.0", "below 1"),
+    ((*DIGITS, "--weight_decay=-1"), "weight_decay is -1.0", "at least 0"),
+    ((*DIGITS, "--clip_norm=-1"), "clip_norm is -1.0", "above 0"),
+    ((*DIGITS, "--warmup_steps=1000"), "warmup_steps is 1000", "less than the 20 steps"),
+    ((*DIGITS, "--schedule=step", "--decay_steps=0"), "decay_steps is 0", "at least 1"),
+    ((*DIGITS, "--num_epochs=0"), "--num_epochs=0", "at least 1"),
+    ((*DIGITS, "--evaluate_every=0"), "--evaluate_every=0", "at least 1"),
+    ((*DIGITS, "--ema_decay=1"), "--ema_decay=1.0", "[0, 1)"),
+    ((*DIGITS, "--keep=0"), "--keep=0", "at least one checkpoint"),
+    ((*DIGITS, "--checkpoint_every=-1"), "--checkpoint_every=-1", "not be negative"),
+    ((*DIGITS, "--step_timeout=-1"), "--step_timeout=-1", "not be negative"),
+    ((*DIGITS, "--data.validation_fraction=1.5"), "validation_fraction is 1.5", "[0, 1)"),
+    ((*DIGITS, "--data.test_fraction=0.9999"), "no examples for the train split", "test_fraction"),
+    ((*DIGITS, "--data.split_seed=-1"), "split_seed is -1", "not be negative"),
+    ((*DIGITS, "--task.label_smoothing=2"), "label_smoothing", "below 1", "2.0"),
+    ((*DIGITS, "--overfit=5000"), "--overfit=5000", "from 1 to 1294"),
+    ((*DIGITS, "--overfit=-1"), "--overfit=-1", "from 1 to 1294"),
+    (("--recipe=perceptron_digits", "--overfit=20"), "--overfit", "a rule of its own"),
+    ((*DIGITS, "--model.num_classes=3"), "--model.num_classes=3 is too small: digits has 10"),
+    # Batches that do not divide.
+    ((*DIGITS, "--batch_size=0"), "--batch_size=0", "at least 1"),
+    ((*DIGITS, "--batch_size=5000"), "batch_size 5000", "1294 training examples"),
+    (
+        (*DIGITS, "--batch_size=65", "--parallelism=pmap"),
+        "--batch_size=65 does not divide over 8 devices",
+        "64 or 72",
+    ),
+    (
+        (*DIGITS, "--batch_size=65", "--parallelism=fsdp"),
+        "--batch_size=65 does not divide over 8 devices",
+    ),
+    ((*DIGITS, "--accumulate=3"), "--batch_size=64", "3 accumulated batches", "63 or 66"),
+    (
+        ("--recipe=perceptron_digits", "--accumulate=2"),
+        "--accumulate=2",
+        "an update rule of its own",
+    ),
+    # Models that do not fit the data.
+    ((*DIGITS, "--data.resize=0"), "lenet5_modern takes images of 12x12 or more, not 8x8"),
+    ((*DIGITS, "--model=lenet5"), "lenet5 takes images of 32x32x1, not 28x28x1"),
+    # Data that is not there.
+    ((*DIGITS, "--data=mnist"), "dataset 'mnist' needs --data_dir"),
+    (
+        (*DIGITS, "--data=mnist", "--data_dir=/no/such/directory"),
+        "data directory /no/such/directory does not exist",
+        "experiments.prepare --dataset=mnist",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [(words, fragments) for words, *fragments in COMMANDS],
+    ids=[" ".join(words) for words, *_ in COMMANDS],
+)
+def test_a_bad_command_line_is_refused_before_anything_is_written(
+    call, tmp_path, monkeypatch, words, fragments
+):
+    monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
+    assert_refused(call(train, f"--workdir={tmp_path / 'new'}", *words), *fragments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_directory_has_to_be_named(call):
+    assert_refused(call(train, *SOFTMAX), "--workdir is missing")
+
+
+SHELL_COMMANDS = [
+    (("--recipe=lenet_digits",), "did you mean lenet5_digits"),
+    ((*DIGITS, "--workdir=/dev/null/run"), "--workdir=/dev/null/run", "Not a directory"),
+    ((*DIGITS, "--workdir=/dev/null", "--batch_size=many"), "--batch_size=many", "an integer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"), [(words, fragments) for words, *fragments in SHELL_COMMANDS]
+)
+def test_a_shell_sees_the_same(words, fragments):
+    command = [sys.executable, "-m", "experiments.train", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert_refused((done.returncode, done.stdout, done.stderr), *fragments)
+    assert len(done.stderr.splitlines()) == 1
+
+
+# The run directory.
+
+
+@pytest.fixture
+def copy(digits_run, tmp_path) -> pathlib.Path:
+    """A complete run of two epochs of LeNet on the digits."""
+    return shutil.copytree(digits_run, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (("--recipe=perceptron_digits",), ("--recipe=lenet5_digits", "--recipe=perceptron_digits")),
+        ((*DIGITS, "--num_epochs=3"), ("--num_epochs=2", "--num_epochs=3")),
+        ((*DIGITS, "--num_epochs=2", "--learning_rate=0.5"), ("learning_rate=0.001", "=0.5")),
+        ((*DIGITS, "--num_epochs=2", "--data.pad=2"), ("--data.pad=0", "--data.pad=2")),
+        ((*SOFTMAX, "--num_epochs=2"), ("--model=lenet5_modern", "--model=softmax_regression")),
+    ],
+)
+def test_a_workdir_of_another_run_is_refused_and_left_alone(call, copy, words, fragments):
+    before = files(copy)
+    result = call(train, *words, f"--workdir={copy}")
+    assert_refused(
+        result, f"--workdir={copy} belongs to a run with", "another directory", *fragments
+    )
+    assert files(copy) == before
+
+
+def test_a_workdir_that_is_a_file_is_refused_and_left_alone(call, tmp_path):
+    (tmp_path / "run").write_text("notes")
+    assert_refused(call(train, *SOFTMAX, f"--workdir={tmp_path / 'run'}"), "is a file")
+    assert (tmp_path / "run").read_text() == "notes"
+
+
+def test_a_workdir_with_foreign_files_is_refused_and_left_alone(call, tmp_path):
+    (tmp_path / "thesis.tex").write_text("My thesis")
+    result = call(train, *SOFTMAX, f"--workdir={tmp_path}")
+    assert_refused(result, f"--workdir={tmp_path} holds files but no recipe.json")
+    assert files(tmp_path) == {"thesis.tex": b"My thesis"}
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ["", '{"name": "lenet5_di', "null", "[1]"])
+def test_a_damaged_recipe_is_refused_and_left_alone(call, copy, content):
+    (copy / "recipe.json").write_text(content)
+    before = files(copy)
+    for result in (
+        call(train, *DIGITS, "--num_epochs=2", f"--workdir={copy}"),
+        call(evaluate, f"--workdir={copy}"),
+    ):
+        assert_refused(result, f"{copy / 'recipe.json'} is damaged: it holds no JSON object")
+    assert files(copy) == before
+
+
+@contextlib.contextmanager
+def in_use(directory: pathlib.Path):
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_second_training_in_the_same_workdir_is_refused(call, copy):
+    before = files(copy)
+    with in_use(copy):
+        result = call(train, *DIGITS, "--num_epochs=2", f"--workdir={copy}")
+    assert_refused(result, f"--workdir={copy} is in use by another training")
+    assert files(copy) == before
+
+
+def test_checkpoints_of_another_model_are_refused_and_left_alone(call, copy):
+    # LeNet's checkpoints in the directory of an MLP that is not complete.
+    recipe = json.loads((copy / "recipe.json").read_text())
+    recipe |= {"model": "mlp", "model_options": models.defaults("mlp")}
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    (copy / "summary.json").unlink()
+    before = files(copy)
+    result = call(train, *MLP, "--num_epochs=2", f"--workdir={copy}")
+    assert_refused(result, f"{copy}/checkpoints/40 is of another model", "params/Conv_0/bias")
+    assert files(copy) == before
+
+
+# The data.
+
+
+@pytest.fixture
+def pictures(tmp_path) -> pathlib.Path:
+    """A folder of one's own: 30 grey images of two classes."""
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(28, 28), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+def cut_an_image_in_half(root):
+    path = root / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:100])
+    return "cannot read image", str(path)
+
+
+def remove_all_images(root):
+    shutil.rmtree(root / "cat")
+    shutil.rmtree(root / "dog")
+    return f"no images in {root}", "CLASS/*"
+
+
+def test_on_an_unknown_class(root):
+    os.renames(root / "cat", root / "train" / "cat")
+    os.renames(root / "dog", root / "test" / "dog")
+    return f"{root / 'test' / 'dog'} is no class of the training images", "cat"
+
+
+test_on_an_unknown_class.__test__ = False
+
+
+def enlarge_an_image(root):
+    Image.new("L", (40, 40)).save(root / "dog" / "1.png")
+    return "images differ in size", f"{root / 'dog' / '1.png'} has 40 x 40", "set resize"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [cut_an_image_in_half, remove_all_images, test_on_an_unknown_class, enlarge_an_image],
+    ids=lambda harm: harm.__name__,
+)
+def test_images_of_ones_own_that_cannot_be_used_are_named(call, pictures, tmp_path, harm):
+    fragments = harm(pictures)
+    before = files(pictures)
+    words = (*SOFTMAX, "--batch_size=4", "--data.resize=0", f"--data={pictures}")
+    assert_refused(call(train, *words, f"--workdir={tmp_path / 'new'}"), *fragments)
+    assert files(pictures) == before
+
+
+def test_a_damaged_prepared_dataset_is_named(call, tmp_path):
+    version = tmp_path / "tfds" / "mnist" / "3.0.1"
+    version.mkdir(parents=True)
+    (version / "dataset_info.json").write_text('{"name": "mni')
+    words = (*SOFTMAX, "--data=mnist", f"--data_dir={tmp_path / 'tfds'}")
+    result = call(train, *words, f"--workdir={tmp_path / 'new'}")
+    assert_refused(result, f"dataset 'mnist' in {version} is damaged", "experiments.prepare")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fragments"),
+    [
+        (("labels", 7), 3, ("example 7 has label 3", "0..2")),
+        (("labels", 0), -1, ("example 0 has label -1", "0..2")),
+        (("images", (5, 1, 2, 0)), np.nan, ("example 5 holds NaN", "finite")),
+        (("images", (5, 1, 2, 0)), np.inf, ("example 5 holds NaN or infinity", "finite")),
+    ],
+)
+def test_an_impossible_example_is_named(call, tmp_path, monkeypatch, place, value, fragments):
+    images = np.zeros((60, 4, 4, 1), np.float32)
+    examples = sources.Arrays(images, np.arange(60, dtype=np.int32) % 3)
+    getattr(examples, place[0])[place[1]] = value
+
+    def own(name: str, options: data.Options) -> data.Dataset:
+        return image.build(name, {"train": examples}, ("a", "b", "c"), options)
+
+    monkeypatch.setitem(catalogue.BUNDLED, "own", own)
+    words = (*SOFTMAX, "--data=own", "--batch_size=8", f"--workdir={tmp_path / 'new'}")
+    assert_refused(call(train, *words), "split 'train' of dataset 'own'", *fragments)
+    assert not (tmp_path / "new").exists()

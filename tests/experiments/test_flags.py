@@ -1,0 +1,241 @@
+"""Flags: every field is one, what is given arrives, and a program ends with the right code."""
+
+import dataclasses
+import math
+import sys
+import types
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlcore import data, models, tasks
+from dlcore.errors import TrainingError, UsageError
+from experiments import evaluate, flags, predict, recipes, session, train
+
+RECIPES = recipes.names()
+
+
+def parsed(recipe: recipes.Recipe, *words: str) -> recipes.Recipe:
+    values = flags.FlagValues()
+    argv = ["train", *words]
+    flags.define_recipe(values, recipe, argv)
+    values(argv)
+    return flags.read_recipe(values, recipe)
+
+
+def program(main, **defined):
+    """A program with some flags, as a module."""
+
+    def define(values, argv):
+        del argv
+        for name, default in defined.items():
+            flags.define_one(values, name, default, f"the {name}.")
+
+    return types.SimpleNamespace(__name__="program", main=main, define=define)
+
+
+# From the command line to a recipe.
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_a_flag_a_recipe_stays_as_it_is_but_for_options_that_are_now_complete(name):
+    recipe = recipes.get(name)
+    found = parsed(recipe)
+    options = ("task_options", "model_options", "data_options")
+    assert dataclasses.replace(found, **{o: getattr(recipe, o) for o in options}) == recipe
+    assert found.task_options == {**tasks.defaults(recipe.task), **recipe.task_options}
+    assert found.model_options == {**models.defaults(recipe.model), **recipe.model_options}
+    data.Options(**found.data_options)
+    assert recipe.data_options.items() <= found.data_options.items()
+
+
+texts = st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), min_size=1)
+
+
+@given(
+    learning_rate=st.floats(allow_nan=False),
+    num_epochs=st.integers(-(2**40), 2**40),
+    decoupled_weight_decay=st.booleans(),
+    schedule=texts,
+    hidden=st.lists(st.integers(-5, 5000), min_size=1).map(tuple),
+    dropout_rate=st.floats(allow_nan=False),
+)
+def test_what_is_given_is_what_arrives(hidden, dropout_rate, **fields):
+    words = [f"--{name}={value}" for name, value in fields.items()]
+    words += [
+        f"--model.hidden={','.join(map(str, hidden))}",
+        f"--model.dropout_rate={dropout_rate}",
+    ]
+    found = parsed(recipes.get("mlp_mnist"), *words)
+    assert {name: getattr(found, name) for name in fields} == fields
+    assert found.model_options["hidden"] == hidden
+    assert found.model_options["dropout_rate"] == dropout_rate
+    assert isinstance(found.learning_rate, float)
+
+
+def test_another_model_brings_its_own_options_and_takes_none_of_the_recipes():
+    recipe = recipes.get("mlp_mnist")
+    changed = dataclasses.replace(recipe, model_options={"hidden": (7,)})
+    assert parsed(changed).model_options["hidden"] == (7,)
+    for words in (
+        ["--model=lenet5_modern"],
+        ["--model", "lenet5_modern"],
+        ["-model=lenet5_modern"],
+    ):
+        assert parsed(changed, *words).model_options == models.defaults("lenet5_modern")
+    assert parsed(changed, "--model=mlp", "--model.hidden=8,9").model_options["hidden"] == (8, 9)
+
+
+def test_data_of_another_name_keeps_the_recipes_preparation():
+    recipe = recipes.get("lenet5_digits")
+    assert recipe.data_options["resize"] == 28
+    assert parsed(recipe, "--data=somewhere/else").data_options["resize"] == 28
+
+
+def test_a_flag_can_be_peeked_at_before_it_is_defined():
+    for words in (["--recipe=a"], ["--recipe", "a"], ["-recipe=a"], ["--x", "--recipe=a", "--y=b"]):
+        assert flags.peek(words, "recipe") == "a"
+    for words in ([], ["--recipes=a"], ["--recipe"]):
+        assert flags.peek(words, "recipe") is None
+
+
+# Documentation.
+
+
+def test_descriptions_are_read_from_the_attributes_section_only():
+    class Documented:
+        """Text before: not this.
+
+        Attributes:
+          first: one line.
+          second: two lines, the
+            second of which belongs to it: with a colon.
+
+        Raises:
+          Third: nothing.
+        """
+
+    assert flags.descriptions(Documented) == {
+        "first": "one line.",
+        "second": "two lines, the second of which belongs to it: with a colon.",
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_lists_every_field_and_option_with_its_meaning_and_default(call, name):
+    code, output, errors = call(train, f"--recipe={name}", "--help")
+    assert (code, errors) == (0, "")
+    recipe = parsed(recipes.get(name))
+    lines = {line.strip().split(": ")[0]: line for line in output.splitlines()}
+    expected = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(recipe)
+        if field.name not in ("name", "description", "expected")
+    }
+    for component in ("task", "model", "data"):
+        options = expected.pop(f"{component}_options")
+        expected |= {f"{component}.{option}": value for option, value in options.items()}
+    expected |= dataclasses.asdict(session.Settings())
+    for flag, default in expected.items():
+        line = lines[f"--{flag}"]
+        meaning = line.split(": ", 1)[1].removesuffix(f"(default: {default})")
+        assert len(meaning.split()) > 1, line
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        assert line.endswith(f" (default: {shown})") or not shown, line
+
+
+@pytest.mark.parametrize("module", [train, evaluate, predict])
+def test_help_begins_with_what_the_program_does(call, module):
+    code, output, _ = call(module, "--help")
+    assert code == 0
+    assert output.startswith(module.__doc__.splitlines()[0])
+
+
+def test_help_without_a_recipe_says_how_to_see_its_fields(call):
+    assert "With --recipe=NAME, --help also lists" in call(train, "--help")[1]
+
+
+def test_list_names_every_recipe_with_the_score_to_reach(call):
+    code, output, errors = call(train, "--list")
+    assert (code, errors) == (0, "")
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert lines.keys() == set(RECIPES)
+    for name, line in lines.items():
+        recipe = recipes.get(name)
+        assert recipe.description in line
+        assert str(recipe.expected) in line
+        assert recipe.expected.source in line
+
+
+# How a program ends.
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [
+        (None, 0, ""),
+        (3, 3, ""),
+        (UsageError("--x=1: it is 2,\n  or 3"), 2, "error: --x=1: it is 2, or 3\n"),
+        (TrainingError("step 5: stuck"), 1, "error: step 5: stuck\n"),
+        (
+            OSError(28, "No space left on device", "run/summary.json"),
+            1,
+            "error: [Errno 28] No space left on device: 'run/summary.json'\n",
+        ),
+    ],
+)
+def test_the_exit_code_says_how_it_ended(call, end, code, message):
+    def main(values):
+        del values
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    assert call(program(main)) == (code, "", message)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+    broken = program(lambda values: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        flags.run(broken.main, broken.define)
+
+
+@pytest.mark.parametrize(
+    ("default", "word", "value"),
+    [
+        (1, "-3", -3),
+        (1.0, "1e-3", 1e-3),
+        (1.0, "inf", math.inf),
+        (False, "true", True),
+        ("a", "b=c,d", "b=c,d"),
+        ((1,), "-2,3", (-2, 3)),
+    ],
+)
+def test_a_flag_is_read_as_its_defaults_type(call, default, word, value):
+    seen = []
+    assert call(program(lambda values: seen.append(values.x), x=default), f"--x={word}")[0] == 0
+    assert seen == [value]
+    assert type(seen[0]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("default", "word", "takes"),
+    [
+        (1, "1.0", "an integer"),
+        (1.0, "1,0", "a number"),
+        (False, "yes!", "true or false"),
+        ((1,), "1;2", "integers with commas between them"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_would_be_right(call, default, word, takes):
+    code, _, errors = call(program(print, x=default), f"--x={word}")
+    assert (code, errors) == (2, f"error: --x={word}: it takes {takes}\n")
+
+
+def test_flags_that_no_program_defined_are_refused_as_well(call):
+    # absl's own, such as --verbosity, would be taken otherwise.
+    code, _, errors = call(program(print, x=1), "--verbosity=1")
+    assert code == 2
+    assert errors.startswith("error: Unknown command line flag 'verbosity'")
