@@ -15,6 +15,8 @@ from dlcore.data.text import TextDataset
 from experiments.session import Session
 
 SAMPLE_GRID = 100
+# Enough that the Frechet distance is of the generator and not of the draw.
+JUDGED_SAMPLES = 10_000
 SAMPLE_CHARACTERS = 1000
 
 Variables = Mapping[str, Any]
@@ -68,7 +70,7 @@ def leave(
         (workdir / "sample.txt").write_text(continue_text(session, variables, "\n"))
     if judge is None:
         return {}
-    images = sample_images(session, variables, session.dataset.num_examples("test"))
+    images = sample_images(session, variables, JUDGED_SAMPLES)
     plots.save(plots.image_grid(images[:SAMPLE_GRID], value_range=(-1, 1)), folder / "samples.png")
     return {"samples": judge_images(session, images, judge)}
 
