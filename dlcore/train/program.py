@@ -66,9 +66,7 @@ def build(
     Raises:
       UsageError: the batch does not divide over the devices, or the task refuses something.
     """
-    shapes = {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()
-    }
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
     batch_size = next(iter(shapes.values())).shape[0]
     parallelism.check_batch_size(batch_size, accumulate)
     step = make_step(
