@@ -1,9 +1,9 @@
 """Checkpoints: asynchronous, atomic, verified, the newest few and the best kept.
 
 Orbax, which is used nowhere else, writes a checkpoint into a temporary folder and renames it when
-it is whole. Just before that, a manifest with the size and SHA-256 of every file goes into it. A
-checkpoint counts only if its manifest agrees with its files, so a damaged one is known for what it
-is, whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
+it is whole. Just before that, a manifest with the SHA-256 of every file goes into it. A checkpoint
+counts only if its manifest agrees with its files, so a damaged one is known for what it is,
+whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
 """
 
 import dataclasses
@@ -31,16 +31,15 @@ _OBSOLETE = "obsolete"
 _log = logging.getLogger(__name__)
 
 
-def _facts(path: pathlib.Path) -> dict[str, Any]:
+def _digest(path: pathlib.Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_manifest(directory: pathlib.Path) -> None:
     paths = (path for path in directory.rglob("*") if path.is_file() and path.name != _DESCRIPTION)
-    files = {str(path.relative_to(directory)): _facts(path) for path in sorted(paths)}
-    (directory / MANIFEST).write_text(json.dumps(files, indent=1))
+    digests = {str(path.relative_to(directory)): _digest(path) for path in sorted(paths)}
+    (directory / MANIFEST).write_text(json.dumps(digests, indent=1))
 
 
 def damage(directory: pathlib.Path) -> str | None:
@@ -49,9 +48,9 @@ def damage(directory: pathlib.Path) -> str | None:
         expected = dict(json.loads((directory / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError):
         return f"{MANIFEST} is missing or unreadable"
-    for name, facts in expected.items():
+    for name, digest in expected.items():
         try:
-            if _facts(directory / name) != facts:
+            if _digest(directory / name) != digest:
                 return f"{name} has other contents than were written"
         except OSError:
             return f"{name} is missing"

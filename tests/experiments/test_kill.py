@@ -78,15 +78,18 @@ def train(
     directory: pathlib.Path,
     words: Sequence[str],
     interruptions: Sequence[tuple[signal.Signals, Moment]],
-    delays: random.Random,
+    delays: random.Random | None = None,
 ) -> str:
-    """Trains to the end in one process more than there are interruptions; returns all output."""
+    """Trains to the end in one process more than there are interruptions; returns all output.
+
+    A process is interrupted as soon as the moment has come, or up to 50 ms after, as `delays` says.
+    """
     command = ("-m", "experiments.train", *words, f"--workdir={directory}")
     output = ""
     for number, moment in interruptions:
         with running(directory.parent, command) as (child,):
             child.wait_until(lambda moment=moment: has_come(moment, directory))
-            time.sleep(delays.uniform(0, 0.05))
+            time.sleep(delays.uniform(0, 0.05) if delays else 0)
             child.send(number)
             code = child.exit_code()
             output += child.output
@@ -125,7 +128,7 @@ def test_a_training_killed_three_times_ends_bitwise_equal_to_one_that_was_not(tm
     moments = random.Random(0)
     # 315 records in all: the last moment leaves it half of its way.
     reached = sorted(moments.randrange(10, 150) for _ in range(3))
-    train(tmp_path / "whole", SOFTMAX, [], moments)
+    train(tmp_path / "whole", SOFTMAX, [])
     output = train(
         tmp_path / "killed", SOFTMAX, [(KILL, records_reach(count)) for count in reached], moments
     )
@@ -172,7 +175,7 @@ def whole(tmp_path_factory) -> Callable[[Sequence[str]], pathlib.Path]:
     def run(words: Sequence[str]) -> pathlib.Path:
         if words not in made:
             made[words] = tmp_path_factory.mktemp("whole") / "run"
-            train(made[words], words, [], random.Random(0))
+            train(made[words], words, [])
         return made[words]
 
     return run
@@ -190,7 +193,7 @@ def whole(tmp_path_factory) -> Callable[[Sequence[str]], pathlib.Path]:
     ids=["saving", "evaluating", "epoch_end", "beginning_and_end"],
 )
 def test_lenet_killed_at_this_moment(whole, tmp_path, moments):
-    train(tmp_path / "run", LENET, [(KILL, moment) for moment in moments], random.Random(1))
+    train(tmp_path / "run", LENET, [(KILL, moment) for moment in moments])
     assert_same_run(tmp_path / "run", whole(LENET))
 
 

@@ -1,0 +1,284 @@
+"""One train step: what it sums, what it keeps, what it refuses, against closed forms."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dlcore import models, optim, parallel, tasks
+from dlcore.errors import UsageError
+from dlcore.metrics import Mean
+from dlcore.tasks import Aux, Task
+from dlcore.train import program
+
+BATCH_SIZE = 16
+
+
+def images(seed=0, count=BATCH_SIZE):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.normal(size=(count, 3, 3, 1)).astype(np.float32),
+        "label": rng.integers(3, size=count).astype(np.int32),
+        "mask": np.ones(count, np.float32),
+    }
+
+
+def letters(seed=0, count=BATCH_SIZE):
+    text = np.random.default_rng(seed).integers(5, size=(count, 7)).astype(np.int32)
+    return {
+        "tokens": text[:, :-1],
+        "targets": text[:, 1:],
+        "mask": np.ones((count, 6), np.float32),
+        "start": np.arange(count) % 3 == 0,
+    }
+
+
+@functools.cache
+def task(name):
+    if name == "perceptron":
+        return tasks.create("perceptron", models.create("perceptron", num_classes=3))
+    if name == "char_lstm":
+        model = models.create("char_lstm", vocabulary_size=5, hidden=4, layers=1)
+        return tasks.create("language_model", model)
+    options = {"convnet_bn": {"features": (4,)}, "mlp": {"hidden": (4,)}}[name]
+    return tasks.create("classification", models.create(name, num_classes=3, **options))
+
+
+@functools.cache
+def build(which, layout="jit", *, rule="sgd", count=BATCH_SIZE, log_every=4, seed=0, **options):
+    """The program of a task, by the name of its model."""
+    chosen = task(which) if isinstance(which, str) else which
+    schedule = optim.schedules.build("exponential", 0.1, 10, decay_steps=5, decay_factor=0.5)
+    return program.build(
+        chosen,
+        optim.builder.build(rule, schedule),
+        schedule,
+        lambda batch, key, train: batch,
+        letters(count=count) if which == "char_lstm" else images(count=count),
+        parallel.make(layout),
+        seed=seed,
+        log_every=log_every,
+        **options,
+    )
+
+
+def run(made, *batches):
+    """The canonical states before and after steps on the host, and their reports."""
+    layout = made.parallelism
+    placed = layout.place_state(made.initialize())
+    states, reports = [jax.device_get(layout.canonical_state(placed))], []
+    for batch in batches:
+        placed, report = made.step(placed, layout.place_batch(batch))
+        states.append(jax.device_get(layout.canonical_state(placed)))
+        reports.append(layout.to_host(report))
+    return states, reports
+
+
+def assert_close(one, two, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, two)
+
+
+def assert_same_bits(one, two):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), one, two)
+
+
+# Sums over examples.
+
+
+def masked(batch, rows, rubbish):
+    mask, image = batch["mask"].copy(), batch["image"].copy()
+    mask[rows], image[rows] = 0, rubbish
+    return batch | {"mask": mask, "image": image}
+
+
+@pytest.mark.parametrize("layout", ["jit", "data", "fsdp"])
+def test_a_masked_example_is_as_good_as_absent(layout):
+    # The first four are all that the first two of eight devices have.
+    rows = [0, 1, 2, 3, 7]
+    batch = masked(images(), rows, rubbish=1e3)
+    present = {name: np.delete(array, rows, axis=0) for name, array in images().items()}
+    (_, expected), (alone,) = run(build("mlp", count=BATCH_SIZE - len(rows)), present)
+    (_, state), (report,) = run(build("mlp", layout), batch)
+    assert_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert_close(state.metrics, expected.metrics, rtol=1e-5)
+    np.testing.assert_allclose(report.loss, alone.loss, rtol=1e-5)
+    np.testing.assert_allclose(report.gradient_norm, alone.gradient_norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["mlp", "char_lstm"])
+@pytest.mark.parametrize("layout", ["jit", "data"])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(which, layout):
+    make = letters if which == "char_lstm" else images
+    batches = [make(seed) for seed in range(3)]
+    whole, reports = run(build(which, rule="momentum"), *batches)
+    parts, reports_of_parts = run(build(which, layout, rule="momentum", accumulate=2), *batches)
+    # The state that examples carry from batch to batch, and the metrics, are the same too.
+    assert_close(parts[-1], whole[-1], rtol=1e-5, atol=1e-6)
+    assert_close(reports_of_parts, reports, rtol=1e-5)
+
+
+def test_accumulation_moves_the_running_statistics_once_for_every_part():
+    made = build("convnet_bn", accumulate=2)
+    (before, after), _ = run(made, images())
+    convolved = jax.lax.conv_general_dilated(
+        images()["image"],
+        before.params["Conv_0"]["kernel"],
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    first, second = np.asarray(convolved).reshape(2, -1, 4).mean(1)
+    statistics = after.model_state["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["mean"], 0.09 * first + 0.1 * second, atol=1e-6)
+
+
+def test_accumulation_is_refused_to_a_rule_of_its_own():
+    with pytest.raises(UsageError, match="^--accumulate=2 needs .* Perceptron has .*=1$"):
+        build("perceptron", accumulate=2)
+
+
+# What is kept from step to step.
+
+
+def test_the_moving_average_is_the_sum_of_its_closed_form():
+    decay, steps = 0.75, 6
+    states, _ = run(build("mlp", ema_decay=decay), *(images(seed) for seed in range(steps)))
+    weights = [decay**steps, *((1 - decay) * decay ** (steps - i) for i in range(1, steps + 1))]
+    assert sum(weights) == pytest.approx(1)
+    expected = jax.tree.map(
+        lambda *params: sum(w * np.float64(p) for w, p in zip(weights, params, strict=True)),
+        *(state.params for state in states),
+    )
+    assert_close(states[-1].ema_params, expected, rtol=1e-5, atol=1e-7)
+    assert_same_bits(states[0].ema_params, states[0].params)
+
+
+def test_the_moving_average_is_what_is_evaluated():
+    made = build("mlp", ema_decay=0.75)
+    states, _ = run(made, *(images(seed) for seed in range(6)))
+    sums = made.evaluate(jax.device_put(states[-1]), images())
+    by_hand = {
+        name: made.task.evaluate({"params": params}, images())["loss"].compute()
+        for name, params in (("average", states[-1].ema_params), ("latest", states[-1].params))
+    }
+    assert float(sums["loss"].compute()) == pytest.approx(by_hand["average"], rel=1e-5)
+    assert by_hand["average"] != pytest.approx(by_hand["latest"], rel=1e-3)
+
+
+def test_without_a_decay_there_is_no_average_and_the_parameters_are_evaluated():
+    (state,), _ = run(build("mlp"))
+    assert state.ema_params is None
+    assert state.variables()["params"] is state.params
+
+
+def test_metrics_are_of_the_steps_since_the_last_record():
+    states, reports = run(build("mlp", log_every=4), *(images(seed) for seed in range(6)))
+    for step, first in ((3, 0), (4, 0), (5, 4), (6, 4)):
+        loss, rate = states[step].metrics["loss"], states[step].metrics["learning_rate"]
+        assert loss.count == BATCH_SIZE * (step - first)
+        losses = [report.loss for report in reports[first:step]]
+        assert loss.compute() == pytest.approx(np.mean(losses), rel=1e-5)
+        rates = [0.1 * 0.5 ** (i / 5) for i in range(first, step)]
+        assert rate.compute() == pytest.approx(np.mean(rates), rel=1e-5)
+    assert states[-1].step == 6
+
+
+# Randomness.
+
+
+def test_a_step_repeats_itself_and_differs_from_the_next_and_from_another_seed():
+    model = models.create("mlp", num_classes=3, hidden=(64,), dropout_rate=0.5)
+    made = build(tasks.create("classification", model))
+    (_, state), (first,) = run(made, images())
+    (_, again), (repeated,) = run(made, images())
+    assert_same_bits(again, state)
+    assert repeated.loss == first.loss
+    # The same state but for its number, and but for the run's key.
+    begun = made.initialize()
+    later = made.step(begun.replace(step=jnp.int32(1)), images())[1]
+    assert later.loss != first.loss
+    begun = made.initialize()
+    other = made.step(begun.replace(rng=begun.rng + 1), images())[1]
+    assert other.loss not in (first.loss, later.loss)
+
+
+def test_the_first_state_is_a_function_of_the_seed():
+    (one,), _ = run(build("mlp"))
+    (same,), _ = run(build("mlp", log_every=1))
+    (other,), _ = run(build("mlp", seed=1))
+    assert_same_bits(same.params, one.params)
+    assert_same_bits(same.rng, one.rng)
+    assert (other.rng != one.rng).any()
+    assert (other.params["Dense_0"]["kernel"] != one.params["Dense_0"]["kernel"]).all()
+    assert not any(np.any(total) for total in jax.tree.leaves(one.metrics))
+
+
+# Numbers that are not finite.
+
+
+@pytest.mark.parametrize(
+    ("which", "layout"),
+    [("convnet_bn", "jit"), ("convnet_bn", "data"), ("convnet_bn", "fsdp"), ("perceptron", "jit")],
+)
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_the_number_of_the_step_and_no_other_bit(
+    which, layout, rubbish
+):
+    rule = "sgd" if which == "perceptron" else "adam"
+    poisoned = images()
+    # In the hands of one device of eight.
+    poisoned["image"][5, 1, 1, 0] = rubbish
+    made = build(which, layout, rule=rule, ema_decay=0.9)
+    states, reports = run(made, images(1), poisoned, images(2))
+    assert [bool(report.finite) for report in reports] == [True, False, True]
+    assert_same_bits(states[2], states[1].replace(step=np.int32(2)))
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), states[3].params, states[2].params)
+    assert any(jax.tree.leaves(changed))
+    assert np.isfinite(reports[2].loss)
+
+
+def test_a_record_that_begins_with_such_a_step_does_not_hold_the_one_before():
+    poisoned = images()
+    poisoned["image"][0] = np.nan
+    states, _ = run(build("mlp", log_every=2), images(1), images(2), poisoned, images(3))
+    assert states[2].metrics["loss"].count == 2 * BATCH_SIZE
+    assert states[3].metrics["loss"].count == 0
+    assert states[4].metrics["loss"].count == BATCH_SIZE
+
+
+@dataclasses.dataclass(frozen=True)
+class Root(Task):
+    """sqrt(w) at w = 0: a finite loss whose gradient is not."""
+
+    def init(self, rng, batch):
+        return {"params": {"w": jnp.zeros(())}}
+
+    def loss(self, params, model_state, batch, rng):
+        total = jnp.sqrt(params["w"]) * batch["mask"].sum()
+        count = batch["mask"].sum()
+        return total, Aux(count, model_state, {"loss": Mean(total, count)})
+
+    def evaluate(self, variables, batch):
+        return {"loss": Mean.of(jnp.sqrt(variables["params"]["w"]))}
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_is_not_finite():
+    states, (report,) = run(build(Root(model=None)), images())
+    assert np.isfinite(report.loss)
+    assert not np.isfinite(report.gradient_norm)
+    assert not report.finite
+    assert states[1].params["w"] == 0
+
+
+# What a rule of its own reports.
+
+
+def test_a_rule_of_its_own_reports_how_far_it_moved():
+    (before, after), (report,) = run(build("perceptron"), images())
+    moved = optax.tree.norm(jax.tree.map(np.subtract, after.params, before.params))
+    assert float(report.gradient_norm) == pytest.approx(float(moved), rel=1e-5)
+    assert moved > 0

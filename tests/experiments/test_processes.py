@@ -1,0 +1,208 @@
+"""Two processes train as one does, stop together, and neither outlives the other by a minute."""
+
+import json
+import pathlib
+import re
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import report, session, train, workdir
+from tests import children
+
+# Twenty steps an epoch, of a network with batch normalisation and dropout. `test_parallel.py` says
+# why it is compared tensor by tensor, and why at this tolerance.
+RECIPE = (
+    "--recipe=lenet5_digits",
+    "--model=convnet_bn",
+    "--data.resize=0",
+    "--data.augment=flip",
+    "--optimizer=momentum",
+    "--learning_rate=0.1",
+    "--schedule=constant",
+    "--batch_size=64",
+)
+TOLERANCE = 1e-5
+ONE = ("-m", "experiments.train", *RECIPE)
+
+
+def two(directory, *words, parallelism="data"):
+    """The commands of two processes that train together."""
+    address = f"--coordinator_address=localhost:{children.free_port()}"
+    together = (f"--parallelism={parallelism}", "--distributed", address, "--num_processes=2")
+    return [
+        (*ONE, f"--workdir={directory}", *words, *together, f"--process_id={index}")
+        for index in range(2)
+    ]
+
+
+def records(directory):
+    path = directory / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def lines_of_errors(child):
+    return re.findall("^error: .*", child.output, re.MULTILINE)
+
+
+def final_state(directory):
+    prepared = session.prepare(workdir.read_recipe(directory), session.Settings())
+    return jax.device_get(report.restore(prepared, directory, "newest").state)
+
+
+def assert_same_training(one: pathlib.Path, other: pathlib.Path) -> None:
+    expected, state = final_state(one), final_state(other)
+    for (path, first), second in zip(
+        jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True
+    ):
+        first, second = np.float64(first), np.float64(second)
+        difference = np.linalg.norm(first - second) / (np.linalg.norm(first) or 1.0)
+        assert difference < TOLERANCE, jax.tree_util.keystr(path)
+    for first, second in zip(records(one), records(other), strict=True):
+        assert (second["step"], second["split"]) == (first["step"], first["split"])
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    """`one_device(epochs)`: the directory of an uninterrupted training on one device."""
+    made = {}
+
+    def run(epochs):
+        if epochs not in made:
+            directory = tmp_path_factory.mktemp("one")
+            words = (*ONE, f"--num_epochs={epochs}", f"--workdir={directory / 'run'}")
+            with children.running(directory, words) as (child,):
+                assert child.exit_code() == 0, child.output
+            made[epochs] = directory / "run"
+        return made[epochs]
+
+    return run
+
+
+@pytest.mark.parametrize("parallelism", ["data", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_of_two_devices_train_as_one_device_does(tmp_path, one_device, parallelism):
+    commands = two(tmp_path / "run", "--num_epochs=1", parallelism=parallelism)
+    with children.running(tmp_path, *commands, devices=2) as both:
+        for child in both:
+            assert child.exit_code() == 0, child.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["step"] == 20
+    assert summary["devices"]["processes"] == 2
+    assert summary["devices"]["count"] == 4
+    assert_same_training(one_device(1), tmp_path / "run")
+    expected = json.loads((one_device(1) / "summary.json").read_text())
+    assert summary["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-4)
+
+
+# Signals to one of two.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_is_killed_or_stopped_the_other_ends_within_a_minute(tmp_path, victim, number):
+    directory = tmp_path / "run"
+    commands = two(directory, "--num_epochs=100000", "--evaluate_every=100000", "--log_every=5")
+    with children.running(tmp_path, *commands, devices=2) as both:
+        both[0].wait_until(lambda: len(records(directory)) > 1)
+        both[victim].send(number)
+        other = both[1 - victim]
+        code = other.exit_code(limit=60)
+    last_line = lines_of_errors(other)[-1:]
+    if (victim, number, code) == (0, signal.SIGKILL, -signal.SIGABRT):
+        # JAX notices the loss of process 0 at once, and was quicker than we were.
+        assert "This most likely indicates that another task died" in other.output
+    elif number == signal.SIGKILL:
+        assert re.match(r"error: at step \d+: another process of this run died", *last_line)
+        assert code == 1
+    else:
+        assert re.match(r"error: at step \d+: no progress for 20 s, another process", *last_line)
+        assert code == 1
+    assert "Traceback" not in other.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "parallelism", "resumed_as"),
+    [((1,), "data", "jit"), ((0, 1), "fsdp", "data")],
+)
+def test_a_request_to_stop_saves_in_both_and_one_process_can_go_on(
+    tmp_path, one_device, asked, parallelism, resumed_as
+):
+    directory = tmp_path / "run"
+    plan = ("--num_epochs=100", "--evaluate_every=100")
+    commands = two(directory, *plan, parallelism=parallelism)
+    with children.running(tmp_path, *commands, devices=2) as both:
+        both[0].wait_until(lambda: records(directory))
+        for index in asked:
+            both[index].send(signal.SIGTERM)
+        for child in both:
+            assert child.exit_code(limit=60) == 0, child.output
+    (step,) = re.findall(r"^stopped \(SIGTERM at step (\d+)\), saved", both[0].output, re.MULTILINE)
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == [step]
+    alone = (*ONE, f"--workdir={directory}", *plan, f"--parallelism={resumed_as}")
+    with children.running(tmp_path, alone, devices=8) as (child,):
+        assert child.exit_code() == 0, child.output
+    assert f"resumed at step {step}" in child.output
+    layout = f"{resumed_as} on {1 if resumed_as == 'jit' else 8}"
+    assert f"made under {parallelism} on 4, this is {layout}: equal to rounding" in child.output
+    uninterrupted = one_device(100)
+    assert_same_training(uninterrupted, directory)
+
+
+# What is refused.
+
+
+def test_a_task_that_needs_its_examples_in_order_refuses_every_layout_but_jit_by_name(
+    call, tmp_path
+):
+    for parallelism in ("pmap", "data", "fsdp"):
+        words = ("--recipe=perceptron_digits", f"--parallelism={parallelism}")
+        code, _, errors = call(train, *words, f"--workdir={tmp_path / 'run'}")
+        assert code == 2
+        assert errors == f"error: --parallelism={parallelism} cannot train this task: use jit\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_cannot_find_each_other_are_told_how_at_once(tmp_path):
+    words = (*ONE, "--distributed", f"--workdir={tmp_path / 'run'}")
+    with children.running(tmp_path, words) as (child,):
+        assert child.exit_code() == 2
+    (line,) = child.output.splitlines()
+    assert line.startswith("error: --distributed could not start (")
+    assert "give --coordinator_address=HOST:PORT, --num_processes and --process_id" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "parallelism", "message"),
+    [
+        (("--batch_size=62",), "data", "--batch_size=62 does not divide over 4 devices: it must"),
+        (("--batch_size=64",), "pmap", "--parallelism=pmap uses one process's devices: with"),
+    ],
+)
+def test_both_processes_refuse_what_both_find_wrong(tmp_path, words, parallelism, message):
+    commands = two(tmp_path / "run", *words, parallelism=parallelism)
+    with children.running(tmp_path, *commands, devices=2) as both:
+        assert [child.exit_code() for child in both] == [2, 2]
+    for child in both:
+        (line,) = lines_of_errors(child)
+        assert line.startswith(f"error: {message}")
+        assert "Traceback" not in child.output
+
+
+@pytest.mark.slow
+def test_where_the_first_process_refuses_the_directory_both_do(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with children.running(tmp_path, *two(tmp_path / "run"), devices=2) as both:
+        assert [child.exit_code() for child in both] == [2, 2]
+    (line,) = lines_of_errors(both[0])
+    assert "holds files but no recipe.json" in line
+    (line,) = lines_of_errors(both[1])
+    assert "refused by process 0" in line
+    assert list((tmp_path / "run").iterdir()) == [tmp_path / "run" / "notes.txt"]
