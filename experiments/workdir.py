@@ -51,13 +51,10 @@ def read_recipe(workdir: pathlib.Path) -> recipes.Recipe:
     Raises:
       UsageError: there is no run there, or a field is not of this version.
     """
-    content = read_json(workdir / "recipe.json")
     try:
-        recipe = recipes.Recipe(description="", **content)
+        return recipes.Recipe.from_json(read_json(workdir / "recipe.json"))
     except TypeError as error:
         raise UsageError(f"{workdir / 'recipe.json'} is of another version: {error}") from error
-    known = recipes.get(recipe.name) if recipe.name in recipes.names() else None
-    return recipe if known is None else recipes.with_facts_of(recipe, known)
 
 
 @contextlib.contextmanager

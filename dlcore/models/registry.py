@@ -5,14 +5,13 @@ then holds every entry to its declared parameter count, output shape and gradien
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from dlcore.errors import UsageError
+from dlcore.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,35 +39,17 @@ class Entry:
     without_gradient: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-_entries: dict[str, Entry] = {}
+_entries: Registry[Entry] = Registry("model")
+names, entry = _entries.names, _entries.get
 
 
 def register(name: str, constructor: Callable[..., nn.Module], **facts: Any) -> None:
     """Adds a model; the keywords are the remaining fields of `Entry`.
 
     Raises:
-      ValueError: the name is taken. Two models under one name are a bug, found at import.
+      ValueError: the name is taken.
     """
-    if name in _entries:
-        raise ValueError(f"model {name!r} is registered twice")
-    _entries[name] = Entry(name=name, constructor=constructor, **facts)
-
-
-def names() -> list[str]:
-    """Every registered name, sorted."""
-    return sorted(_entries)
-
-
-def entry(name: str) -> Entry:
-    """The entry of a name.
-
-    Raises:
-      UsageError: no such model; near matches are named.
-    """
-    if name not in _entries:
-        near = difflib.get_close_matches(name, _entries, n=3) or names()
-        raise UsageError(f"unknown model {name!r}: did you mean {', '.join(near)}?")
-    return _entries[name]
+    _entries.add(name, Entry(name=name, constructor=constructor, **facts))
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
@@ -77,12 +58,7 @@ def create(name: str, **overrides: Any) -> nn.Module:
     Raises:
       UsageError: no such model, or the model has no such field.
     """
-    known = defaults(name)
-    for option in overrides:
-        if option not in known:
-            raise UsageError(
-                f"model {name!r} has no option {option!r}: it has {', '.join(known) or 'none'}"
-            )
+    _entries.check_options(name, overrides, defaults(name))
     return entry(name).constructor(**overrides)
 
 

@@ -20,8 +20,8 @@ import flax.struct
 import jax
 import optax
 
-from dlcore.errors import UsageError
 from dlcore.metrics import Metrics
+from dlcore.registry import Registry
 
 Batch = Mapping[str, jax.Array]
 
@@ -84,30 +84,8 @@ class Task(abc.ABC):
         return (batch["image"],)
 
 
-_tasks: dict[str, type[Task]] = {}
-
-
-def register(name: str, task: type[Task]) -> None:
-    """Adds a task; a taken name is a ValueError, at import."""
-    if name in _tasks:
-        raise ValueError(f"task {name!r} is registered twice")
-    _tasks[name] = task
-
-
-def names() -> list[str]:
-    """Every registered name, sorted."""
-    return sorted(_tasks)
-
-
-def kind(name: str) -> type[Task]:
-    """The class of a task.
-
-    Raises:
-      UsageError: no such task.
-    """
-    if name not in _tasks:
-        raise UsageError(f"unknown task {name!r}: it is one of {', '.join(names())}")
-    return _tasks[name]
+_tasks: Registry[type[Task]] = Registry("task")
+register, names, kind = _tasks.add, _tasks.names, _tasks.get
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -121,10 +99,5 @@ def create(name: str, model: nn.Module, **options: Any) -> Task:
     Raises:
       UsageError: no such task, or it has no such option, or an option's value is out of range.
     """
-    known = defaults(name)
-    for option in options:
-        if option not in known:
-            raise UsageError(
-                f"task {name!r} has no option {option!r}: it has {', '.join(known) or 'none'}"
-            )
+    _tasks.check_options(name, options, defaults(name))
     return kind(name)(model=model, **options)

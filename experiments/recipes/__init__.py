@@ -5,14 +5,6 @@ import experiments.recipes.classification
 import experiments.recipes.gan
 import experiments.recipes.language
 import experiments.recipes.perceptron  # noqa: F401
-from experiments.recipes.base import (
-    Expectation,
-    Recipe,
-    get,
-    listing,
-    names,
-    register,
-    with_facts_of,
-)
+from experiments.recipes.base import Expectation, Recipe, get, listing, names, register
 
-__all__ = ["Expectation", "Recipe", "get", "listing", "names", "register", "with_facts_of"]
+__all__ = ["Expectation", "Recipe", "get", "listing", "names", "register"]

@@ -1,11 +1,10 @@
 """What a recipe is, and the catalogue of recipes."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from dlcore.errors import UsageError
+from dlcore.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,45 +108,46 @@ class Recipe:
         plain = dataclasses.asdict(self)
         return {name: plain[name] for name in plain if name not in ("description", "expected")}
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "Recipe":
+        """What `to_json` gave, back again; the name says what it is and which score to expect.
 
-def with_facts_of(recipe: Recipe, known: Recipe) -> Recipe:
-    """The recipe with the description and expectation of another."""
-    return dataclasses.replace(recipe, description=known.description, expected=known.expected)
+        Raises:
+          TypeError: a field is not of this version.
+        """
+        known = get(plain["name"]) if plain.get("name") in names() else None
+        # JSON makes lists of tuples.
+        fields: dict[str, Any] = {
+            field: {
+                option: tuple(setting) if isinstance(setting, list) else setting
+                for option, setting in value.items()
+            }
+            if isinstance(value, dict)
+            else value
+            for field, value in plain.items()
+        }
+        return cls(
+            description=known.description if known else "",
+            expected=known.expected if known else None,
+            **fields,
+        )
 
 
-_recipes: dict[str, Recipe] = {}
+_recipes: Registry[Recipe] = Registry("recipe")
+names, get = _recipes.names, _recipes.get
 
 
 def register(*recipes: Recipe) -> None:
     """Adds recipes; a taken name is a ValueError, at import."""
     for recipe in recipes:
-        if recipe.name in _recipes:
-            raise ValueError(f"recipe {recipe.name!r} is registered twice")
-        _recipes[recipe.name] = recipe
-
-
-def names() -> list[str]:
-    """Every recipe's name, sorted."""
-    return sorted(_recipes)
-
-
-def get(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Raises:
-      UsageError: no such recipe; near matches are named.
-    """
-    if name not in _recipes:
-        near = difflib.get_close_matches(name, _recipes, n=3) or names()
-        raise UsageError(f"unknown recipe {name!r}: did you mean {', '.join(near)}?")
-    return _recipes[name]
+        _recipes.add(recipe.name, recipe)
 
 
 def listing() -> str:
     """Every recipe with what it is and the score it should reach, a line each."""
-    width = max(map(len, _recipes))
+    width = max(map(len, names()))
     return "\n".join(
         f"{recipe.name:<{width}}  {recipe.description}"
         + (f" [{recipe.expected}: {recipe.expected.source}]" if recipe.expected else "")
-        for _, recipe in sorted(_recipes.items())
+        for recipe in map(get, names())
     )

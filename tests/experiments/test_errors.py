@@ -23,7 +23,7 @@ from experiments import evaluate, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Small, so that a row that is no error after all ends soon.
-DIGITS = ("--recipe=lenet5_digits", "--num_epochs=1")
+DIGITS = ("--recipe=lenet5_digits", "--num_epochs=1", "--batch_size=64")
 SOFTMAX = (*DIGITS, "--model=softmax_regression")
 MLP = (*DIGITS, "--model=mlp")
 
@@ -175,10 +175,12 @@ def test_a_shell_sees_the_same(words, fragments):
 
 # The run directory.
 
+AGAIN = ("--recipe=lenet5_digits", "--num_epochs=2")
+
 
 @pytest.fixture
 def copy(digits_run, tmp_path) -> pathlib.Path:
-    """A complete run of two epochs of LeNet on the digits."""
+    """A complete run of two epochs of LeNet on the digits, as `AGAIN` goes on with it."""
     return shutil.copytree(digits_run, tmp_path / "copy")
 
 
@@ -186,10 +188,16 @@ def copy(digits_run, tmp_path) -> pathlib.Path:
     ("words", "fragments"),
     [
         (("--recipe=perceptron_digits",), ("--recipe=lenet5_digits", "--recipe=perceptron_digits")),
-        ((*DIGITS, "--num_epochs=3"), ("--num_epochs=2", "--num_epochs=3")),
-        ((*DIGITS, "--num_epochs=2", "--learning_rate=0.5"), ("learning_rate=0.001", "=0.5")),
-        ((*DIGITS, "--num_epochs=2", "--data.pad=2"), ("--data.pad=0", "--data.pad=2")),
-        ((*SOFTMAX, "--num_epochs=2"), ("--model=lenet5_modern", "--model=softmax_regression")),
+        ((*AGAIN, "--num_epochs=3"), ("--num_epochs=2", "--num_epochs=3")),
+        (
+            (*AGAIN, "--learning_rate=0.5"),
+            ("this command has --learning_rate=0.5",),
+        ),
+        ((*AGAIN, "--data.pad=2"), ("--data.pad=0", "--data.pad=2")),
+        (
+            (*AGAIN, "--model=softmax_regression"),
+            ("--model=lenet5_modern", "--model=softmax_regression"),
+        ),
     ],
 )
 def test_a_workdir_of_another_run_is_refused_and_left_alone(call, copy, words, fragments):
@@ -220,7 +228,7 @@ def test_a_damaged_recipe_is_refused_and_left_alone(call, copy, content):
     (copy / "recipe.json").write_text(content)
     before = files(copy)
     for result in (
-        call(train, *DIGITS, "--num_epochs=2", f"--workdir={copy}"),
+        call(train, *AGAIN, f"--workdir={copy}"),
         call(evaluate, f"--workdir={copy}"),
     ):
         assert_refused(result, f"{copy / 'recipe.json'} is damaged: it holds no JSON object")
@@ -237,7 +245,7 @@ def in_use(directory: pathlib.Path):
 def test_a_second_training_in_the_same_workdir_is_refused(call, copy):
     before = files(copy)
     with in_use(copy):
-        result = call(train, *DIGITS, "--num_epochs=2", f"--workdir={copy}")
+        result = call(train, *AGAIN, f"--workdir={copy}")
     assert_refused(result, f"--workdir={copy} is in use by another training")
     assert files(copy) == before
 
@@ -249,8 +257,8 @@ def test_checkpoints_of_another_model_are_refused_and_left_alone(call, copy):
     (copy / "recipe.json").write_text(json.dumps(recipe))
     (copy / "summary.json").unlink()
     before = files(copy)
-    result = call(train, *MLP, "--num_epochs=2", f"--workdir={copy}")
-    assert_refused(result, f"{copy}/checkpoints/40 is of another model", "params/Conv_0/bias")
+    result = call(train, *AGAIN, "--model=mlp", f"--workdir={copy}")
+    assert_refused(result, f"the checkpoint {copy}/checkpoints/", "of another model: params/Conv_0")
     assert files(copy) == before
 
 

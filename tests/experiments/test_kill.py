@@ -27,6 +27,7 @@ SOFTMAX = (
     "--recipe=lenet5_digits",
     "--model=softmax_regression",
     "--data.resize=0",
+    "--batch_size=64",
     "--num_epochs=15",
     "--log_every=1",
     "--checkpoint_every=6",

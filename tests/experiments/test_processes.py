@@ -67,17 +67,17 @@ def assert_same_training(one: pathlib.Path, other: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    """`one_device(epochs)`: the directory of an uninterrupted training on one device."""
+    """`one_device(flags)`: the directory of an uninterrupted training on one device."""
     made = {}
 
-    def run(epochs):
-        if epochs not in made:
+    def run(*plan):
+        if plan not in made:
             directory = tmp_path_factory.mktemp("one")
-            words = (*ONE, f"--num_epochs={epochs}", f"--workdir={directory / 'run'}")
+            words = (*ONE, *plan, f"--workdir={directory / 'run'}")
             with children.running(directory, words) as (child,):
                 assert child.exit_code() == 0, child.output
-            made[epochs] = directory / "run"
-        return made[epochs]
+            made[plan] = directory / "run"
+        return made[plan]
 
     return run
 
@@ -92,8 +92,9 @@ def test_two_processes_of_two_devices_train_as_one_device_does(tmp_path, one_dev
     assert summary["step"] == 20
     assert summary["devices"]["processes"] == 2
     assert summary["devices"]["count"] == 4
-    assert_same_training(one_device(1), tmp_path / "run")
-    expected = json.loads((one_device(1) / "summary.json").read_text())
+    alone = one_device("--num_epochs=1")
+    assert_same_training(alone, tmp_path / "run")
+    expected = json.loads((alone / "summary.json").read_text())
     assert summary["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-4)
 
 
@@ -149,8 +150,7 @@ def test_a_request_to_stop_saves_in_both_and_one_process_can_go_on(
     assert f"resumed at step {step}" in child.output
     layout = f"{resumed_as} on {1 if resumed_as == 'jit' else 8}"
     assert f"made under {parallelism} on 4, this is {layout}: equal to rounding" in child.output
-    uninterrupted = one_device(100)
-    assert_same_training(uninterrupted, directory)
+    assert_same_training(one_device(*plan), directory)
 
 
 # What is refused.

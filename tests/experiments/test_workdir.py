@@ -9,7 +9,9 @@ import pytest
 from dlcore.errors import TrainingError, UsageError
 from experiments import recipes, workdir
 
-RECIPE = recipes.get("lenet5_digits")
+RECIPE = dataclasses.replace(
+    recipes.get("lenet5_digits"), num_epochs=20, data_options={"resize": 28}
+)
 
 
 def test_a_new_directory_is_made_and_claimed_for_its_recipe(tmp_path):
@@ -51,7 +53,10 @@ def test_it_is_free_again_after_an_error(tmp_path):
         ({"name": "other"}, "--recipe=lenet5_digits, this command has --recipe=other"),
         ({"seed": 1}, "--seed=0, this command has --seed=1:"),
         ({"seed": 1, "num_epochs": 3}, r"--num_epochs=20, .* --num_epochs=3 \(and 1 more\)"),
-        ({"data_options": {"resize": 32}}, "--data.resize=28, this command has --data.resize=32"),
+        (
+            {"data_options": {**RECIPE.data_options, "resize": 32}},
+            "--data.resize=28, this command has --data.resize=32",
+        ),
         ({"model_options": {"width": 2}}, "--model.width=None, .* --model.width=2"),
     ],
 )

@@ -50,7 +50,7 @@ def test_every_option_of_a_task_is_documented(name):
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unknown task 'regresion': it is one of classification"):
+    with pytest.raises(UsageError, match="unknown task 'regresion': did you mean"):
         tasks.create("regresion", MODEL)
 
 

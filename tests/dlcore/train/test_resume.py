@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlcore.errors import TrainingError
 from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget
 
 REGIMES = ["classification", "perceptron", "language_model", "gan"]
@@ -122,6 +123,20 @@ def test_skipped_updates_are_counted_across_a_resume(
         training().run(tmp_path / "run", CrashAt(crash), **plan)
     outcome = training().run(tmp_path / "run", **plan)
     assert_same_run(tmp_path / "run", outcome, tmp_path / "whole", expected)
+
+
+def test_skipped_updates_in_a_row_are_counted_across_a_resume(training, poisoned, tmp_path):
+    plan = {
+        "dataset": poisoned(training().dataset, range(2, 200)),
+        "on_nonfinite": "skip",
+        "num_steps": 200,
+        "evaluate_every": 200,
+        "checkpoint_every": 20,
+    }
+    with pytest.raises(CrashError):
+        training().run(tmp_path / "run", CrashAt(50), **plan)
+    with pytest.raises(TrainingError, match=r"step 101: .* after 100 skipped updates in a row"):
+        training().run(tmp_path / "run", **plan)
 
 
 # The checkpoints themselves.

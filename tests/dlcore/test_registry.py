@@ -1,0 +1,36 @@
+import pytest
+
+from dlcore.errors import UsageError
+from dlcore.registry import Registry
+
+
+@pytest.fixture
+def registry():
+    fruit = Registry("fruit")
+    for name in ("pear", "apple"):
+        fruit.add(name, name.upper())
+    return fruit
+
+
+def test_names_are_sorted_and_lead_to_their_things(registry):
+    assert registry.names() == ["apple", "pear"]
+    assert registry.get("pear") == "PEAR"
+
+
+def test_a_name_is_taken_once(registry):
+    with pytest.raises(ValueError, match="fruit 'pear' is registered twice"):
+        registry.add("pear", "another")
+    assert registry.get("pear") == "PEAR"
+
+
+def test_an_unknown_name_is_answered_with_near_matches_or_with_all(registry):
+    with pytest.raises(UsageError, match="unknown fruit 'peer': did you mean pear?"):
+        registry.get("peer")
+    with pytest.raises(UsageError, match="apple, pear"):
+        registry.get("zzz")
+
+
+def test_an_option_that_is_not_there_is_named_with_those_that_are(registry):
+    registry.check_options("pear", ["size"], ["size", "colour"])
+    with pytest.raises(UsageError, match="fruit 'pear' has no option 'sise': it has size, colour"):
+        registry.check_options("pear", ["sise"], ["size", "colour"])
