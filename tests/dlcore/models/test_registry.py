@@ -203,8 +203,9 @@ def test_every_option_is_documented_and_can_be_set_by_a_flag():
 
 
 def test_a_name_is_registered_once():
+    facts = {"example_inputs": (), "output_shapes": (), "parameter_count": 0, "source": "here"}
     with pytest.raises(ValueError, match="'lenet5' is registered twice"):
-        models.register("lenet5", SoftmaxRegression)
+        models.register("lenet5", SoftmaxRegression, **facts)
 
 
 def test_an_unknown_model_is_refused_with_near_matches():
