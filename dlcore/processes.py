@@ -10,8 +10,10 @@ import traceback
 from typing import NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dlcore.errors import UsageError
 
@@ -62,6 +64,23 @@ def start(
         ) from error
     finally:
         alarm.cancel()
+    # _connect()
+
+
+def _connect() -> None:
+    """Makes the connections between all devices, and between the processes.
+
+    The first collective of a group does so, and on CPUs it waits for 30 s only, which is less than
+    reading data or compiling may part the processes. Now they are together.
+    """
+    mesh = Mesh(np.asarray(jax.devices()), ("device",))
+    split, whole = (
+        NamedSharding(mesh, PartitionSpec("device")),
+        NamedSharding(mesh, PartitionSpec()),
+    )
+    ones = jax.jit(lambda: jnp.ones(mesh.size), out_shardings=split)()
+    jax.jit(jnp.sum, out_shardings=whole)(ones).block_until_ready()
+    first_says(True)
 
 
 def _give_up() -> None:

@@ -81,6 +81,10 @@ def reproduce(
         "deviation": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         "expected": dataclasses.asdict(recipe.expected),
         "met": recipe.expected.met(score),
+        "measured": {
+            name: float(np.mean([found(summary)[name] for summary in summaries]))
+            for name in found(summaries[0])
+        },
         "seeds": list(seeds),
         "parameters": summaries[0]["parameters"],
         "seconds": [summary["seconds"] for summary in summaries],
@@ -93,6 +97,11 @@ def reproduce(
     }
 
 
+def found(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Every score of a run, on the test split and of its samples."""
+    return {**summary.get("test", {}), **summary.get("samples", {})}
+
+
 def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
     """The expected metric of a run: of the test split, or of its samples.
 
@@ -102,12 +111,12 @@ def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
     assert recipe.expected
     if summary["status"] != "complete":
         raise UsageError(f"{recipe.name} was stopped: run the same command again to go on")
-    found = {**summary.get("test", {}), **summary.get("samples", {})}
-    if recipe.expected.metric not in found:
+    scores = found(summary)
+    if recipe.expected.metric not in scores:
         raise UsageError(
-            f"{recipe.name} has no score {recipe.expected.metric!r}: it has {list(found)}"
+            f"{recipe.name} has no score {recipe.expected.metric!r}: it has {', '.join(scores)}"
         )
-    return found[recipe.expected.metric]
+    return scores[recipe.expected.metric]
 
 
 def write_table(readme: pathlib.Path) -> None:

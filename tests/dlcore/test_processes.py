@@ -45,6 +45,27 @@ def test_all_processes_have_the_answer_of_the_first(tmp_path):
             assert "answer False" in child.output
 
 
+@pytest.mark.slow
+def test_they_may_come_to_their_first_step_half_a_minute_apart(tmp_path):
+    port = children.free_port()
+    words = [
+        program(
+            start(port, index),
+            f"time.sleep({35 * index})",
+            "from dlcore import parallel",
+            "import jax, numpy as np",
+            "layout = parallel.make('data')",
+            "step = layout.compile_evaluation(lambda s, b: parallel.psum(b['x'].sum()), {})",
+            "print('sum', float(step({}, layout.place_batch({'x': np.ones(2)}))))",
+        )
+        for index in range(2)
+    ]
+    with children.running(tmp_path, *words, devices=2) as both:
+        for child in both:
+            assert child.exit_code() == 0, child.output
+            assert "sum 4.0" in child.output
+
+
 def test_processes_that_fail_together_each_end_with_their_own_code(tmp_path):
     port = children.free_port()
     words = [

@@ -47,6 +47,8 @@ def test_a_score_that_is_met_is_written_and_tabulated(call, paths, quick, tmp_pa
     assert "met" in output
     assert result["met"] is True
     assert result["score"] == pytest.approx(sum(result["scores"]) / 2)
+    assert result["measured"].keys() == {"accuracy", "loss"}
+    assert result["measured"]["accuracy"] == result["score"]
     assert result["seeds"] == [0, 1]
     assert result["scores"][0] != result["scores"][1]
     assert result["expected"]["source"] == "this test"
