@@ -64,7 +64,7 @@ def start(
         ) from error
     finally:
         alarm.cancel()
-    # _connect()
+    _connect()
 
 
 def _connect() -> None:
