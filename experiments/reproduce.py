@@ -47,7 +47,7 @@ def main(values: flags.FlagValues) -> int:
     met = True
     for recipe in known:
         directory = pathlib.Path(values.workdir) / recipe.name
-        result = reproduce(recipe, settings, directory, [int(seed) for seed in values.seeds])
+        result = reproduce(recipe, settings, directory, values.seeds)
         RESULTS.mkdir(exist_ok=True)
         workdir.write_json(RESULTS / f"{recipe.name}.json", result)
         verdict = "met" if result["met"] else "MISSED"

@@ -12,7 +12,7 @@ from dlcore.data.text import TextDataset
 from dlcore.errors import UsageError
 from dlcore.train import loop, program
 from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget, Profiler, ProgressBar
-from experiments import recipes
+from experiments import checks, recipes
 
 # `--overfit`: the loss that counts as learnt by heart, and the steps it may take.
 OVERFIT_LOSS = 0.01
@@ -110,11 +110,7 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     Raises:
       UsageError: something in the recipe, the settings or the data has to be mended.
     """
-    for name in ("batch_size", "num_epochs", "accumulate", "evaluate_every"):
-        if getattr(recipe, name) < 1:
-            raise UsageError(f"--{name}={getattr(recipe, name)}: it must be at least 1")
-    if not 0 <= recipe.ema_decay < 1:
-        raise UsageError(f"--ema_decay={recipe.ema_decay}: it must be in [0, 1)")
+    checks.numbers(recipe)
     parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms)
     dataset = data.load(recipe.data, settings.data_dir or None, data.Options(**recipe.data_options))
     recipe = complete(recipe, dataset)
@@ -123,6 +119,7 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     task = tasks.create(
         recipe.task, models.create(recipe.model, **recipe.model_options), **recipe.task_options
     )
+    checks.parts(recipe, task, dataset)
     parallelism.check_batch_size(recipe.batch_size, recipe.accumulate)
     steps_per_epoch = dataset.train_batches(recipe.batch_size, recipe.seed).steps_per_epoch
     num_steps = OVERFIT_STEPS if recipe.overfit else steps_per_epoch * recipe.num_epochs
@@ -207,7 +204,7 @@ def callbacks(session: Session, workdir: pathlib.Path, settings: Settings) -> li
     recipe, metric = session.recipe, session.plan.watched_metric
     if jax.process_index() == 0:
         chosen.append(ProgressBar())
-    if recipe.patience and metric:
+    if recipe.patience and metric and not recipe.overfit:
         chosen.append(EarlyStopping(metric, session.plan.watched_mode, recipe.patience))
     if recipe.overfit:
         chosen.append(LossTarget(OVERFIT_LOSS))

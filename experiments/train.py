@@ -46,8 +46,11 @@ def main(values: flags.FlagValues) -> None:
     settings = flags.read_dataclass(values, session.Settings)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
     session.use_compilation_cache()
+    addresses = (values.coordinator_address, values.num_processes, values.process_id)
+    if not values.distributed and any(value is not None for value in addresses):
+        raise UsageError("--coordinator_address, --num_processes, --process_id need --distributed")
     if values.distributed:
-        processes.start(values.coordinator_address, values.num_processes, values.process_id)
+        processes.start(*addresses)
     if values.dry_run:
         dry_run.show(session.prepare(recipe, settings))
         return
@@ -55,13 +58,16 @@ def main(values: flags.FlagValues) -> None:
     if values.seeds is None:
         show(directory, train(recipe, settings, directory))
         return
-    seeds = [int(seed) for seed in values.seeds]
-    summaries = [
-        train(dataclasses.replace(recipe, seed=seed), settings, directory / f"seed_{seed}")
-        for seed in seeds
-    ]
-    print(f"\n{recipe.name}, seeds {', '.join(map(str, seeds))}: mean and deviation")
-    print(report.table(across_seeds(summaries)))
+    summaries = []
+    for seed in values.seeds:
+        one = dataclasses.replace(recipe, seed=seed)
+        summaries.append(train(one, settings, directory / f"seed_{seed}"))
+        if summaries[-1]["status"] == "stopped":
+            show(directory, summaries[-1])
+            return
+    if jax.process_index() == 0:
+        print(f"\n{recipe.name}, seeds {', '.join(map(str, values.seeds))}: mean and deviation")
+        print(report.table(across_seeds(summaries)))
 
 
 def train(
@@ -73,8 +79,12 @@ def train(
         summary_path = directory / "summary.json"
         if summary_path.exists():
             print(f"{directory}: this run is complete; its summary:")
-            return workdir.read_json(summary_path)
-        judge = train_judge(recipe, settings, directory / "judge") if recipe.judge else None
+            return checked(recipe, workdir.read_json(summary_path))
+        judge = None
+        if recipe.judge:
+            judge = train_judge(recipe, settings, directory / "judge")
+            if judge is None:
+                return {"status": "stopped", "reason": "while its judge was trained"}
         started = time.perf_counter()
         outcome = Loop(
             prepared.program,
@@ -85,23 +95,28 @@ def train(
             callbacks=session.callbacks(prepared, directory, settings),
         ).run()
         if outcome.status == "stopped":
-            return {"status": "stopped", "reason": outcome.reason, "step": outcome.step}
+            return {"status": "stopped", "reason": outcome.reason}
         seconds = time.perf_counter() - started
-        summary = report.finish(prepared, outcome, directory, seconds, judge)
+        return checked(recipe, report.finish(prepared, outcome, directory, seconds, judge))
+
+
+def checked(recipe: recipes.Recipe, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, unless it says that a few examples could not be learnt by heart."""
     if summary.get("learnt_by_heart") is False:
         raise TrainingError(
             f"--overfit={recipe.overfit}: the loss is still {summary['validation']['loss']:.3g} "
-            f"after {outcome.step} steps: model, loss or learning rate is at fault"
+            f"after {summary['step']} steps: model, loss or learning rate is at fault"
         )
     return summary
 
 
 def train_judge(
     recipe: recipes.Recipe, settings: session.Settings, directory: pathlib.Path
-) -> outputs.Judge:
-    """The classifier that judges what a recipe generates: trained here, on the same data."""
+) -> outputs.Judge | None:
+    """The classifier that judges what a recipe generates, trained here; None where stopped."""
     judge = dataclasses.replace(recipes.get(recipe.judge), data=recipe.data)
-    train(judge, settings, directory)
+    if train(judge, settings, directory)["status"] == "stopped":
+        return None
     prepared = session.prepare(judge, settings)
     return outputs.Judge(prepared, report.restore(prepared, directory).state.variables())
 
@@ -121,10 +136,8 @@ def show(directory: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def across_seeds(summaries: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Mean and sample deviation of every test score over the runs that are complete."""
-    scores = [summary["test"] for summary in summaries if "test" in summary]
-    if len(scores) < len(summaries):
-        raise TrainingError("not every seed was trained to its end: run the same command again")
+    """Mean and sample deviation of every test score over complete runs."""
+    scores = [summary["test"] for summary in summaries]
     columns = {name: [score[name] for score in scores] for name in scores[0]}
     return {
         f"test {name}": f"{np.mean(column):.4f} +- {np.std(column, ddof=len(column) > 1):.4f}"

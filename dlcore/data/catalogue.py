@@ -48,6 +48,8 @@ def load(
 
 
 def _unknown(name: str, data_dir: str | os.PathLike[str] | None) -> UsageError:
+    if name.startswith((".", "/", "~")):
+        return UsageError(f"there is no file or folder {name}: name one that exists")
     prepare = f"python -m experiments.prepare --dataset={name}"
     if not data_dir:
         return UsageError(

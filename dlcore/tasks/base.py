@@ -56,6 +56,10 @@ class Task(abc.ABC):
     # What early stopping and the best checkpoint watch; None where only the newest counts.
     watched_metric: ClassVar[str | None] = "loss"
     watched_mode: ClassVar[str] = "min"
+    # The kind of dataset that gives its batches.
+    data_kind: ClassVar[str] = "image"
+    # What a model needs beside a `__call__` of one input.
+    model_methods: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:

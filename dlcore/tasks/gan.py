@@ -46,6 +46,7 @@ class GAN(base.Task):
     """
 
     watched_metric: ClassVar[str | None] = None
+    model_methods: ClassVar[tuple[str, ...]] = ("generate", "discriminate")
 
     generator_loss: str = "non_saturating"
     discriminator_steps: int = 1

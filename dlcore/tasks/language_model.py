@@ -8,7 +8,7 @@ state reaches further back than the gradient does.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ class LanguageModel(base.Task):
     `[batch, time]`; "mask", float32 of that shape, 1 where the target counts; and in training
     "start", bool `[batch]`, set where a row begins a new text: its state is then the initial one.
     """
+
+    data_kind: ClassVar[str] = "text"
+    model_methods: ClassVar[tuple[str, ...]] = ("initial_carry",)
 
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables; "carry" holds the initial state of every row."""
