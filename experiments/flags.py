@@ -189,6 +189,20 @@ def define_distributed(values: FlagValues) -> None:
     define_one(values, "process_id", None, f"Number of this process, from 0; {where}.", int)
 
 
+def read_distributed(values: FlagValues) -> tuple[str | None, int | None, int | None] | None:
+    """Address, number of processes and own number; None where this is the only process.
+
+    Raises:
+      UsageError: there is an address or a number, but no `--distributed`.
+    """
+    given = (values.coordinator_address, values.num_processes, values.process_id)
+    if values.distributed:
+        return given
+    if any(value is not None for value in given):
+        raise UsageError("--coordinator_address, --num_processes, --process_id need --distributed")
+    return None
+
+
 def define_run(values: FlagValues) -> None:
     """Defines the flags of a program that looks at a finished or running training."""
     define_one(values, "workdir", None, "Run directory.", str)

@@ -46,10 +46,7 @@ def main(values: flags.FlagValues) -> None:
     settings = flags.read_dataclass(values, session.Settings)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
     session.use_compilation_cache()
-    addresses = (values.coordinator_address, values.num_processes, values.process_id)
-    if not values.distributed and any(value is not None for value in addresses):
-        raise UsageError("--coordinator_address, --num_processes, --process_id need --distributed")
-    if values.distributed:
+    if addresses := flags.read_distributed(values):
         processes.start(*addresses)
     if values.dry_run:
         dry_run.show(session.prepare(recipe, settings))
