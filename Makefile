@@ -58,7 +58,8 @@ clean:
 	@touch .venv/installed $@
 
 .venv:
-	$(PYTHON) -m venv $@
+	@# A half-made environment would pass for a whole one.
+	$(PYTHON) -m venv $@ || { rm -rf $@; exit 1; }
 
 # PyPI's PyTorch for newer Pythons is a CUDA build of several GB, hence an environment of its own.
 .peers/installed:

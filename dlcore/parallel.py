@@ -62,6 +62,21 @@ def example_keys(key: jax.Array, count: int) -> jax.Array:
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(example_positions(count))
 
 
+def split_batch(batch: Any, parts: int) -> Any:
+    """A batch in equal parts, on a new first axis: part j takes every `parts`-th example from j on.
+
+    So a part is the same set of examples, in the same order, on any number of devices.
+    """
+    return jax.tree.map(
+        lambda array: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1), batch
+    )
+
+
+def join_batch(parts: Any) -> Any:
+    """The batch whose parts `split_batch` made."""
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), parts)
+
+
 def _belongs_to_examples(path: Sequence[Any]) -> bool:
     return any(getattr(key, "key", None) == CARRY for key in path)
 

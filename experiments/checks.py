@@ -42,6 +42,12 @@ def parts(recipe: recipes.Recipe, task: Task, dataset: data.Dataset) -> None:
             f"--model={recipe.model} does not fit --task={recipe.task}: "
             + (f"it has no {', '.join(missing)}" if missing else "it takes more than an image")
         )
+    moving = recipe.schedule != "constant" or recipe.warmup_steps
+    if moving and not task.one_update_a_step:
+        raise UsageError(
+            f"--task={recipe.task} updates several times a step, by which a schedule would run "
+            "ahead: use --schedule=constant and --warmup_steps=0"
+        )
     watched = task.watched_metric and "validation" in dataset.splits
     if recipe.patience and not watched:
         raise UsageError(

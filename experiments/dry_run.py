@@ -15,7 +15,10 @@ def show(session: Session) -> None:
       session: prepared; nothing is written.
     """
     program, task = session.program, session.program.task
-    batch = session.dataset.example_batch(session.recipe.batch_size)
+    batches = session.dataset.train_batches(
+        session.recipe.batch_size, session.recipe.seed, jax.process_index(), jax.process_count()
+    )
+    batch = next(batches.start(0))
     inputs = task.describe_inputs(session.dataset.transform(batch, None, False))
     print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
     state = program.parallelism.place_state(program.initialize())

@@ -226,7 +226,8 @@ def run_directory(values: FlagValues) -> pathlib.Path:
 
 def peek(argv: Sequence[str], name: str) -> str | None:
     """The value of a flag on a command line that is not parsed yet."""
-    for position, word in enumerate(argv):
+    # Of several, absl takes the last.
+    for position, word in reversed(list(enumerate(argv))):
         if re.fullmatch(f"--?{name}", word):
             return argv[position + 1] if position + 1 < len(argv) else None
         if match := re.fullmatch(f"--?{name}=(.*)", word):

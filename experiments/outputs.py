@@ -62,7 +62,7 @@ def leave(
         plots.save(plots.filters(kernel), folder / "filters.png")
     if "confusion" in test:
         outputs = predict(session, variables, "test")
-        outputs["confusion"] = test["confusion"]
+        outputs["confusion"] = np.asarray(test["confusion"]).astype(np.int64)
         np.savez(workdir / "test_outputs.npz", allow_pickle=False, **outputs)
         figure = plots.confusion_matrix(test["confusion"], session.dataset.class_names)
         plots.save(figure, folder / "confusion_matrix.png")

@@ -1,6 +1,8 @@
 """The end of a training: the best checkpoint tested, and `summary.json`."""
 
+import datetime
 import importlib.metadata
+import logging
 import pathlib
 import shutil
 import subprocess
@@ -16,6 +18,8 @@ from dlcore.train import checkpoint, evaluation, loop
 from experiments import outputs
 from experiments.session import OVERFIT_LOSS, Session
 from experiments.workdir import write_json
+
+_log = logging.getLogger("dlcore.report")
 
 
 def restore(session: Session, workdir: pathlib.Path, which: str = "best") -> checkpoint.Restored:
@@ -92,10 +96,13 @@ def finish(
         "devices": describe_devices(session),
         "versions": versions(),
         "commit": commit(),
+        "date": datetime.date.today().isoformat(),
     }
     if session.recipe.overfit:
         summary["learnt_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
-    if jax.process_count() == 1:
+    if jax.process_count() > 1:
+        _log.warning("several processes leave no figures and no outputs, only the summary")
+    else:
         variables = jax.device_get(restored.state.variables())
         summary |= outputs.leave(session, variables, results.get("test", {}), workdir, judge)
     summary["report_seconds"] = round(time.perf_counter() - started, 1)
@@ -136,7 +143,7 @@ def commit() -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "dlcore", "experiments/recipes", "kernels")
+    changed = git("status", "--porcelain", "--", "dlcore", "kernels", "experiments/**.py")
     return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 

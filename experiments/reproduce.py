@@ -6,7 +6,6 @@ code 1 where a score was missed.
 """
 
 import dataclasses
-import datetime
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore.errors import UsageError
+from dlcore.errors import TrainingError, UsageError
 from experiments import flags, recipes, session, train, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -66,10 +65,7 @@ def reproduce(
 ) -> dict[str, Any]:
     """Trains a recipe with each seed and compares the mean score; what a results file holds."""
     assert recipe.expected
-    summaries = [
-        train.train(dataclasses.replace(recipe, seed=seed), settings, directory / f"seed_{seed}")
-        for seed in seeds
-    ]
+    summaries = train.train_seeds(recipe, settings, directory, seeds)
     scores = [score_of(recipe, summary) for summary in summaries]
     score = float(np.mean(scores))
     return {
@@ -91,7 +87,7 @@ def reproduce(
         "devices": {**summaries[0]["devices"], "host": platform.machine()},
         "versions": summaries[0]["versions"],
         "commit": summaries[0]["commit"],
-        "date": datetime.date.today().isoformat(),
+        "date": summaries[0]["date"],
         "command": f"python -m experiments.reproduce --recipes={recipe.name} --seeds="
         + ",".join(map(str, seeds)),
     }
@@ -106,11 +102,12 @@ def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
     """The expected metric of a run: of the test split, or of its samples.
 
     Raises:
-      UsageError: the run was stopped, or has no such metric.
+      TrainingError: the run was stopped.
+      UsageError: it has no such metric.
     """
     assert recipe.expected
     if summary["status"] != "complete":
-        raise UsageError(f"{recipe.name} was stopped: run the same command again to go on")
+        raise TrainingError(f"{recipe.name} was stopped: run the same command again to go on")
     scores = found(summary)
     if recipe.expected.metric not in scores:
         raise UsageError(

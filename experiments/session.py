@@ -81,7 +81,7 @@ def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
     A model's `num_classes` and `vocabulary_size` follow the dataset unless they were overridden.
 
     Raises:
-      UsageError: they were overridden with a number that the labels exceed.
+      UsageError: they were overridden with another number.
     """
     known = models.defaults(recipe.model)
     options = {**known, **recipe.model_options}
@@ -92,9 +92,9 @@ def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
         if option in known:
             if options[option] == known[option]:
                 options[option] = size
-            if options[option] < size:
+            if options[option] != size:
                 raise UsageError(
-                    f"--model.{option}={options[option]} is too small: {recipe.data} has {size}"
+                    f"--model.{option}={options[option]} does not fit: {recipe.data} has {size}"
                 )
     return dataclasses.replace(
         recipe,

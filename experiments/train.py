@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlcore import processes
+from dlcore import data, processes
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.loop import Loop
 from experiments import dry_run, flags, outputs, recipes, report, session, workdir
@@ -55,16 +55,28 @@ def main(values: flags.FlagValues) -> None:
     if values.seeds is None:
         show(directory, train(recipe, settings, directory))
         return
+    summaries = train_seeds(recipe, settings, directory, values.seeds)
+    if summaries[-1]["status"] == "stopped":
+        show(directory, summaries[-1])
+    elif jax.process_index() == 0:
+        print(f"\n{recipe.name}, seeds {', '.join(map(str, values.seeds))}: mean and deviation")
+        print(report.table(across_seeds(summaries)))
+
+
+def train_seeds(
+    recipe: recipes.Recipe,
+    settings: session.Settings,
+    directory: pathlib.Path,
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Trains once for each seed; the summaries, of which the last may say "stopped"."""
     summaries = []
-    for seed in values.seeds:
+    for seed in seeds:
         one = dataclasses.replace(recipe, seed=seed)
         summaries.append(train(one, settings, directory / f"seed_{seed}"))
         if summaries[-1]["status"] == "stopped":
-            show(directory, summaries[-1])
-            return
-    if jax.process_index() == 0:
-        print(f"\n{recipe.name}, seeds {', '.join(map(str, values.seeds))}: mean and deviation")
-        print(report.table(across_seeds(summaries)))
+            break
+    return summaries
 
 
 def train(
@@ -74,11 +86,11 @@ def train(
     prepared = session.prepare(recipe, settings)
     with workdir.claim(directory, prepared.recipe):
         summary_path = directory / "summary.json"
-        if summary_path.exists():
+        if processes.first_says(summary_path.exists()):
             print(f"{directory}: this run is complete; its summary:")
             return checked(recipe, workdir.read_json(summary_path))
         judge = None
-        if recipe.judge:
+        if recipe.judge and jax.process_count() == 1:
             judge = train_judge(recipe, settings, directory / "judge")
             if judge is None:
                 return {"status": "stopped", "reason": "while its judge was trained"}
@@ -111,7 +123,12 @@ def train_judge(
     recipe: recipes.Recipe, settings: session.Settings, directory: pathlib.Path
 ) -> outputs.Judge | None:
     """The classifier that judges what a recipe generates, trained here; None where stopped."""
-    judge = dataclasses.replace(recipes.get(recipe.judge), data=recipe.data)
+    judge = recipes.get(recipe.judge)
+    # On the same splits, so that it never sees the images that samples are compared with.
+    ours = data.Options(**recipe.data_options)
+    splits = {name: getattr(ours, name) for name in data.SPLIT_OPTIONS}
+    options = {**judge.data_options, **splits}
+    judge = dataclasses.replace(judge, data=recipe.data, data_options=options)
     if train(judge, settings, directory)["status"] == "stopped":
         return None
     prepared = session.prepare(judge, settings)

@@ -2,7 +2,7 @@
 
 from dlcore.data.catalogue import load
 from dlcore.data.dataset import Dataset, TrainBatches
-from dlcore.data.options import Options
+from dlcore.data.options import SPLIT_OPTIONS, Options
 from dlcore.data.prefetching import Prefetch, prefetch
 
-__all__ = ["Dataset", "Options", "Prefetch", "TrainBatches", "load", "prefetch"]
+__all__ = ["SPLIT_OPTIONS", "Dataset", "Options", "Prefetch", "TrainBatches", "load", "prefetch"]

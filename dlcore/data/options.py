@@ -4,6 +4,8 @@ import dataclasses
 
 from dlcore.errors import UsageError
 
+# Those that decide which example is in which split.
+SPLIT_OPTIONS = ("validation_fraction", "test_fraction", "split_seed")
 NORMALIZATIONS = ("mean_std", "symmetric", "lenet", "none")
 
 

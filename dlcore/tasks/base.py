@@ -6,8 +6,8 @@ A task is a frozen dataclass over a model. `dlcore.train.step` turns it into a t
 - a learner that does anything else (the perceptron rule, the two players of a GAN) gives `update`.
 
 Inside a step the batch may be one device's share of the global batch. Sums over examples stay
-local in `loss` and `evaluate`: the step adds them across devices. An `update` adds them itself,
-with `dlcore.parallel.psum`.
+local in `loss` and `evaluate`, and so do the metrics that an `update` returns: the step adds them
+across devices. What an `update` needs itself, it adds with `dlcore.parallel.psum`.
 """
 
 import abc
@@ -60,6 +60,11 @@ class Task(abc.ABC):
     data_kind: ClassVar[str] = "image"
     # What a model needs beside a `__call__` of one input.
     model_methods: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def one_update_a_step(self) -> bool:
+        """Whether the optimizer, and with it a schedule, counts the loop's steps."""
+        return True
 
     @abc.abstractmethod
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class GAN(base.Task):
                 f"--task.discriminator_steps={self.discriminator_steps}: it is 1 or more"
             )
 
+    @property
+    def one_update_a_step(self) -> bool:
+        """Whether each player's optimizer steps once when the loop does."""
+        return self.discriminator_steps == 1
+
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of both players.
 
@@ -152,8 +157,7 @@ class GAN(base.Task):
     def _minibatches(self, batch: Batch) -> Batch:
         """The batch with a leading axis of k minibatches, none of which shares an example.
 
-        Minibatch j takes every k-th example from the j-th on, so that it is the same set of
-        examples on any number of devices.
+        See `parallel.split_batch`.
         """
         steps, size = self.discriminator_steps, batch["mask"].shape[0]
         if size % steps:
@@ -161,10 +165,7 @@ class GAN(base.Task):
                 f"--batch_size gives a device {size} examples, which do not divide into equal "
                 f"minibatches for --task.discriminator_steps={steps}"
             )
-        return {
-            name: batch[name].reshape(size // steps, steps, *batch[name].shape[1:]).swapaxes(0, 1)
-            for name in ("image", "mask")
-        }
+        return parallel.split_batch({name: batch[name] for name in ("image", "mask")}, steps)
 
     def _discriminator_loss(
         self, params: Any, model_state: Any, minibatch: Batch, key: jax.Array

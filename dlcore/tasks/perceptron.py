@@ -38,6 +38,11 @@ class Perceptron(Task):
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
 
+    @property
+    def one_update_a_step(self) -> bool:
+        """False: the optimizer is called once an example."""
+        return False
+
     def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of the model."""
         return dict(self.model.init(rng, batch["image"]))

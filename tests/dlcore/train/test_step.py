@@ -44,7 +44,7 @@ def task(name):
     if name == "char_lstm":
         model = models.create("char_lstm", vocabulary_size=5, hidden=4, layers=1)
         return tasks.create("language_model", model)
-    options = {"convnet_bn": {"features": (4,)}, "mlp": {"hidden": (4,)}}[name]
+    options = {"convnet_bn": {"features": (4,)}, "mlp": {"hidden": (4,)}}.get(name, {})
     return tasks.create("classification", models.create(name, num_classes=3, **options))
 
 
@@ -93,6 +93,26 @@ def masked(batch, rows, rubbish):
     mask, image = batch["mask"].copy(), batch["image"].copy()
     mask[rows], image[rows] = 0, rubbish
     return batch | {"mask": mask, "image": image}
+
+
+def test_a_step_of_softmax_regression_is_that_of_the_textbook():
+    batch = masked(images(), [1, 5], rubbish=1e3)
+    # The first step leaves the zeros that all scores begin with.
+    (_, before, after), (_, report) = run(build("softmax_regression"), images(1), batch)
+    real = batch["mask"] > 0
+    inputs = np.float64(batch["image"][real]).reshape(-1, 9)
+    (kernel, bias) = (np.float64(before.params["Dense_0"][name]) for name in ("kernel", "bias"))
+    scores = np.exp(inputs @ kernel + bias)
+    probabilities, labels = scores / scores.sum(1, keepdims=True), batch["label"][real]
+    errors = (probabilities - np.eye(3)[labels]) / 14
+    gradients = {"kernel": inputs.T @ errors, "bias": errors.sum(0)}
+    for name, gradient in gradients.items():
+        step = after.params["Dense_0"][name] - before.params["Dense_0"][name]
+        np.testing.assert_allclose(step, -0.1 * 0.5**0.2 * gradient, rtol=1e-4, atol=1e-7)
+    loss = -np.log(probabilities[np.arange(14), labels]).mean()
+    norm = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients.values()))
+    assert float(report.loss) == pytest.approx(loss, rel=1e-5)
+    assert float(report.gradient_norm) == pytest.approx(norm, rel=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["jit", "data", "fsdp"])
