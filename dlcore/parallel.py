@@ -12,7 +12,9 @@ the compiled step takes; only `pmap`, with its leading device axis, needs anothe
 """
 
 import abc
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, override
 
 import jax
@@ -51,10 +53,26 @@ def axis_size() -> int:
     return jax.lax.axis_size(AXIS) if _bound() else 1
 
 
+# Which of a device's examples are in hand: see `part`.
+_part: contextvars.ContextVar[tuple[Any, int]] = contextvars.ContextVar("part", default=(0, 1))
+
+
+@contextlib.contextmanager
+def part(index: Any, parts: int) -> Iterator[None]:
+    """Inside, the examples in hand are every `parts`-th of a device's share, from `index` on."""
+    token = _part.set((index, parts))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
 def example_positions(count: int) -> jax.Array:
     """Positions in the global batch of the `count` examples in hand, int32 `[count]`."""
-    first = jax.lax.axis_index(AXIS) * count if _bound() else 0
-    return first + jnp.arange(count, dtype=jnp.int32)
+    index, parts = _part.get()
+    device = jax.lax.axis_index(AXIS) if _bound() else 0
+    places = device * count + jnp.arange(count, dtype=jnp.int32)
+    return places * parts + index
 
 
 def example_keys(key: jax.Array, count: int) -> jax.Array:

@@ -20,10 +20,12 @@ def show(session: Session) -> None:
     )
     batch = next(batches.start(0))
     inputs = task.describe_inputs(session.dataset.transform(batch, None, False))
-    print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
     state = program.parallelism.place_state(program.initialize())
     step: Any = program.step
     compiled = step.lower(state, program.parallelism.place_batch(batch)).compile()
+    if jax.process_index() != 0:
+        return
+    print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
     print(report.table(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
 
 

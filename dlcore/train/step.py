@@ -17,7 +17,7 @@ import optax
 from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
-from dlcore.parallel import CARRY, psum
+from dlcore.parallel import CARRY, join_batch, part, psum, split_batch
 from dlcore.tasks import Batch, Task
 from dlcore.train.state import TrainState, zeros_like
 
@@ -136,26 +136,24 @@ def _accumulate(
     gradient: Callable[..., Any], state: TrainState, batch: Batch, rng: jax.Array, parts: int
 ) -> tuple[Any, Any, jax.Array, Metrics]:
     """The sums that `gradient` gives over the batch, taken in equal parts, one after another."""
-
-    def split(tree: Any) -> Any:
-        return jax.tree.map(lambda array: array.reshape(parts, -1, *array.shape[1:]), tree)
-
     shared = {name: value for name, value in state.model_state.items() if name != CARRY}
-    by_example = {CARRY: split(state.model_state[CARRY])} if CARRY in state.model_state else {}
+    by_example = (
+        {CARRY: split_batch(state.model_state[CARRY], parts)} if CARRY in state.model_state else {}
+    )
 
-    def part(shared: Any, inputs: Any) -> tuple[Any, Any]:
+    def add(shared: Any, inputs: Any) -> tuple[Any, Any]:
         index, part_batch, part_carry = inputs
-        key = jax.random.fold_in(rng, index)
-        (_, aux), gradients = gradient(state.params, {**shared, **part_carry}, part_batch, key)
+        # What is random about an example is then the same as in the whole batch.
+        with part(index, parts):
+            (_, aux), gradients = gradient(state.params, {**shared, **part_carry}, part_batch, rng)
         model_state = dict(aux.model_state)
         carry = {name: model_state.pop(name) for name in by_example}
         return model_state, (gradients, aux.count, aux.metrics, carry)
 
-    inputs = (jnp.arange(parts), split(batch), by_example)
-    shared, stacked = jax.lax.scan(part, shared, inputs)
+    inputs = (jnp.arange(parts), split_batch(batch, parts), by_example)
+    shared, stacked = jax.lax.scan(add, shared, inputs)
     gradients, count, sums = jax.tree.map(lambda array: array.sum(0), stacked[:3])
-    carry = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), stacked[3])
-    return gradients, {**shared, **carry}, count, sums
+    return gradients, {**shared, **join_batch(stacked[3])}, count, sums
 
 
 def make_evaluation(task: Task, transform: Transform) -> Callable[[TrainState, Batch], Metrics]:

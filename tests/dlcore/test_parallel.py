@@ -48,7 +48,9 @@ def assert_close(first: Any, second: Any) -> None:
 
 
 @functools.cache
-def build(regime: str, layout: str, rule: str, devices: int) -> tuple[program.Program, Any]:
+def build(
+    regime: str, layout: str, rule: str, devices: int, accumulate: int = 1
+) -> tuple[program.Program, Any]:
     """A training of a network with batch normalisation, dropout and augmentation, or of text."""
     if regime == "images":
         dataset = data.load("digits", None, data.Options(augment="flip", validation_fraction=0.07))
@@ -76,6 +78,7 @@ def build(regime: str, layout: str, rule: str, devices: int) -> tuple[program.Pr
             parallel.make(layout),
             seed=1,
             log_every=STEPS,
+            accumulate=accumulate,
             ema_decay=0.9,
         )
     assert made.parallelism.device_count == (1 if layout == "jit" else devices)
@@ -83,9 +86,11 @@ def build(regime: str, layout: str, rule: str, devices: int) -> tuple[program.Pr
 
 
 @functools.cache
-def train(regime: str, layout: str, rule: str = "momentum", devices: int = 8) -> Any:
+def train(
+    regime: str, layout: str, rule: str = "momentum", devices: int = 8, accumulate: int = 1
+) -> Any:
     """The canonical state after 20 steps on the host, and the loss of each of them."""
-    made, dataset = build(regime, layout, rule, devices)
+    made, dataset = build(regime, layout, rule, devices, accumulate)
     layout_of = made.parallelism
     state = layout_of.place_state(made.initialize())
     batches = dataset.train_batches(BATCH_SIZE, seed=1).start(0)
@@ -121,6 +126,24 @@ def test_every_layout_reaches_the_state_of_one_device(regime, layout, devices):
     expected, _ = train(regime, "jit")
     # Parameters, momentum, running statistics, carried state, moving average and metrics.
     assert_close(expected, train(regime, layout, devices=devices)[0])
+
+
+@pytest.mark.parametrize(
+    ("regime", "layout"),
+    [("images", "data"), slow("images", "fsdp"), slow("images", "pmap"), slow("text", "data")],
+)
+def test_accumulated_parts_have_the_same_examples_and_noise_in_every_layout(regime, layout):
+    expected, _ = train(regime, "jit", accumulate=2)
+    assert_close(expected, train(regime, layout, devices=4, accumulate=2)[0])
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_the_parts_of_a_batch_do_not_depend_on_the_devices(devices, parts, size):
+    batch = np.arange(devices * parts * size * 2).reshape(-1, 2)
+    whole = parallel.split_batch(batch, parts)
+    shares = [parallel.split_batch(share, parts) for share in np.split(batch, devices)]
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
+    np.testing.assert_array_equal(parallel.join_batch(whole), batch)
 
 
 @pytest.mark.parametrize("regime", ["images", "text"])

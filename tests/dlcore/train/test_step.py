@@ -39,18 +39,24 @@ def letters(seed=0, count=BATCH_SIZE):
 
 @functools.cache
 def task(name):
+    """A task by the name of its model; `noisy_mlp` has dropout."""
     if name == "perceptron":
         return tasks.create("perceptron", models.create("perceptron", num_classes=3))
     if name == "char_lstm":
-        model = models.create("char_lstm", vocabulary_size=5, hidden=4, layers=1)
+        model = models.create(name, vocabulary_size=5, hidden=4, layers=1, dropout_rate=0.5)
         return tasks.create("language_model", model)
-    options = {"convnet_bn": {"features": (4,)}, "mlp": {"hidden": (4,)}}.get(name, {})
-    return tasks.create("classification", models.create(name, num_classes=3, **options))
+    model, options = {
+        "convnet_bn": (name, {"features": (4,)}),
+        "mlp": (name, {"hidden": (4,)}),
+        "noisy_mlp": ("mlp", {"hidden": (8,), "dropout_rate": 0.5}),
+        "softmax_regression": (name, {}),
+    }[name]
+    return tasks.create("classification", models.create(model, num_classes=3, **options))
 
 
 @functools.cache
 def build(which, layout="jit", *, rule="sgd", count=BATCH_SIZE, log_every=4, seed=0, **options):
-    """The program of a task, by the name of its model."""
+    """The program of a task."""
     chosen = task(which) if isinstance(which, str) else which
     schedule = optim.schedules.build("exponential", 0.1, 10, decay_steps=5, decay_factor=0.5)
     return program.build(
@@ -129,9 +135,9 @@ def test_a_masked_example_is_as_good_as_absent(layout):
     np.testing.assert_allclose(report.gradient_norm, alone.gradient_norm, rtol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["mlp", "char_lstm"])
-@pytest.mark.parametrize("layout", ["jit", "data"])
-def test_accumulation_gives_the_gradient_of_the_whole_batch(which, layout):
+@pytest.mark.parametrize("which", ["noisy_mlp", "char_lstm"])
+@pytest.mark.parametrize("layout", ["jit", "data", "fsdp"])
+def test_accumulation_gives_the_gradient_of_the_whole_batch_noise_included(which, layout):
     make = letters if which == "char_lstm" else images
     batches = [make(seed) for seed in range(3)]
     whole, reports = run(build(which, rule="momentum"), *batches)
@@ -151,7 +157,7 @@ def test_accumulation_moves_the_running_statistics_once_for_every_part():
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    first, second = np.asarray(convolved).reshape(2, -1, 4).mean(1)
+    first, second = (np.asarray(convolved)[index::2].mean((0, 1, 2)) for index in range(2))
     statistics = after.model_state["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.09 * first + 0.1 * second, atol=1e-6)
 
@@ -211,8 +217,7 @@ def test_metrics_are_of_the_steps_since_the_last_record():
 
 
 def test_a_step_repeats_itself_and_differs_from_the_next_and_from_another_seed():
-    model = models.create("mlp", num_classes=3, hidden=(64,), dropout_rate=0.5)
-    made = build(tasks.create("classification", model))
+    made = build("noisy_mlp")
     (_, state), (first,) = run(made, images())
     (_, again), (repeated,) = run(made, images())
     assert_same_bits(again, state)
