@@ -19,8 +19,9 @@ from dlcore.train import loop
 from dlcore.train.callbacks import Callback, ProgressBar, Record
 from experiments import flags, recipes, report, session
 
-# Steps before the clock starts: compilation, the first batches, full pipelines.
-WARM_UP = 20
+# Steps before the clock starts (compilation, the first batches, full pipelines), and between the
+# records of the metrics, as in a long training.
+WARM_UP = 100
 
 
 class Clock(Callback):

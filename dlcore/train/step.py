@@ -54,7 +54,8 @@ def make_step(
       schedule: the learning rate by step, for the record.
       transform: `(batch, key, train) -> batch`: decoding, normalisation and augmentation.
       log_every: metrics are summed over this many steps, then anew.
-      accumulate: the gradient is summed over this many equal parts of a device's batch.
+      accumulate: the gradient is summed over this many equal parts of a device's batch, each with
+        batch statistics of its own.
       ema_decay: decay of the parameters' moving average; 0 keeps none.
 
     Raises:

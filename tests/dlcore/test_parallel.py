@@ -282,6 +282,25 @@ def test_examples_have_the_same_positions_and_keys_on_one_device_and_on_eight(co
     np.testing.assert_array_equal(eight[2], np.full(8, 8))
 
 
+@given(count=st.integers(1, 4), parts=st.integers(1, 4))
+@settings(max_examples=10)
+def test_a_part_of_a_batch_knows_where_its_examples_stand(count, parts):
+    def positions(places: jax.Array) -> jax.Array:
+        taken = []
+        for index in range(parts):
+            with parallel.part(index, parts):
+                taken.append(parallel.example_positions(len(places[index::parts])))
+        return jnp.stack(taken, 1).reshape(-1)
+
+    batch = np.arange(8 * count * parts)
+    np.testing.assert_array_equal(positions(batch), batch)
+    mesh = Mesh(np.asarray(jax.devices()), (parallel.AXIS,))
+    over_axis = PartitionSpec(parallel.AXIS)
+    eight = jax.shard_map(positions, mesh=mesh, in_specs=over_axis, out_specs=over_axis)(batch)
+    np.testing.assert_array_equal(eight, batch)
+    np.testing.assert_array_equal(parallel.example_positions(3), [0, 1, 2])
+
+
 def test_sums_are_over_all_devices_or_over_the_one_there_is():
     values = {"a": np.arange(8.0), "b": np.ones((8, 2))}
     assert parallel.psum(values) is values
