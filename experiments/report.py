@@ -61,7 +61,6 @@ def finish(
     session: Session,
     outcome: loop.Outcome,
     workdir: pathlib.Path,
-    seconds: float,
     judge: outputs.Judge | None = None,
 ) -> dict[str, Any]:
     """Tests the best checkpoint of a completed training, draws its figures, writes the summary.
@@ -70,7 +69,6 @@ def finish(
       session: what was trained.
       outcome: how it ended.
       workdir: the run directory.
-      seconds: of training, in this process.
       judge: of generated samples.
 
     Returns:
@@ -91,7 +89,7 @@ def finish(
         "skipped_updates": outcome.skipped,
         **{split: scalars(values) for split, values in results.items()},
         "parameters": count_parameters(session),
-        "seconds": round(seconds, 1),
+        "seconds": round(outcome.seconds, 1),
         "resumed": outcome.first_step > 0,
         "devices": describe_devices(session),
         "versions": versions(),

@@ -7,7 +7,6 @@ the recipe is a flag.
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +93,6 @@ def train(
             judge = train_judge(recipe, settings, directory / "judge")
             if judge is None:
                 return {"status": "stopped", "reason": "while its judge was trained"}
-        started = time.perf_counter()
         outcome = Loop(
             prepared.program,
             prepared.dataset,
@@ -105,8 +103,7 @@ def train(
         ).run()
         if outcome.status == "stopped":
             return {"status": "stopped", "reason": outcome.reason}
-        seconds = time.perf_counter() - started
-        return checked(recipe, report.finish(prepared, outcome, directory, seconds, judge))
+        return checked(recipe, report.finish(prepared, outcome, directory, judge))
 
 
 def checked(recipe: recipes.Recipe, summary: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import pathlib
 import shutil
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ class Outcome:
       first_step: where this process took it up.
       best: `{"step", "metric", "value"}` of the best checkpoint, or None.
       skipped: updates that were left out because they were not finite.
+      seconds: of training, in all processes that took it up one after another.
       state: the placed state.
     """
 
@@ -86,6 +88,7 @@ class Outcome:
     first_step: int
     best: dict[str, Any] | None
     skipped: int
+    seconds: float
     state: Any
 
 
@@ -128,6 +131,7 @@ class Loop:
         self._reports: collections.deque[tuple[int, Any]] = collections.deque()
         self._skipped = self._consecutive = 0
         self._evaluated = False
+        self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def run(self) -> Outcome:
         """Trains to the end of the plan, or until something ends it earlier.
@@ -160,8 +164,12 @@ class Loop:
             first_step=first,
             best=best and {"metric": self._plan.watched_metric, **best},
             skipped=self._skipped,
+            seconds=self._seconds(),
             state=self._state,
         )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
 
     def _begin(self) -> tuple[Any, int]:
         """The state to go on from, and its step."""
@@ -185,6 +193,7 @@ class Loop:
         """Takes up everything but the state."""
         progress = restored.progress
         _log.info("resumed at step %d", restored.step)
+        self._seconds_before = progress["seconds"]
         self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]
         for callback in self._callbacks:
             if (name := type(callback).__name__) in progress["callbacks"]:
@@ -309,6 +318,7 @@ class Loop:
         progress = {
             "log_position": self._lines.position() if self._lines else 0,
             "skipped": self._skipped,
+            "seconds": self._seconds(),
             "consecutive_skips": self._consecutive,
             # By name: which callbacks there are differs among processes and invocations.
             "callbacks": {
