@@ -116,11 +116,13 @@ def test_where_one_is_killed_or_stopped_the_other_ends_within_a_minute(tmp_path,
     if (victim, number, code) == (0, signal.SIGKILL, -signal.SIGABRT):
         # JAX notices the loss of process 0 at once, and was quicker than we were.
         assert "This most likely indicates that another task died" in other.output
-    elif number == signal.SIGKILL:
-        assert re.match(r"error: at step \d+: another process of this run died", *last_line)
-        assert code == 1
     else:
-        assert re.match(r"error: at step \d+: no progress for 20 s, another process", *last_line)
+        # A broken connection may end the collective of one device only, while the other waits for
+        # its peer: then a death, too, is known by the time without progress.
+        silence = "no progress for 20 s, another process of this run is stuck, stopped or dead"
+        death = "another process of this run died"
+        told = f"{death}|{silence}" if number == signal.SIGKILL else silence
+        assert re.match(rf"error: at step \d+: ({told})", *last_line)
         assert code == 1
     assert "Traceback" not in other.output
 
