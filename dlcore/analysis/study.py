@@ -1,0 +1,48 @@
+"""What a study is: a demonstration of the lectures that gives numbers and draws their figure."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlcore.registry import Registry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Scalars and arrays by name.
+Numbers = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(abc.ABC):
+    """A study; its fields are its options, each with a default (and a flag of the launcher)."""
+
+    @abc.abstractmethod
+    def run(self) -> Numbers:
+        """Measures: scalars and NumPy arrays by name, the same for the same options."""
+
+    @abc.abstractmethod
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """The figure of what `run` measured."""
+
+
+_studies: Registry[type[Study]] = Registry("study")
+register, names, kind = _studies.add, _studies.names, _studies.get
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a study and their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(kind(name))}
+
+
+def create(name: str, **options: Any) -> Study:
+    """The study of that name.
+
+    Raises:
+      UsageError: no such study, or it has no such option, or an option's value is out of range.
+    """
+    _studies.check_options(name, options, defaults(name))
+    return kind(name)(**options)

@@ -1,0 +1,34 @@
+"""Every figure of the project, drawn from arrays.
+
+A function returns a Matplotlib `Figure` that belongs to nobody (pyplot's global state is never
+touched), so it may be drawn anywhere: in a training, in a notebook, in a thread. The lines' colours
+are those of Okabe and Ito (2008), which people with any colour vision tell apart.
+"""
+
+from dlcore.plots.figure import save
+from dlcore.plots.images import filters, image_grid
+from dlcore.plots.panels import (
+    Contour,
+    Line,
+    Panel,
+    contour_panels,
+    histograms,
+    line_panels,
+    surface,
+)
+from dlcore.plots.training import confusion_matrix, learning_curves
+
+__all__ = [
+    "Contour",
+    "Line",
+    "Panel",
+    "confusion_matrix",
+    "contour_panels",
+    "filters",
+    "histograms",
+    "image_grid",
+    "learning_curves",
+    "line_panels",
+    "save",
+    "surface",
+]

@@ -1,0 +1,58 @@
+"""What every figure shares: its making, its writing, its axes and its colours."""
+
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+# Matplotlib takes half a second to import, and most runs of a program draw nothing.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008); black and their yellow, which is too light for a line, come last.
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+)
+
+
+def save(figure: "Figure", path: pathlib.Path) -> None:
+    """Writes a figure, in the format of the path's suffix, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches that belongs to nobody."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plain_axes(axes: "Axes") -> None:
+    """Takes back all of an axes but its curves."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.6")
+    axes.tick_params(color="0.6", labelcolor="0.35", labelsize="small")
+    axes.grid(color="0.9", linewidth=0.6)
+
+
+def logarithmic(axes: "Axes", decades: float) -> None:
+    """Makes the ordinate logarithmic, with plain numbers on it."""
+    from matplotlib import ticker
+
+    axes.set_yscale("log")
+    # Over few decades, powers of ten alone would leave one or two numbers on the axis.
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())

@@ -1,0 +1,109 @@
+"""The figures of a training: learning curves and the confusion matrix."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlcore.errors import UsageError
+from dlcore.plots.figure import PALETTE, logarithmic, new_figure, plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SPLITS = dict(zip(("train", "validation", "test"), PALETTE, strict=False))
+# Falls by orders of magnitude in a training.
+_LOGARITHMIC = ("loss", "norm", "perplexity")
+
+
+def learning_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Every metric over the epochs, a panel each, with a line for each split.
+
+    Args:
+      records: the lines of `metrics.jsonl`: "epoch", "split" and numbers by name; a None is a gap.
+
+    Raises:
+      UsageError: there is no record.
+    """
+    evaluated = {name for record in records if record["split"] != "train" for name in record}
+    names = {name for record in records for name in record} - {"step", "epoch", "split"}
+    if not names:
+        raise UsageError("there is no record to draw learning curves from")
+    columns = math.ceil(math.sqrt(len(names)))
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure(0.6 + 3.6 * columns, 0.9 + 2.4 * rows)
+    # What is learnt comes first, what only the training records (rates, norms) last.
+    ordered = sorted(names, key=lambda name: (name not in evaluated, name != "loss", name))
+    for panel, name in enumerate(ordered, start=1):
+        axes = figure.add_subplot(rows, columns, panel)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize="medium")
+        _draw_curves(axes, name, [record for record in records if name in record])
+    figure.supxlabel("epoch", fontsize="medium")
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    options = {"ncols": len(lines), "frameon": False}
+    figure.legend(lines.values(), lines, loc="outside upper right", **options)
+    return figure
+
+
+def _draw_curves(axes: "Axes", name: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """One metric of each split that has it."""
+    for split, colour in _SPLITS.items():
+        own = [record for record in records if record["split"] == split]
+        if own:
+            epochs = [record["epoch"] for record in own]
+            values = [math.nan if record[name] is None else record[name] for record in own]
+            marker = "o" if split != "train" or len(own) == 1 else ""
+            axes.plot(
+                epochs, values, color=colour, label=split, marker=marker, markersize=3, lw=1.5
+            )
+    plain_axes(axes)
+    axes.locator_params(axis="x", steps=[1, 2, 5, 10])
+    values = [record[name] for record in records if record[name] is not None]
+    if name.endswith(_LOGARITHMIC) and values and max(values) > 10 * min(values) > 0:
+        logarithmic(axes, decades=math.log10(max(values) / min(values)))
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
+    """How often examples of each class were taken for each class.
+
+    What is right is blue, what is wrong is orange, each by its share of the row. The orange is
+    scaled to the largest share of errors, so that they show in a good classifier, too.
+
+    Args:
+      counts: `[classes, classes]`, row the true class, column the predicted one.
+      class_names: a name for each.
+    """
+    counts = np.asarray(counts)
+    classes = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(classes, dtype=bool)
+    largest_error = max(shares[~right].max(initial=0.0), 1e-12)
+    figure = new_figure(*(max(4.0, min(1.8 + 0.42 * classes, 14.0)),) * 2)
+    axes = figure.add_subplot()
+    for cells, colours, darkest in ((right, "Blues", 1.3), (~right, "Oranges", largest_error)):
+        shown = np.ma.masked_where(~cells | (counts == 0), shares)
+        axes.imshow(shown, cmap=colours, vmin=0, vmax=darkest)
+        if classes > 30:
+            continue
+        for row, column in zip(*np.nonzero(cells & (counts > 0)), strict=True):
+            colour = "white" if shares[row, column] > 0.55 * darkest else "black"
+            text = f"{counts[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
+    every = math.ceil(classes / 40)
+    labels = list(class_names)[::every]
+    upright = max(map(len, labels)) <= 3
+    axes.set_xticks(range(0, classes, every), labels, rotation=0 if upright else 90)
+    axes.set_yticks(range(0, classes, every), labels)
+    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.6)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    correct, total = np.trace(counts), counts.sum()
+    title = f"{correct:.0f} of {total:.0f} right ({correct / max(total, 1):.2%})"
+    axes.set_title(title, loc="left", fontsize="medium")
+    return figure

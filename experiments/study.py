@@ -1,0 +1,64 @@
+"""Runs a study of the lectures: `python -m experiments.study --study=initialization`.
+
+Prints the numbers that it measures and leaves, in `--workdir`, `summary.json` (options and
+scalars), `numbers.npz` (arrays) and `figure.png`. Every option of a study is a flag.
+"""
+
+import inspect
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import studies
+from dlcore.errors import UsageError
+from experiments import flags, report
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """The flags of this program and of the study."""
+    name = flags.peek(argv, "study")
+    flags.define_one(values, "study", None, "Study to run.", str)
+    flags.define_one(values, "workdir", None, "Directory to write; runs/STUDY by default.", str)
+    flags.define_one(values, "list", False, "List the studies, and stop.")
+    if name:
+        meanings = flags.descriptions(studies.kind(name))
+        for option, default in studies.defaults(name).items():
+            flags.define_one(values, option, default, meanings[option])
+
+
+def main(values: flags.FlagValues) -> None:
+    """Runs the study, prints its scalars and writes all of its numbers."""
+    if values.list:
+        print(listing())
+        return
+    if not values.study:
+        raise UsageError(f"--study is missing: it is one of {', '.join(studies.names())}")
+    options = {option: values[option].value for option in studies.defaults(values.study)}
+    chosen = studies.create(values.study, **options)
+    workdir = pathlib.Path(values.workdir or pathlib.Path("runs") / values.study)
+    workdir.mkdir(parents=True, exist_ok=True)
+    numbers = chosen.run()
+    scalars = {name: number for name, number in numbers.items() if np.ndim(number) == 0}
+    scalars = {name: np.asarray(number).item() for name, number in scalars.items()}
+    summary = {"study": values.study, "options": options, "numbers": scalars}
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    np.savez(workdir / "numbers.npz", **numbers)
+    plots.save(chosen.draw(numbers), workdir / "figure.png")
+    shown = {name: f"{number:.6g}" for name, number in scalars.items()}
+    print(report.table({**shown, "figure": workdir / "figure.png"}))
+
+
+def listing() -> str:
+    """Every study with what it shows, a line each."""
+    width = max(map(len, studies.names()))
+    return "\n".join(
+        f"{name:<{width}}  {(inspect.getdoc(studies.kind(name)) or '').splitlines()[0]}"
+        for name in studies.names()
+    )
+
+
+if __name__ == "__main__":
+    flags.run(main, define)

@@ -1,0 +1,95 @@
+"""The panels of the studies show the arrays they are given; how they look was judged by eye."""
+
+import numpy as np
+import pytest
+
+from dlcore import plots
+
+X = np.asarray([1.0, 10.0, 100.0])
+GRID_X, GRID_Y = np.linspace(-2, 2, 9), np.linspace(-1, 1, 5)
+BOWL = GRID_X**2 + 10 * GRID_Y[:, None] ** 2
+
+
+def test_each_panel_has_its_lines_its_labels_and_its_scales():
+    panels = [
+        plots.Panel("error", [plots.Line(X, 1 / X, "gradient descent")], "step", "loss", True),
+        plots.Panel("rate", [plots.Line(X, X), plots.Line(X, 2 * X, style="points")], log_y=True),
+    ]
+    first, second = plots.line_panels(panels).axes
+    assert (first.get_title("left"), first.get_xlabel(), first.get_ylabel()) == (
+        "error",
+        "step",
+        "loss",
+    )
+    assert (first.get_xscale(), first.get_yscale()) == ("log", "linear")
+    assert (second.get_xscale(), second.get_yscale()) == ("linear", "log")
+    np.testing.assert_array_equal(first.lines[0].get_xydata(), np.stack([X, 1 / X], 1))
+    assert [line.get_linestyle() for line in second.lines] == ["-", "None"]
+    assert second.lines[0].get_color() != second.lines[1].get_color()
+
+
+def test_one_legend_names_each_label_of_all_panels_once():
+    panels = [
+        plots.Panel(title, [plots.Line(X, X, "momentum"), plots.Line(X, X)]) for title in "ab"
+    ]
+    (legend,) = plots.line_panels(panels).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["momentum"]
+    assert plots.line_panels([plots.Panel("", [plots.Line(X, X)])]).legends == []
+
+
+def test_a_line_keeps_the_colour_it_asks_for():
+    lines = [plots.Line(X, X, colour=2), plots.Line(X, X), plots.Line(X, X)]
+    colours = [
+        line.get_color() for line in plots.line_panels([plots.Panel("", lines)]).axes[0].lines
+    ]
+    assert colours[0] == colours[2] != colours[1]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_contour_lines_pass_where_the_function_has_their_level(log):
+    values = BOWL + 1
+    (axes,) = plots.contour_panels([plots.Contour("", GRID_X, GRID_Y, values, log=log)]).axes
+    (contours,) = axes.collections
+    levels = contours.levels
+    assert (levels[0], levels[-1]) == pytest.approx((values.min(), values.max()))
+    steps = levels[1:] / levels[:-1] if log else np.diff(levels)
+    np.testing.assert_allclose(steps, steps[0])
+
+
+def test_a_path_that_runs_away_leaves_the_landscape_as_it_is():
+    path = plots.Line(np.asarray([0.0, 1e6]), np.asarray([0.0, 1e6]), "too large a rate")
+    contour = plots.Contour("", GRID_X, GRID_Y, BOWL, [path])
+    (axes,) = plots.contour_panels([contour]).axes
+    assert axes.get_xlim() == (-2, 2)
+    assert axes.get_ylim() == (-1, 1)
+
+
+def test_regions_are_filled_with_the_colour_of_their_value():
+    regions = np.sign(BOWL - 1)
+    (axes,) = plots.contour_panels([plots.Contour("", GRID_X, GRID_Y, regions, filled=True)]).axes
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(mesh.get_array(), regions)
+    colours = mesh.to_rgba(np.asarray([-1.0, 1.0]))
+    assert not np.allclose(colours[0], colours[1])
+
+
+def test_a_surface_has_the_height_of_the_function():
+    (axes,) = plots.surface(GRID_X, GRID_Y, BOWL, "bowl", "loss").axes
+    low, high = axes.get_zlim()
+    assert low <= BOWL.min() < BOWL.max() <= high
+    assert axes.get_zlabel() == "loss"
+
+
+def test_histograms_have_a_row_a_setting_and_leave_out_what_is_not_finite():
+    rng = np.random.default_rng(0)
+    rows = {
+        "xavier": [rng.normal(size=100), np.asarray([np.nan, *rng.normal(size=99)])],
+        "he": [np.zeros(10), rng.normal(size=(5, 5))],
+    }
+    figure = plots.histograms(rows, ["layer 1", "layer 2"])
+    assert [axes.get_title() for axes in figure.axes] == ["layer 1", "layer 2", "", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["xavier", "", "he", ""]
+    areas = [
+        sum(bar.get_height() * bar.get_width() for bar in axes.patches) for axes in figure.axes
+    ]
+    np.testing.assert_allclose(areas, 1)

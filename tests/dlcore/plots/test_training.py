@@ -1,0 +1,77 @@
+"""The figures of a training say what their arrays say; how they look was judged by eye."""
+
+import numpy as np
+import pytest
+
+from dlcore import plots
+from dlcore.errors import UsageError
+
+
+def record(split, epoch, **values):
+    return {"step": 10 * epoch, "epoch": float(epoch), "split": split, **values}
+
+
+HISTORY = [
+    record("train", 1, loss=2.0, learning_rate=0.1),
+    record("validation", 1, loss=1.5, accuracy=0.5),
+    record("train", 2, loss=None, learning_rate=0.1),
+    record("validation", 2, loss=0.1, accuracy=0.75),
+    record("test", 2, accuracy=0.7),
+]
+
+
+def curves(axes):
+    return {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+
+
+def test_learning_curves_have_a_panel_a_metric_and_a_line_a_split():
+    panels = plots.learning_curves(HISTORY).axes
+    titles = [axes.get_title("left") for axes in panels]
+    assert titles == ["loss", "accuracy", "learning rate"]
+    _, accuracy, learning_rate = panels
+    assert curves(accuracy) == {"validation": [[1, 0.5], [2, 0.75]], "test": [[2, 0.7]]}
+    assert curves(learning_rate) == {"train": [[1, 0.1], [2, 0.1]]}
+
+
+def test_a_value_that_was_not_finite_is_a_gap():
+    loss = plots.learning_curves(HISTORY).axes[0]
+    (first, second) = curves(loss)["train"]
+    assert first == [1, 2.0]
+    assert np.isnan(second[1])
+
+
+def test_the_legend_names_each_split_once():
+    (legend,) = plots.learning_curves(HISTORY).legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["test", "train", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([2.0, 0.02], "log"), ([2.0, 1.0], "linear"), ([2.0, 0.0], "linear"), ([-1, 50], "linear")],
+)
+def test_a_loss_is_logarithmic_where_it_falls_by_more_than_ten(values, scale):
+    records = [record("train", epoch, loss=value) for epoch, value in enumerate(values)]
+    assert plots.learning_curves(records).axes[0].get_yscale() == scale
+
+
+def test_no_records_are_refused():
+    with pytest.raises(UsageError, match="no record"):
+        plots.learning_curves([])
+
+
+def test_a_confusion_matrix_writes_every_count_that_is_not_zero_in_its_cell():
+    counts = np.asarray([[7, 0, 1], [0, 0, 0], [2, 0, 5]])
+    (axes,) = plots.confusion_matrix(counts, ["ant", "bee", "cat"]).axes
+    written = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "7", (0, 2): "1", (2, 0): "2", (2, 2): "5"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ant", "bee", "cat"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    assert axes.get_title("left") == "12 of 15 right (80.00%)"
+
+
+def test_right_and_wrong_answers_have_different_colours():
+    (axes,) = plots.confusion_matrix(np.asarray([[9, 1], [0, 10]]), ["a", "b"]).axes
+    right, wrong = (image.get_array() for image in axes.images)
+    np.testing.assert_allclose(right.filled(-1), [[0.9, -1], [-1, 1.0]])
+    np.testing.assert_allclose(wrong.filled(-1), [[-1, 0.1], [-1, -1]])
+    assert axes.images[0].get_cmap() != axes.images[1].get_cmap()

@@ -1,0 +1,55 @@
+"""The launcher of the studies: what it prints, writes and refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dlcore.analysis import studies
+from experiments import study
+
+
+def test_the_list_has_every_study_with_what_it_shows(call):
+    code, output, _ = call(study, "--list")
+    assert code == 0
+    lines = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert sorted(lines) == studies.names()
+    assert all(text.endswith(".") for text in lines.values())
+
+
+def test_a_study_leaves_its_options_its_numbers_and_its_figure(call, tmp_path):
+    code, output, errors = call(
+        study, "--study=activations", "--points=21", f"--workdir={tmp_path}"
+    )
+    assert code == 0, errors
+    assert str(tmp_path / "figure.png") in output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["options"]["points"] == 21
+    with np.load(tmp_path / "numbers.npz", allow_pickle=False) as numbers:
+        assert all(np.issubdtype(array.dtype, np.number) for array in numbers.values())
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--study is missing: it is one of "),
+        (("--study=hopfeld",), "unknown study 'hopfeld': did you mean hopfield"),
+        (("--study=activations", "--width=3"), "Unknown command line flag 'width'"),
+    ],
+)
+def test_a_bad_command_is_refused_in_one_line(call, words, message):
+    code, _, errors = call(study, *words)
+    assert code == 2
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_runs_as_it_is_documented(name):
+    chosen = studies.create(name)
+    numbers = chosen.run()
+    figure = chosen.draw(numbers)
+    assert figure.axes
+    assert all(np.isfinite(number) for number in numbers.values() if np.ndim(number) == 0)
