@@ -15,3 +15,7 @@ class TrainingError(RuntimeError):
     The message is one line that names the step and what to resume from. The programs in
     `experiments` print it without a traceback and exit with code 1.
     """
+
+
+class NotFiniteError(TrainingError):
+    """A training whose loss or gradient is not finite: it diverged."""

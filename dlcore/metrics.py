@@ -57,7 +57,40 @@ class Sum:
         return float(total) if total.ndim == 0 else total
 
 
-Metrics = Mapping[str, Mean | Sum]
+@flax.struct.dataclass
+class RSquared:
+    """The coefficient of determination: 1 - sum of squared errors / the targets' own variation.
+
+    Each field is a sum over the examples, `[outputs]` but for the count. The variation is a
+    difference of sums in float32: it is lost where the targets' mean is a thousand deviations.
+    """
+
+    errors: jax.Array
+    targets: jax.Array
+    squares: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def of(cls, predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> "RSquared":
+        """Sums over the rows of `[batch, outputs]` where `mask` `[batch]` is set."""
+        real = mask[:, None] > 0
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.where(real, values, 0.0).sum(0)
+
+        errors = total(jnp.square(predictions - targets))
+        return cls(errors, total(targets), total(jnp.square(targets)), mask.sum())
+
+    def compute(self) -> float:
+        """The mean over the outputs; NaN where a target does not vary."""
+        count = np.float64(self.count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variation = self.squares - np.square(np.float64(self.targets)) / count
+            share = np.where(variation > 0, self.errors / variation, np.nan)
+        return float(np.mean(1 - share))
+
+
+Metrics = Mapping[str, Mean | Sum | RSquared]
 
 
 def merge(first: Metrics, second: Metrics) -> Metrics:

@@ -10,18 +10,56 @@ from experiments import recipes
 
 def numbers(recipe: recipes.Recipe) -> None:
     """Raises UsageError where a number of the recipe itself is out of range."""
-    for name in ("batch_size", "num_epochs", "accumulate", "evaluate_every"):
+    for name in ("num_epochs", "accumulate", "evaluate_every"):
         if getattr(recipe, name) < 1:
             raise UsageError(f"--{name}={getattr(recipe, name)}: it must be at least 1")
-    for name in ("patience", "log_every", "seed"):
+    for name in ("batch_size", "patience", "log_every", "seed"):
         if getattr(recipe, name) < 0:
             raise UsageError(f"--{name}={getattr(recipe, name)}: it must not be negative")
     if not 0 <= recipe.ema_decay < 1:
         raise UsageError(f"--ema_decay={recipe.ema_decay}: it must be in [0, 1)")
+    _plateau(recipe)
+    _pruning(recipe)
     for option, value in recipe.model_options.items():
         sizes = value if isinstance(value, tuple) else (value,)
         if any(_is_integer(size) and size < 1 for size in sizes):
             raise UsageError(f"--model.{option}={value}: sizes must be at least 1")
+
+
+def _plateau(recipe: recipes.Recipe) -> None:
+    reacts = recipe.schedule == "plateau"
+    if reacts and recipe.plateau_patience < 1:
+        raise UsageError(
+            f"--plateau_patience={recipe.plateau_patience}: --schedule=plateau needs at least 1"
+        )
+    if reacts and 0 < recipe.patience <= recipe.plateau_patience:
+        raise UsageError(
+            f"--patience={recipe.patience} ends the run before --schedule=plateau lowers the "
+            f"learning rate: it must be more than --plateau_patience={recipe.plateau_patience}"
+        )
+    if recipe.restart_from_best and not reacts:
+        raise UsageError(
+            "--restart_from_best goes back when the learning rate is lowered by "
+            f"--schedule=plateau: --schedule={recipe.schedule} does not react"
+        )
+
+
+def _pruning(recipe: recipes.Recipe) -> None:
+    if recipe.prune_fraction and not 0 < recipe.prune_fraction < 1:
+        raise UsageError(
+            f"--prune_fraction={recipe.prune_fraction}: it must be above 0 and below 1, or 0 for "
+            "no pruning"
+        )
+    if recipe.prune_fraction and not 0 <= recipe.prune_epoch < recipe.num_epochs:
+        raise UsageError(
+            f"--prune_epoch={recipe.prune_epoch}: it must be at least 0 and less than "
+            f"--num_epochs={recipe.num_epochs}"
+        )
+    if recipe.prune_fraction and recipe.ema_decay:
+        raise UsageError(
+            f"--ema_decay={recipe.ema_decay} would remember what --prune_fraction="
+            f"{recipe.prune_fraction} takes away: use --ema_decay=0"
+        )
 
 
 def _is_integer(value: Any) -> bool:
@@ -35,23 +73,40 @@ def parts(recipe: recipes.Recipe, task: Task, dataset: data.Dataset) -> None:
             f"--task={recipe.task} learns from {task.data_kind} data, "
             f"--data={recipe.data} is {dataset.kind}"
         )
+    crops = recipe.data_options.get("test_crops", 1)
+    if crops > 1 and not task.averages_views:
+        raise UsageError(
+            f"--data.test_crops={crops} needs --task=classification, which averages over them: "
+            f"--task={recipe.task} does not"
+        )
     missing = [name for name in task.model_methods if not hasattr(task.model, name)]
-    extra = not task.model_methods and len(models.entry(recipe.model).example_inputs) > 1
+    entry = models.entry(recipe.model)
+    heads = not isinstance(entry.output_shapes[0], int)
+    extra = not task.model_methods and (len(entry.example_inputs) > 1 or heads)
     if missing or extra:
         raise UsageError(
             f"--model={recipe.model} does not fit --task={recipe.task}: "
-            + (f"it has no {', '.join(missing)}" if missing else "it takes more than an image")
+            + (
+                f"it has no {', '.join(missing)}"
+                if missing
+                else "it has more than one input or output"
+            )
         )
-    moving = recipe.schedule != "constant" or recipe.warmup_steps
-    if moving and not task.one_update_a_step:
+    counts = recipe.schedule not in ("constant", "plateau") or recipe.warmup_steps
+    if (counts or recipe.prune_fraction) and not task.one_update_a_step:
         raise UsageError(
             f"--task={recipe.task} updates several times a step, by which a schedule would run "
-            "ahead: use --schedule=constant and --warmup_steps=0"
+            "ahead: use --schedule=constant, --warmup_steps=0 and --prune_fraction=0"
         )
     watched = task.watched_metric and "validation" in dataset.splits
-    if recipe.patience and not watched:
+    waits = {
+        f"--patience={recipe.patience}": recipe.patience,
+        "--schedule=plateau": recipe.schedule == "plateau",
+    }
+    waiting = next((flag for flag, is_set in waits.items() if is_set), None)
+    if waiting and not watched:
         raise UsageError(
-            f"--patience={recipe.patience} needs a validation split and a metric to watch: "
+            f"{waiting} needs a validation split and a metric to watch: "
             f"--task={recipe.task} on --data={recipe.data} has "
             + ("no validation split" if task.watched_metric else "no such metric")
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import jax
 import optax
@@ -11,7 +12,14 @@ from dlcore import data, models, optim, parallel, processes, tasks
 from dlcore.data.text import TextDataset
 from dlcore.errors import UsageError
 from dlcore.train import loop, program
-from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget, Profiler, ProgressBar
+from dlcore.train.callbacks import (
+    Callback,
+    EarlyStopping,
+    LossTarget,
+    Plateau,
+    Profiler,
+    ProgressBar,
+)
 from experiments import checks, recipes
 
 # `--overfit`: the loss that counts as learnt by heart, and the steps it may take.
@@ -115,13 +123,14 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     dataset = data.load(recipe.data, settings.data_dir or None, data.Options(**recipe.data_options))
     recipe = complete(recipe, dataset)
     if recipe.overfit:
-        dataset, recipe = _overfit(dataset, recipe)
+        dataset = _overfit(dataset, recipe)
+    recipe = dataclasses.replace(recipe, batch_size=_batch_size(recipe, dataset, parallelism))
     task = tasks.create(
         recipe.task, models.create(recipe.model, **recipe.model_options), **recipe.task_options
     )
     checks.parts(recipe, task, dataset)
-    parallelism.check_batch_size(recipe.batch_size, recipe.accumulate)
-    steps_per_epoch = dataset.train_batches(recipe.batch_size, recipe.seed).steps_per_epoch
+    batches = dataset.train_batches(recipe.batch_size, recipe.seed)
+    steps_per_epoch = batches.steps_per_epoch
     num_steps = OVERFIT_STEPS if recipe.overfit else steps_per_epoch * recipe.num_epochs
     schedule = _schedule(recipe, num_steps)
     log_every = recipe.log_every or min(100, steps_per_epoch)
@@ -130,15 +139,17 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
         dataset=dataset,
         program=program.build(
             task,
-            _optimizer(recipe, schedule),
+            _optimizer(recipe, schedule, recipe.prune_epoch * steps_per_epoch),
             schedule,
             dataset.transform,
-            dataset.example_batch(recipe.batch_size),
+            batches.batch(0),
             parallelism,
             seed=recipe.seed,
             log_every=log_every,
             accumulate=recipe.accumulate,
             ema_decay=recipe.ema_decay,
+            initializer=recipe.initializer,
+            recompute_statistics=recipe.recompute_statistics,
         ),
         plan=loop.Plan(
             num_steps=num_steps,
@@ -149,6 +160,9 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
             keep=settings.keep,
             watched_metric=task.watched_metric,
             watched_mode=task.watched_mode,
+            # What is to be pruned yet is no candidate.
+            watched_after=recipe.prune_epoch * steps_per_epoch if recipe.prune_fraction else 0,
+            restart_from_best=recipe.restart_from_best,
             on_nonfinite=settings.on_nonfinite,
             step_timeout=settings.step_timeout
             or (processes.STEP_TIMEOUT_SECONDS if jax.process_count() > 1 else 600.0),
@@ -156,7 +170,7 @@ def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
     )
 
 
-def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> tuple[data.Dataset, recipes.Recipe]:
+def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> data.Dataset:
     if recipe.overfit < 1 or recipe.overfit > dataset.num_examples("train"):
         raise UsageError(
             f"--overfit={recipe.overfit}: it must be from 1 to "
@@ -166,10 +180,26 @@ def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> tuple[data.Datase
         raise UsageError(
             f"--overfit needs a task that descends one loss: {recipe.task} has a rule of its own"
         )
-    # A text is read in one piece: a row's first characters have no context to be known from.
-    is_text = isinstance(dataset, TextDataset)
-    batch_size = 1 if is_text else min(recipe.batch_size, recipe.overfit)
-    return dataset.limited(recipe.overfit), dataclasses.replace(recipe, batch_size=batch_size)
+    return dataset.limited(recipe.overfit)
+
+
+def _batch_size(
+    recipe: recipes.Recipe, dataset: data.Dataset, parallelism: parallel.Parallelism
+) -> int:
+    """The recipe's batch size, or the one that follows from its other fields."""
+    size, flag = recipe.batch_size or dataset.num_examples("train"), "--batch_size=0"
+    if recipe.overfit:
+        # A text is read in one piece: a row's first characters have no context to be known from.
+        largest = 1 if isinstance(dataset, TextDataset) else recipe.overfit
+        size, flag = min(size, largest), f"--overfit={recipe.overfit}"
+    if size != recipe.batch_size and size % (parallelism.device_count * recipe.accumulate):
+        raise UsageError(
+            f"{flag} makes the batch {size}, which does not divide over the "
+            f"{parallelism.device_count} device(s) of --parallelism={parallelism.name} and "
+            f"--accumulate={recipe.accumulate}: use --parallelism=jit and --accumulate=1"
+        )
+    parallelism.check_batch_size(size, recipe.accumulate)
+    return size
 
 
 def _schedule(recipe: recipes.Recipe, num_steps: int) -> optax.Schedule:
@@ -183,18 +213,19 @@ def _schedule(recipe: recipes.Recipe, num_steps: int) -> optax.Schedule:
     )
 
 
-def _optimizer(recipe: recipes.Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optim.builder.build(
-        recipe.optimizer,
-        schedule,
-        momentum=recipe.momentum,
-        beta1=recipe.beta1,
-        beta2=recipe.beta2,
-        weight_decay=recipe.weight_decay,
-        decoupled_weight_decay=recipe.decoupled_weight_decay,
-        clip_norm=recipe.clip_norm or None,
-        gradient_noise=recipe.gradient_noise,
-        seed=recipe.seed,
+def _optimizer(
+    recipe: recipes.Recipe, schedule: optax.Schedule, prune_step: int
+) -> optax.GradientTransformation:
+    # Every option of an optimizer is a field of the recipe, under the same name.
+    fields = dataclasses.fields(optim.builder.Options)
+    options = {field.name: getattr(recipe, field.name) for field in fields}
+    optimizer = optim.builder.build(
+        recipe.optimizer, schedule, optim.builder.Options(**options), recipe.seed
+    )
+    if not recipe.prune_fraction:
+        return optimizer
+    return optax.chain(
+        optimizer, optim.pruning.prune_by_magnitude(recipe.prune_fraction, prune_step)
     )
 
 
@@ -204,8 +235,17 @@ def callbacks(session: Session, workdir: pathlib.Path, settings: Settings) -> li
     recipe, metric = session.recipe, session.plan.watched_metric
     if jax.process_index() == 0:
         chosen.append(ProgressBar())
-    if recipe.patience and metric and not recipe.overfit:
-        chosen.append(EarlyStopping(metric, session.plan.watched_mode, recipe.patience))
+    if metric and not recipe.overfit:
+        watched: dict[str, Any] = {
+            "metric": metric,
+            "mode": session.plan.watched_mode,
+            "first_step": session.plan.watched_after,
+        }
+        if recipe.schedule == "plateau":
+            patience = recipe.plateau_patience
+            chosen.append(Plateau(recipe.decay_factor, patience=patience, **watched))
+        if recipe.patience:
+            chosen.append(EarlyStopping(patience=recipe.patience, **watched))
     if recipe.overfit:
         chosen.append(LossTarget(OVERFIT_LOSS))
     if settings.profile:

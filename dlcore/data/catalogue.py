@@ -4,11 +4,10 @@ import difflib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
-
-from dlcore.data import cache, decoding, folder, image, sources, text
+from dlcore.data import cache, folder, image, sources, text
+from dlcore.data.bundled import BUNDLED
 from dlcore.data.dataset import Dataset
 from dlcore.data.options import Options
 from dlcore.data.prepared import Prepared, PreparedExamples, locate
@@ -23,8 +22,8 @@ def load(
     """Opens a dataset.
 
     Args:
-      name: a bundled dataset (`digits`), one that TFDS has prepared in `data_dir` (`mnist`,
-        `mnist/3.0.1`), or the path of one's own: images as `root/CLASS/*.png` or
+      name: a bundled dataset (`digits`, `diabetes`, ...), one that TFDS has prepared in `data_dir`
+        (`mnist`, `mnist/3.0.1`), or the path of one's own: images as `root/CLASS/*.png` or
         `root/train/CLASS/*.png`, texts as `root/*.txt` or one file.
       data_dir: TFDS's data directory; the environment variable DLCORE_DATA_DIR by default.
       options: splits, preparation and augmentation; the defaults of `Options` by default.
@@ -110,18 +109,3 @@ def _images(
             for split, source in opened.items()
         }
     return image.build(name, opened, class_names, options)
-
-
-def _digits(name: str, options: Options) -> Dataset:
-    """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak 1998), from scikit-learn."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (digits.images / 16).astype(np.float32)[..., None]
-    if options.resize:
-        images = np.stack([decoding.resized(digit, (options.resize,) * 2) for digit in images])
-    arrays = sources.Arrays(images, digits.target.astype(np.int32))
-    return image.build(name, {"train": arrays}, tuple("0123456789"), options)
-
-
-BUNDLED: dict[str, Callable[[str, Options], Dataset]] = {"digits": _digits}

@@ -17,6 +17,9 @@ class TrainBatches(Protocol):
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training split; the remainder is dropped."""
 
+    def batch(self, step: int) -> HostBatch:
+        """This process's share of the batch at a step counted from the training's start."""
+
     def start(self, step: int) -> Iterator[HostBatch]:
         """The batches from `step` on; the one at step s is a pure function of (seed, s)."""
 
@@ -26,10 +29,12 @@ class Dataset(abc.ABC):
 
     Attributes:
       name: as it was asked for.
-      kind: "image" (or a table of numbers) or "text".
+      kind: "image" (or a row of numbers) with a class, "numbers" or "tags" (several yes or no) to
+        predict from one; or "text".
       splits: "train", and "validation" and "test" where there are any.
-      class_names: names of the labels 0, 1, ...; empty where examples have no class.
-      statistics: "mean" and "standard_deviation" of the training images, `[channels]`; empty for
+      class_names: names of the labels 0, 1, ..., or of the numbers or tags; empty for text.
+      statistics: "mean" and "standard_deviation" of the training images, `[channels]`, and
+        "colour_components", `[channels, channels]`, where they are augmented along these; empty for
         text.
     """
 

@@ -1,6 +1,7 @@
 """Datasets of labelled images (or rows of numbers) and what is done to them on the device."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, override
 
@@ -9,15 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore import parallel
-from dlcore.data import augmentation, pipeline
+from dlcore.data import augmentation, crops, curriculum, pipeline, statistics
 from dlcore.data.dataset import Dataset, HostBatch
 from dlcore.data.options import Options
 from dlcore.data.sources import Arrays, Source, Split, check
 from dlcore.errors import UsageError
 
-# The statistics of a dataset that streams come from this many training examples, evenly spaced.
-_STATISTICS_EXAMPLES = 1024
-_CHUNK = 256
 _SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
@@ -25,7 +23,12 @@ _SPLITS: tuple[str, ...] = ("train", "validation", "test")
 class ImageDataset(Dataset):
     """Images `[height, width, channels]`, or rows `[features]`, each with a label.
 
-    A host batch is `image` (uint8 or float32, as stored), `label` int32 and `mask` float32.
+    A host batch is `image` (uint8 or float32, as stored), `label` and `mask` float32. A label is a
+    class, int32, where `kind` is "image"; `[outputs]` numbers, float32, where it is "numbers"; and
+    such of 0 and 1 where it is "tags".
+
+    Attributes:
+      varies: whether training examples are augmented and cut out at random.
     """
 
     name: str
@@ -34,6 +37,7 @@ class ImageDataset(Dataset):
     statistics: Mapping[str, np.ndarray]
     options: Options
     kind: str = "image"
+    varies: bool = True
 
     @override
     def num_examples(self, split: str) -> int:
@@ -42,26 +46,49 @@ class ImageDataset(Dataset):
     @property
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image as the model sees it."""
-        shape, pad = self.splits["train"].source.shape, self.options.pad
+        shape, options = self.splits["train"].source.shape, self.options
+        if options.crop_size:
+            return (options.crop_size, options.crop_size, shape[2])
+        pad = options.pad
         return (shape[0] + 2 * pad, shape[1] + 2 * pad, shape[2]) if pad else shape
 
     @override
     def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
-        """Pixels to 0..1, then padding, then augmentation where `train`, then normalization.
+        """Pixels to 0..1, then padding, augmentation where `train`, cutting out, normalization.
 
         Padding and whatever augmentation uncovers are zero before the normalization: background.
+        Outside training, a dataset of several `test_crops` adds all of them: `views`, float32
+        `[batch, crops, height, width, channels]`, beside the one in the centre.
         """
-        image = batch["image"]
+        image, options = batch["image"], self.options
         if image.dtype == jnp.uint8:
             image = image.astype(jnp.float32) / 255
-        if pad := self.options.pad:
+        if pad := options.pad:
             image = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        if train and self.options.augment:
-            if key is None:
-                raise ValueError("a training batch is augmented at random: it needs a key")
-            keys = parallel.example_keys(key, image.shape[0])
-            image = jax.vmap(augmentation.parse(self.options.augment))(keys, image)
+        if train and self.varies:
+            image = self._vary(image, key)
+        elif options.crop_size:
+            if options.test_crops > 1 and not train:
+                views = crops.views(image, options.crop_size, options.test_crops)
+                batch = {**batch, "views": self._normalize(views)}
+            image = crops.centre(image, options.crop_size)
         return {**batch, "image": self._normalize(image)}
+
+    def _vary(self, image: jax.Array, key: jax.Array | None) -> jax.Array:
+        choices, side = augmentation.parse(self.options.augment), self.options.crop_size
+        if not choices and not side:
+            return image
+        if key is None:
+            raise ValueError("a training batch is changed at random: it needs a key")
+        change = augmentation.compose(choices, self.statistics.get("colour_components"))
+
+        def vary(key: jax.Array, image: jax.Array) -> jax.Array:
+            image = change(key, image)
+            # The augmentations' keys have the numbers before.
+            last_key = jax.random.fold_in(key, len(choices))
+            return crops.random(last_key, image, side) if side else image
+
+        return jax.vmap(vary)(parallel.example_keys(key, image.shape[0]), image)
 
     def _normalize(self, image: jax.Array) -> jax.Array:
         match self.options.normalize:
@@ -81,7 +108,17 @@ class ImageDataset(Dataset):
         self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
     ) -> pipeline.ShuffledBatches:
         split = self._split("train")
-        return pipeline.train_batches(split, batch_size, seed, process_index, process_count)
+        return pipeline.train_batches(
+            split, batch_size, seed, process_index, process_count, self._curriculum
+        )
+
+    @functools.cached_property
+    def _curriculum(self) -> curriculum.Curriculum | None:
+        epochs = self.options.curriculum_epochs
+        if not epochs:
+            return None
+        difficulty = curriculum.difficulty(self._split("train"), len(self.class_names))
+        return curriculum.Curriculum(difficulty, epochs)
 
     @override
     def evaluation_batches(
@@ -109,7 +146,8 @@ class ImageDataset(Dataset):
         return dataclasses.replace(
             self,
             splits={**self.splits, "train": few, "validation": few},
-            options=dataclasses.replace(self.options, augment=""),
+            options=dataclasses.replace(self.options, curriculum_epochs=0),
+            varies=False,
         )
 
     def _split(self, name: str) -> Split:
@@ -121,7 +159,11 @@ class ImageDataset(Dataset):
 
 
 def build(
-    name: str, sources: Mapping[str, Source], class_names: tuple[str, ...], options: Options
+    name: str,
+    sources: Mapping[str, Source],
+    class_names: tuple[str, ...],
+    options: Options,
+    kind: str = "image",
 ) -> ImageDataset:
     """The dataset over the sources of its own splits: train, and others that it may have.
 
@@ -147,7 +189,16 @@ def build(
         if split in indices
     }
     _check(name, sources, splits, class_names, options)
-    return ImageDataset(name, splits, class_names, _statistics(splits["train"]), options)
+    if options.curriculum_epochs and (kind != "image" or len(class_names) < 2):
+        raise UsageError(
+            f"curriculum_epochs is {options.curriculum_epochs}: it needs classes, at least two, to"
+            f" tell which examples of dataset {name!r} are difficult"
+        )
+    chosen = augmentation.parse(options.augment)
+    measured = statistics.mean_and_deviation(splits["train"])
+    if any(augmentation.AUGMENTATIONS[choice.name].needs_colours for choice in chosen):
+        measured["colour_components"] = statistics.colour_components(splits["train"])
+    return ImageDataset(name, splits, class_names, measured, options, kind)
 
 
 def _check(
@@ -168,32 +219,25 @@ def _check(
                 f"dataset {name!r} ({sizes}) leaves no examples for the {split} split:"
                 " it needs more examples or another validation_fraction or test_fraction"
             )
-    augmentation.parse(options.augment)
-    shape = splits["train"].source.shape
-    for option in ("resize", "pad", "augment"):
-        if len(shape) != 3 and getattr(options, option):
+    _check_shape(name, splits["train"].source.shape, options)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], options: Options) -> None:
+    """Refuses what only images have where the examples are none, and a square that is too large."""
+    chosen = augmentation.parse(options.augment)
+    for_images = {
+        "resize": options.resize,
+        "pad": options.pad,
+        "crop_size": options.crop_size,
+        "augment": any(augmentation.AUGMENTATIONS[choice.name].for_images for choice in chosen),
+    }
+    for option, given in for_images.items():
+        if len(shape) != 3 and given:
             raise UsageError(
                 f"{option} is for images: the examples of dataset {name!r} have shape {shape}"
             )
-
-
-def _statistics(split: Split) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of the inputs, in 0..1 for uint8 ones, float32 `[channels]`."""
-    count = min(len(split), _STATISTICS_EXAMPLES) if split.source.streams else len(split)
-    positions = np.linspace(0, len(split), count, endpoint=False).astype(np.int64)
-    total = squares = np.zeros(split.source.shape)
-    for start in range(0, count, _CHUNK):
-        image = split.fetch(positions[start : start + _CHUNK])["image"].astype(np.float64)
-        # Over the images first: NumPy is slow to sum over all but a short last axis.
-        total = total + image.sum(0)
-        squares = squares + np.einsum("n...,n...->...", image, image)
-    pixels = tuple(range(total.ndim - 1))
-    mean = total.mean(pixels) / count
-    deviation = np.sqrt(np.maximum(squares.mean(pixels) / count - mean**2, 0))
-    scale = 255 if split.source.dtype == np.uint8 else 1
-    # An input that never varies, but for rounding, is only centred.
-    deviation = np.where(deviation > 1e-6 * np.abs(mean), deviation, scale)
-    return {
-        "mean": (mean / scale).astype(np.float32),
-        "standard_deviation": (deviation / scale).astype(np.float32),
-    }
+    if options.crop_size and options.crop_size > min(shape[:2]) + 2 * options.pad:
+        raise UsageError(
+            f"crop_size is {options.crop_size}: the images of dataset {name!r} have"
+            f" {shape[0]} x {shape[1]} pixels and a pad of {options.pad}"
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from dlcore.data.curriculum import Curriculum
 from dlcore.data.dataset import HostBatch
 from dlcore.data.sources import Split
 from dlcore.errors import UsageError
@@ -15,15 +16,15 @@ from dlcore.errors import UsageError
 _READERS = 4
 
 
-def permutation(count: int, seed: int, stream: int) -> np.ndarray:
+def permutation(count: int, seed: int, *stream: int) -> np.ndarray:
     """A random order of 0..count - 1, int64 `[count]`: a pure function of its arguments."""
     # NumPy promises the raw bits of a generator for all its versions, but not its shuffles.
-    bits = np.random.Philox(np.random.SeedSequence((seed, stream))).random_raw(count)
+    bits = np.random.Philox(np.random.SeedSequence((seed, *stream))).random_raw(count)
     return np.argsort(bits, kind="stable")
 
 
-# Two, as readers that run ahead of the consumer work on both sides of an epoch's end.
-_epoch_order = functools.lru_cache(maxsize=2)(permutation)
+# Some, as readers that run ahead of the consumer work on both sides of an order's end.
+_order = functools.lru_cache(maxsize=4)(permutation)
 
 
 def carve(indices: np.ndarray, fraction: float, seed: int, stream: int) -> tuple[np.ndarray, ...]:
@@ -66,12 +67,16 @@ def sequence(
 
 @dataclasses.dataclass(frozen=True)
 class ShuffledBatches:
-    """The training batches of one process: see `Dataset.train_batches`."""
+    """The training batches of one process: see `Dataset.train_batches`.
+
+    An epoch of a curriculum is as long as any other: what it draws from comes in several rounds.
+    """
 
     split: Split
     batch_size: int
     seed: int
     share: slice
+    curriculum: Curriculum | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,10 +86,22 @@ class ShuffledBatches:
     def batch(self, step: int) -> HostBatch:
         """This process's share of the batch at a step counted from the training's start."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _epoch_order(len(self.split), self.seed, epoch)
         first = position * self.batch_size
-        examples = self.split.fetch(order[first + self.share.start : first + self.share.stop])
+        places = np.arange(first + self.share.start, first + self.share.stop)
+        examples = self.split.fetch(self._drawn(epoch, places))
         return examples | {"mask": np.ones(len(examples["label"]), np.float32)}
+
+    def _drawn(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """The examples at those places of an epoch's order."""
+        if not self.curriculum or epoch >= self.curriculum.epochs:
+            return _order(len(self.split), self.seed, epoch)[places]
+        pool = self.curriculum.pool(epoch, self.batch_size)
+        rounds, places = np.divmod(places, len(pool))
+        drawn = [
+            _order(len(pool), self.seed, epoch, int(turn))[places[rounds == turn]]
+            for turn in np.unique(rounds)
+        ]
+        return pool[np.concatenate(drawn)]
 
     def start(self, step: int) -> Iterator[HostBatch]:
         """The batches from `step` on, endlessly."""
@@ -92,7 +109,12 @@ class ShuffledBatches:
 
 
 def train_batches(
-    split: Split, batch_size: int, seed: int, process_index: int, process_count: int
+    split: Split,
+    batch_size: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+    curriculum: Curriculum | None = None,
 ) -> ShuffledBatches:
     """See `Dataset.train_batches`."""
     part = share(batch_size, process_index, process_count)
@@ -101,7 +123,7 @@ def train_batches(
             f"batch_size {batch_size} exceeds the {len(split)} training examples:"
             " it must be at most that"
         )
-    return ShuffledBatches(split, batch_size, seed, part)
+    return ShuffledBatches(split, batch_size, seed, part, curriculum)
 
 
 def evaluation_batches(

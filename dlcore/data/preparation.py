@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import pathlib
 
-from dlcore.data.catalogue import BUNDLED
+from dlcore.data.bundled import BUNDLED
 from dlcore.data.prepared import locate
 from dlcore.errors import UsageError
 

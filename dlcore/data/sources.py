@@ -30,7 +30,9 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """`image` `[n, *shape]` and `label` int32 `[n]` of the examples at `indices` `[n]`.
+        """`image` `[n, *shape]` and `label` of the examples at `indices` `[n]`.
+
+        A label is a class, int32 `[n]`, or several numbers, float32 `[n, outputs]`.
 
         Raises:
           UsageError: an example is damaged, or is not what the dataset says it is.
@@ -43,7 +45,7 @@ class Arrays:
 
     Attributes:
       images: uint8 or float32, `[n, *shape]`.
-      labels: int32 `[n]`.
+      labels: int32 `[n]`, or float32 `[n, outputs]`.
     """
 
     images: np.ndarray
@@ -93,13 +95,14 @@ def check(
       where: dataset and split, as an error names them.
       indices: of the examples in the split, `[n]`.
       images: `[n, ...]`.
-      labels: `[n]`.
-      num_classes: labels must be in 0..num_classes - 1.
+      labels: int32 `[n]`, or float32 `[n, outputs]`.
+      num_classes: integer labels must be in 0..num_classes - 1.
 
     Raises:
       UsageError: naming the first bad example's index and value.
     """
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    classes = labels if np.issubdtype(labels.dtype, np.integer) else np.zeros(0, np.int32)
+    bad = np.flatnonzero((classes < 0) | (classes >= num_classes))
     if bad.size:
         raise UsageError(
             f"{where}: example {indices[bad[0]]} has label {labels[bad[0]]}:"

@@ -202,9 +202,12 @@ def load_text(name: str, source: pathlib.Path | Mapping[str, str], options: Opti
         first for the test and then for validation, where the source lacks these splits.
 
     Raises:
-      UsageError: a file cannot be read or is not UTF-8, a split is missing or too short, or one has
-        characters that the training text lacks.
+      UsageError: a file cannot be read or is not UTF-8, a split is missing or too short, one has
+        characters that the training text lacks, or an option is for images.
     """
+    for option in ("resize", "pad", "augment", "crop_size", "curriculum_epochs"):
+        if getattr(options, option):
+            raise UsageError(f"{option} is for images: dataset {name!r} is a text")
     texts = {"train": _read(source)} if isinstance(source, pathlib.Path) else dict(source)
     if "train" not in texts:
         raise UsageError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dlcore.models import registry
+from dlcore.nn.activations import maxout
 from dlcore.nn.regularization import Dropout
 
 
@@ -122,7 +123,7 @@ class Discriminator(nn.Module):
         """The logit of each image's probability of being real."""
         x = Dropout(self.input_dropout_rate)(images.reshape(images.shape[0], -1), train)
         for units in self.hidden:
-            x = nn.Dense(units * self.pieces)(x).reshape(-1, units, self.pieces).max(axis=-1)
+            x = maxout(nn.Dense(units * self.pieces)(x), self.pieces)
             x = Dropout(self.hidden_dropout_rate)(x, train)
         return nn.Dense(1)(x)[:, 0]
 

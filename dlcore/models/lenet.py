@@ -4,6 +4,8 @@ Source: LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning appli
 recognition", section II.B, figures 2 and 3, table I.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,13 @@ from jaxtyping import Array, Float
 
 from dlcore.errors import UsageError
 from dlcore.models import registry
+from dlcore.nn import normalization
 from dlcore.nn.activations import scaled_tanh
 from dlcore.nn.convolution import PartiallyConnectedConv, convolution
 from dlcore.nn.initializers import uniform_by_fan_in
 from dlcore.nn.pooling import TrainableSubsampling, max_pool
+from dlcore.nn.regularization import Dropout, GaussianNoise
+from dlcore.nn.units import squared_distances
 
 # Table I: the maps of S2 that each map of C3 sees. Neighbours first, by three and by four, then
 # the fours with a gap, then all six.
@@ -84,7 +89,7 @@ class LeNet5(nn.Module):
         init = uniform_by_fan_in(120)
         f6 = scaled_tanh(nn.Dense(84, kernel_init=init, bias_init=init, name="F6")(c5))
         bitmaps = jnp.asarray(digit_bitmaps()[: self.num_classes])
-        return -jnp.square(f6[:, None] - bitmaps).sum(-1)
+        return -squared_distances(f6, bitmaps)
 
 
 def _conv(features: int, fan_in: int, name: str) -> nn.Conv:
@@ -107,9 +112,18 @@ class LeNet5Modern(nn.Module):
 
     Attributes:
       num_classes: number of classes.
+      normalization: of the hidden units: none, batch, layer, group:GROUPS, and for the convolutions
+        only local_response, subtractive, divisive or local_contrast.
+      normalize: before or after the activation function.
+      input_noise: standard deviation of the normal noise that training adds to the images.
+      dropout_rate: probability with which training drops a unit of the two fully connected layers.
     """
 
     num_classes: int = 10
+    normalization: str = "none"
+    normalize: str = "before"
+    input_noise: float = 0.0
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -118,18 +132,27 @@ class LeNet5Modern(nn.Module):
         """Logits of a batch of images, of 28x28x1 for the published 61,706 parameters.
 
         Raises:
-          UsageError: the images are smaller than 12x12.
+          UsageError: the images are smaller than 12x12, or an option is out of range.
         """
-        del train
         if min(x.shape[1:3]) < 12:
             raise UsageError(f"lenet5_modern takes images of 12x12 or more, not {_by(x)}")
-        init = nn.initializers.he_normal()
-        first = nn.Conv(6, (5, 5), kernel_init=init, conv_general_dilated=convolution)
-        x = max_pool(nn.relu(first(x)))
-        x = max_pool(nn.relu(nn.Conv(16, (5, 5), padding="VALID", kernel_init=init)(x)))
+        options: dict[str, Any] = {
+            "kernel_init": nn.initializers.he_normal(),
+            "use_bias": not normalization.replaces_bias(self.normalization, self.normalize),
+        }
+        before, after = normalization.placed(self.normalization, self.normalize)
+        x = GaussianNoise(self.input_noise)(jnp.asarray(x), train)
+        x = nn.Conv(6, (5, 5), conv_general_dilated=convolution, **options)(x)
+        x = max_pool(after(nn.relu(before(x, train)), train))
+        x = nn.Conv(16, (5, 5), padding="VALID", **options)(x)
+        x = max_pool(after(nn.relu(before(x, train)), train))
         x = x.reshape(x.shape[0], -1)
-        x = nn.relu(nn.Dense(120, kernel_init=init)(x))
-        x = nn.relu(nn.Dense(84, kernel_init=init)(x))
+        if self.normalization in normalization.LOCAL:
+            before = after = normalization.normalization("none")
+        for units in (120, 84):
+            x = nn.Dense(units, **options)(x)
+            x = after(nn.relu(before(x, train)), train)
+            x = Dropout(self.dropout_rate)(x, train)
         return nn.Dense(self.num_classes)(x)
 
 

@@ -1,11 +1,15 @@
-"""Softmax regression: multinomial logistic regression on the pixels."""
+"""One layer of units on the inputs: softmax and logistic regression, linear and nonlinear units."""
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dlcore.errors import UsageError
 from dlcore.models import registry
+from dlcore.nn.activations import activation
 
 
 class SoftmaxRegression(nn.Module):
@@ -29,11 +33,89 @@ class SoftmaxRegression(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(pixels)
 
 
+class LogisticRegression(nn.Module):
+    """Affine log-odds of every class but the first against the first, whose score is held at 0.
+
+    With two classes this is one unit: softmax cross-entropy of (0, a) is the binary cross-entropy
+    of the log-odds a. No score is redundant, as one is in `SoftmaxRegression`. The weights start at
+    zero.
+
+    Attributes:
+      num_classes: number of classes.
+    """
+
+    num_classes: int = 2
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch ..."], train: bool = False
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """Scores of a batch of inputs of any shape."""
+        del train
+        inputs = x.reshape(x.shape[0], -1)
+        log_odds = nn.Dense(self.num_classes - 1, kernel_init=nn.initializers.zeros)(inputs)
+        return jnp.pad(log_odds, ((0, 0), (1, 0)))
+
+
+class Units(nn.Module):
+    """A layer of units f(w x + b), one a class or a number to predict.
+
+    Trained on half the square loss they learn by the delta rule, w += rate (target - f) f' x: of
+    linear units it is that of ADALINE (Widrow and Hoff 1960). The weights start at zero.
+
+    Attributes:
+      num_classes: number of classes, or of numbers to predict.
+      activation: name of the units' activation function f: linear, sigmoid, tanh, ...
+    """
+
+    num_classes: int = 10
+    activation: str = "linear"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch ..."], train: bool = False
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """The units' outputs for a batch of inputs of any shape."""
+        del train
+        inputs = x.reshape(x.shape[0], -1)
+        excitation = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(inputs)
+        outputs = activation(self.activation)(excitation)
+        if outputs.shape != excitation.shape:
+            raise UsageError(f"activation {self.activation!r} merges units: each is an output here")
+        return outputs
+
+
+_IMAGES = (jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32),)
+
 registry.register(
     "softmax_regression",
     SoftmaxRegression,
-    example_inputs=(jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32),),
+    example_inputs=_IMAGES,
     output_shapes=(2, 10),
     parameter_count=7_850,
     source="lisa-lab, DeepLearningTutorials, logistic_sgd.py",
+)
+registry.register(
+    "logistic_regression",
+    LogisticRegression,
+    example_inputs=_IMAGES,
+    output_shapes=(2, 2),
+    parameter_count=785,
+    source="Cox (1958)",
+)
+registry.register(
+    "linear_units",
+    Units,
+    example_inputs=_IMAGES,
+    output_shapes=(2, 10),
+    parameter_count=7_850,
+    source="Widrow and Hoff (1960)",
+)
+registry.register(
+    "nonlinear_units",
+    functools.partial(Units, activation="sigmoid"),
+    example_inputs=_IMAGES,
+    output_shapes=(2, 10),
+    parameter_count=7_850,
+    source="Rumelhart, Hinton and Williams (1986), eqs. 1 and 2",
 )

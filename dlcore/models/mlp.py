@@ -1,15 +1,19 @@
-"""Multi-layer perceptrons: fully connected layers, with or without dropout."""
+"""Multi-layer perceptrons: fully connected layers, and what regularises their units and weights."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from dlcore.errors import UsageError
 from dlcore.models import registry
+from dlcore.nn import normalization
 from dlcore.nn.activations import activation
-from dlcore.nn.regularization import Dropout
+from dlcore.nn.regularization import DropConnectDense, Dropout, GaussianNoise, MaskedDense
 
 
 class MLP(nn.Module):
@@ -18,27 +22,100 @@ class MLP(nn.Module):
     Attributes:
       num_classes: number of classes.
       hidden: units of each hidden layer.
-      activation: name of the hidden units' activation function: relu, sigmoid or tanh.
+      activation: name of the hidden units' activation function.
+      normalization: of the hidden units: none, batch, layer or group:GROUPS.
+      normalize: before or after the activation function.
+      input_noise: standard deviation of the normal noise that training adds to the input.
+      input_dropout_rate: probability with which training drops an input.
       dropout_rate: probability with which training drops a hidden unit.
+      classic_dropout: evaluation scales by what is kept on average, instead of training.
+      dropconnect_rate: probability with which training drops a weight or bias of a hidden layer
+        (slow: every example has a mask of its own).
+      window: rows and columns of the part of the image to which each unit of the first hidden layer
+        is connected; the weights of its other connections are fixed to zero. Empty: the whole.
     """
 
     num_classes: int = 10
     hidden: tuple[int, ...] = (500,)
     activation: str = "tanh"
+    normalization: str = "none"
+    normalize: str = "before"
+    input_noise: float = 0.0
+    input_dropout_rate: float = 0.0
     dropout_rate: float = 0.0
+    classic_dropout: bool = False
+    dropconnect_rate: float = 0.0
+    window: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch ..."], train: bool = False
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Logits of a batch of images of any shape."""
-        x = x.reshape(x.shape[0], -1)
-        for units in self.hidden:
+        """Logits of a batch of images of any shape.
+
+        Raises:
+          UsageError: an option is out of range, or does not fit the image.
+        """
+        before, after = normalization.placed(self.normalization, self.normalize)
+        if self.window and not self.hidden:
+            raise UsageError(f"window={_listed(self.window)} needs a hidden layer")
+        mask = window_mask(x.shape[1:], self.window, self.hidden[0]) if self.window else None
+        x = GaussianNoise(self.input_noise)(jnp.asarray(x).reshape(x.shape[0], -1), train)
+        x = Dropout(self.input_dropout_rate, self.classic_dropout)(x, train)
+        for layer in range(len(self.hidden)):
+            x = self._sums(x, layer, mask if layer == 0 else None, train)
+            x = after(activation(self.activation)(before(x, train)), train)
+            x = Dropout(self.dropout_rate, self.classic_dropout)(x, train)
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.glorot_uniform(),
+            name=f"Dense_{len(self.hidden)}",
+        )(x)
+
+    def _sums(self, x: Array, layer: int, mask: np.ndarray | None, train: bool) -> Array:
+        """The weighted sums of a hidden layer, whose parameters are called as `nn.Dense`'s."""
+        options: dict[str, Any] = {
             # Glorot and Bengio (2010), as the program that the default layout comes from.
-            x = nn.Dense(units, kernel_init=nn.initializers.glorot_uniform())(x)
-            x = activation(self.activation)(x)
-            x = Dropout(self.dropout_rate)(x, train)
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())(x)
+            "kernel_init": nn.initializers.glorot_uniform(),
+            "use_bias": not normalization.replaces_bias(self.normalization, self.normalize),
+            "name": f"Dense_{layer}",
+        }
+        if mask is not None:
+            return MaskedDense(self.hidden[layer], **options)(x, mask)
+        return DropConnectDense(self.hidden[layer], self.dropconnect_rate, **options)(x, train)
+
+
+def window_mask(
+    image: tuple[int, ...], window: tuple[int, ...], units: int
+) -> Bool[np.ndarray, "inputs units"]:
+    """Which inputs each unit sees: those in a window of the image, all channels.
+
+    The windows lie row by row over the image, in equal steps among all places that they can take.
+
+    Args:
+      image: height, width and channels.
+      window: rows and columns of a window.
+      units: number of units, one window each.
+
+    Raises:
+      UsageError: the inputs are no images, or the window does not fit into them.
+    """
+    if len(image) != 3 or len(window) != 2 or window[0] > image[0] or window[1] > image[1]:
+        raise UsageError(
+            f"window={_listed(window)} does not fit inputs of "
+            f"{'x'.join(map(str, image))}: it is the rows and columns of a part of an image"
+        )
+    places = image[0] - window[0] + 1, image[1] - window[1] + 1
+    place = np.arange(units) * (places[0] * places[1]) // units
+    top, left = np.unravel_index(place, places)
+    row = np.arange(image[0])[:, None, None, None]
+    column = np.arange(image[1])[:, None, None]
+    inside = (row >= top) & (row < top + window[0]) & (column >= left) & (column < left + window[1])
+    return np.broadcast_to(inside, (*image, units)).reshape(-1, units)
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return ",".join(map(str, sizes))
 
 
 _IMAGES = (jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32),)

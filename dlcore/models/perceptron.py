@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dlcore.models import registry
+from dlcore.nn.units import with_constant_input
 
 
 class Perceptron(nn.Module):
@@ -30,8 +31,7 @@ class Perceptron(nn.Module):
     ) -> Float[Array, "batch units"]:
         """The units' weighted sums for a batch of inputs of any shape."""
         del train
-        x = x.reshape(x.shape[0], -1)
-        x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+        x = with_constant_input(jnp.asarray(x).reshape(x.shape[0], -1))
         units = 1 if self.num_classes == 2 else self.num_classes
         return x @ self.param("weights", nn.initializers.zeros, (x.shape[1], units))
 

@@ -1,4 +1,10 @@
-"""Convolutions that Linen lacks, and a faster form for a network's two ends."""
+"""Convolutions that Linen lacks, and a faster form for a network's two ends.
+
+Linen has the others: `nn.Conv` in any number of dimensions with stride, padding, dilation and
+groups, 1x1 being one of its kernel sizes; `nn.ConvTranspose` (fractional stride); `nn.ConvLocal`
+(locally connected: the weights are not shared). Like all of them it does not flip the kernel:
+(K * I)(i, j) = sum K(m, n) I(i + m, j + n), where deck L prints I(i + n, j + m).
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dlcore.errors import UsageError
 from dlcore.nn.initializers import uniform_by_fan_in
 
 
@@ -85,3 +92,42 @@ class PartiallyConnectedConv(nn.Module):
             x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return maps + bias
+
+
+class UpsampledConv(nn.Module):
+    """Upsampling, then a convolution of the same size: resolution without a checkerboard.
+
+    A transposed convolution whose kernel size its stride does not divide writes to some places more
+    often than to others. Here every place is the same sum.
+
+    Source: Odena, Dumoulin and Olah (2016), "Deconvolution and checkerboard artifacts".
+
+    Attributes:
+      features: maps of the output.
+      kernel_size: of the convolution.
+      factor: of the upsampling, along every axis.
+      method: "nearest" or "linear", the interpolation.
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    factor: int = 2
+    method: str = "nearest"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *space inputs"]
+    ) -> Float[Array, "batch *new_space {self.features}"]:
+        """Maps that are `factor` times as large.
+
+        Raises:
+          UsageError: the factor or the method is none.
+        """
+        if self.factor < 1 or self.method not in ("nearest", "linear"):
+            raise UsageError(
+                "upsampling is nearest or linear, by a factor of 1 or more, "
+                f"not {self.method} by {self.factor}"
+            )
+        batch, *space, inputs = x.shape
+        shape = (batch, *(size * self.factor for size in space), inputs)
+        return nn.Conv(self.features, self.kernel_size)(jax.image.resize(x, shape, self.method))

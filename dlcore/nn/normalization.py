@@ -1,10 +1,22 @@
-"""Normalisation over the batch."""
+"""Normalisation over the batch, over an example's own units, and over a neighbourhood of them.
+
+Layer and group normalisation are Flax's; `normalization` makes any of them by the name that a
+model's option gives.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dlcore import parallel
+from dlcore.errors import UsageError
+
+# The collection into which a batch's own statistics are sown, where it is asked for.
+MOMENTS = "batch_moments"
 
 
 class BatchNorm(nn.Module):
@@ -13,7 +25,8 @@ class BatchNorm(nn.Module):
     Statistics are float32 and computed in two passes (the mean, then the squares about it: one pass
     cancels where the mean is large). Across devices they are sums through `parallel.psum`, so any
     number of devices gives what one gives. Training normalises by the biased variance of the batch
-    and keeps a running average of the unbiased one, which evaluation uses.
+    and keeps a running average of the unbiased one, which evaluation uses. Where the collection
+    `MOMENTS` is mutable, a training batch's own mean and unbiased variance are sown into it.
 
     Source: Ioffe and Szegedy (2015), algorithms 1 and 2. That the running average is exponential,
     where they average over the last batches, is what implementations share.
@@ -47,6 +60,8 @@ class BatchNorm(nn.Module):
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value = _moved(running_mean.value, mean, self.momentum)
                 running_var.value = _moved(running_var.value, unbiased, self.momentum)
+                self.sow(MOMENTS, "mean", mean)
+                self.sow(MOMENTS, "var", unbiased)
         else:
             mean, var = running_mean.value, running_var.value
         normalized = (wide - mean) * (scale / jnp.sqrt(var + self.epsilon)) + bias
@@ -57,3 +72,189 @@ def _moved(
     average: Float[Array, " features"], value: Float[Array, " features"], momentum: float
 ) -> Float[Array, " features"]:
     return momentum * average + (1 - momentum) * value
+
+
+def local_response_normalization(
+    x: Float[Array, "... channels"],
+    size: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+) -> Float[Array, "... channels"]:
+    """Divides each number by (k + alpha s) ** beta, s the squares' sum over `size` channels around.
+
+    Where the window reaches over the first or the last channel, s has fewer terms. (PyTorch's layer
+    of that name divides its alpha by `size`.)
+
+    Source: Krizhevsky, Sutskever and Hinton (2012), section 3.3.
+
+    Raises:
+      UsageError: the size is even, so that no window is centred.
+    """
+    squares = _window_sum(jnp.square(x), [1.0] * _odd(size), axis=-1)
+    return x / (k + alpha * squares) ** beta
+
+
+def subtractive_normalization(
+    x: Float[Array, "batch height width channels"], size: int = 9
+) -> Float[Array, "batch height width channels"]:
+    """Subtracts the local mean: over all channels, and over space under a Gaussian window.
+
+    The paper leaves two things open. Here the Gaussian's standard deviation is a quarter of the
+    window, and at the border the weights inside the image sum to 1, so a constant image becomes 0
+    everywhere.
+
+    Args:
+      x: feature maps or images.
+      size: height and width of the window, an odd number of pixels; the paper's is 9.
+
+    Source: Jarrett, Kavukcuoglu, Ranzato and LeCun (2009), on the layer N.
+
+    Raises:
+      UsageError: the size is even.
+    """
+    return x - _local_mean(x, size)
+
+
+def divisive_normalization(
+    x: Float[Array, "batch height width channels"], size: int = 9, epsilon: float = 1e-4
+) -> Float[Array, "batch height width channels"]:
+    """Divides by the local deviation, or by its mean over the image where that is larger.
+
+    The local deviation is the root of the local mean of the squares, in the window of
+    `subtractive_normalization`; it is taken as at least `epsilon`.
+
+    Source: Jarrett, Kavukcuoglu, Ranzato and LeCun (2009), on the layer N.
+
+    Raises:
+      UsageError: the size is even.
+    """
+    # The bound stands inside the root, whose gradient at 0 is infinite.
+    deviation = jnp.sqrt(jnp.maximum(_local_mean(jnp.square(x), size), epsilon**2))
+    return x / jnp.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+
+
+def local_contrast_normalization(
+    x: Float[Array, "batch height width channels"], size: int = 9
+) -> Float[Array, "batch height width channels"]:
+    """The subtractive normalisation, then the divisive one (Jarrett et al., 2009)."""
+    return divisive_normalization(subtractive_normalization(x, size), size)
+
+
+def _local_mean(
+    x: Float[Array, "batch height width channels"], size: int
+) -> Float[Array, "batch height width 1"]:
+    reach = _odd(size) // 2
+    # A Gaussian whose standard deviation is size / 4.
+    window = [math.exp(-8 * (offset / size) ** 2) for offset in range(-reach, reach + 1)]
+    # Of the window's part outside the image neither numbers nor weights count.
+    both = jnp.stack([x.mean(-1), jnp.ones(x.shape[:3], x.dtype)])
+    total, weight = _window_sum(_window_sum(both, window, axis=-1), window, axis=-2)
+    return (total / weight)[..., None]
+
+
+def _window_sum(
+    x: Float[Array, "*shape"], weights: Sequence[float], axis: int
+) -> Float[Array, "*shape"]:
+    """The weighted sums over windows centred on each place of an axis; outside `x` is zero."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (len(weights) // 2, len(weights) // 2)
+    padded = jnp.pad(x, pads)
+    shifted = (
+        jax.lax.slice_in_dim(padded, first, first + x.shape[axis], axis=axis)
+        for first in range(len(weights))
+    )
+    return sum(
+        (weight * array for weight, array in zip(weights, shifted, strict=True)), jnp.zeros_like(x)
+    )
+
+
+def _odd(size: int) -> int:
+    if size < 1 or size % 2 == 0:
+        raise UsageError(f"a normalisation's window is an odd number, not {size}")
+    return size
+
+
+# A function of (x, train) that a module's `__call__` applies; its parameters are the module's.
+Normalization = Callable[[jax.Array, bool], jax.Array]
+
+# Normalisations of feature maps: units of a fully connected layer have no neighbours.
+LOCAL = {
+    "local_response": local_response_normalization,
+    "subtractive": subtractive_normalization,
+    "divisive": divisive_normalization,
+    "local_contrast": local_contrast_normalization,
+}
+_NAMES = ("none", "batch", "layer", "group:GROUPS", *LOCAL)
+
+
+def normalization(name: str) -> Normalization:
+    """The normalisation that a model's `normalization` option names.
+
+    - "none";
+    - "batch": `BatchNorm`;
+    - "layer": over all units of a layer, of each example (Ba, Kiros and Hinton, 2016);
+    - "group:GROUPS": over each of as many groups of channels (Wu and He, 2018);
+    - "local_response", "subtractive", "divisive", "local_contrast": this file's functions with
+      their defaults, for feature maps only.
+
+    Raises:
+      UsageError: no such normalisation, or (as it is applied) it does not fit the units.
+    """
+    kind, _, argument = name.partition(":")
+    if kind == "group" and argument.isdecimal() and int(argument) > 0:
+        return lambda x, train: _group_normalization(x, int(argument))
+    if name == "none":
+        return lambda x, train: x
+    if name == "batch":
+        return lambda x, train: BatchNorm()(x, train)
+    if name == "layer":
+        return lambda x, train: nn.LayerNorm(
+            epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), use_fast_variance=False
+        )(x)
+    if name in LOCAL:
+        return lambda x, train: _normalize_maps(name, x)
+    raise UsageError(f"unknown normalization {name!r}: it is one of {', '.join(_NAMES)}")
+
+
+def placed(name: str, place: str) -> tuple[Normalization, Normalization]:
+    """What stands before and what after an activation function, for a model's two options.
+
+    Ioffe and Szegedy (2015) normalise before it; the variant that Deledalle's lecture names, and
+    the local normalisations in their papers, come after it.
+
+    Args:
+      name: of the normalisation.
+      place: "before" or "after".
+
+    Raises:
+      UsageError: no such normalisation or place.
+    """
+    if place not in ("before", "after"):
+        raise UsageError(f"normalize is before or after (the activation function), not {place!r}")
+    pair = normalization(name), normalization("none")
+    return pair if place == "before" else pair[::-1]
+
+
+def replaces_bias(name: str, place: str) -> bool:
+    """Whether the normalisation subtracts a bias in front of it again, and adds one of its own."""
+    return (name, place) == ("batch", "before")
+
+
+def _group_normalization(
+    x: Float[Array, "batch ... channels"], groups: int
+) -> Float[Array, "batch ... channels"]:
+    if x.shape[-1] % groups:
+        raise UsageError(
+            f"normalization='group:{groups}': {x.shape[-1]} channels do not divide into so many"
+        )
+    return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False)(x)
+
+
+def _normalize_maps(name: str, x: jax.Array) -> jax.Array:
+    if x.ndim != 4:
+        raise UsageError(
+            f"normalization={name!r} needs feature maps [height, width, channels], "
+            f"not {x.shape[1:]}: for units without neighbours take batch, layer or group"
+        )
+    return LOCAL[name](x)

@@ -1,25 +1,136 @@
-"""Pooling: the largest of each window, and the trainable subsampling of 1998."""
+"""Pooling over windows: the largest, the sum, the Lp norm; with indices, and undone by them.
 
-from collections.abc import Callable
+Windows may have any number of axes, overlap (Krizhevsky, Sutskever and Hinton, 2012, section 3.4)
+and reach over the edge. The average is Flax's `nn.avg_pool`; global pooling needs no window: it is
+`x.max` or `x.mean` over the axes. Here is also the trainable subsampling of 1998.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
+from dlcore.errors import UsageError
 from dlcore.nn.initializers import uniform_by_fan_in
+
+# "SAME", "VALID", or the places before and after each axis.
+Padding = str | Sequence[tuple[int, int]]
 
 
 def max_pool(
-    x: Float[Array, "batch height width maps"],
-) -> Float[Array, "batch height//2 width//2 maps"]:
-    """The largest number of each 2x2 window; the windows do not overlap.
+    x: Float[Array, "batch *space maps"],
+    window: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *new_space maps"]:
+    """The largest number of each window.
 
-    An odd last row or column is left out. Where several numbers of a window are the largest, they
-    share the gradient. (`nn.max_pool` gives it to the first of them, by select-and-scatter, which
-    has no deterministic form on a GPU and on a CPU makes LeNet-5 a quarter slower.)
+    Where several numbers of a window are the largest, they share the gradient, halving it from pair
+    to pair: along the first axis, then along the next. (`nn.max_pool` gives it to the first of
+    them, by select-and-scatter, which has no deterministic form on a GPU and on a CPU makes LeNet-5
+    a quarter slower.)
+
+    Args:
+      x: maps, with as many axes between batch and maps as the window has.
+      window: its size; without padding, rows that fill no window are left out.
+      strides: distance between windows; by default they lie side by side.
+      padding: places around the maps, which no window picks.
+
+    Raises:
+      UsageError: no window fits, or one lies in the padding alone.
     """
-    return _over_windows(jnp.maximum, x)
+    return _over_windows(jnp.maximum, x, _windows(x, window, strides, padding), -jnp.inf)
+
+
+def sum_pool(
+    x: Float[Array, "batch *space maps"],
+    window: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *new_space maps"]:
+    """The sum of each window; arguments and errors as for `max_pool`."""
+    return _over_windows(jnp.add, x, _windows(x, window, strides, padding), 0.0)
+
+
+def lp_pool(
+    x: Float[Array, "batch *space maps"],
+    p: int | float,
+    window: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Float[Array, "batch *new_space maps"]:
+    """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 towards the maximum.
+
+    The gradient of a window of zeros is zero. (PyTorch's `lp_pool2d` leaves the absolute value out:
+    it differs for odd p where numbers are negative.)
+
+    Source: Sermanet, Chintala and LeCun (2012), section 2.2, without their Gaussian weights.
+
+    Raises:
+      UsageError: p is below 1, or as for `max_pool`.
+    """
+    if p < 1:
+        raise UsageError(f"the p of Lp pooling is at least 1, not {p}")
+    total = sum_pool(jnp.abs(x) ** p, window, strides, padding)
+    empty = total == 0
+    return jnp.where(empty, 0, jnp.where(empty, 1, total) ** (1 / p))
+
+
+def max_pool_with_indices(
+    x: Float[Array, "batch *space maps"],
+    window: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+) -> tuple[Float[Array, "batch *new_space maps"], Int[Array, "batch *new_space maps"]]:
+    """The largest number of each window, and where in its map it was, for `unpool`.
+
+    An index counts the places of a map row by row. Of several largest the first is taken, and gets
+    the whole gradient.
+
+    Source: Zeiler and Fergus (2014), section 2.1, who name the indices switches.
+
+    Raises:
+      UsageError: no window fits.
+    """
+    windows = _windows(x, window, strides, "VALID")
+    places = np.arange(math.prod(windows.shape)).reshape(1, *windows.shape, 1)
+    looks = [_at(offset, windows) for offset in np.ndindex(*windows.size)]
+    candidates = jnp.stack([x[look] for look in looks], axis=-1)
+    sources = np.stack([places[look] for look in looks], axis=-1)
+    picked = jnp.argmax(candidates, axis=-1, keepdims=True)
+    indices = jnp.take_along_axis(jnp.broadcast_to(sources, candidates.shape), picked, axis=-1)
+    return jnp.take_along_axis(candidates, picked, axis=-1)[..., 0], indices[..., 0]
+
+
+def unpool(
+    values: Float[Array, "batch *space maps"],
+    indices: Int[Array, "batch *space maps"],
+    shape: Sequence[int],
+) -> Float[Array, "batch *new_space maps"]:
+    """Puts numbers where `max_pool_with_indices` took its own from, and zeros elsewhere.
+
+    It is the transpose of that taking: numbers that overlapping windows took from one place are
+    added up there.
+
+    Source: Noh, Hong and Han (2015), section 3.2.1.
+
+    Args:
+      values: what to put.
+      indices: where, in the map of the same example.
+      shape: the sizes of the maps that the indices come from.
+    """
+    batch, maps = values.shape[0], values.shape[-1]
+    flat = jnp.zeros((batch, math.prod(shape), maps), values.dtype)
+    examples, channels = jnp.arange(batch)[:, None, None], jnp.arange(maps)
+    flat = flat.at[examples, indices.reshape(batch, -1, maps), channels].add(
+        values.reshape(batch, -1, maps)
+    )
+    return flat.reshape(batch, *shape, maps)
 
 
 class TrainableSubsampling(nn.Module):
@@ -39,14 +150,66 @@ class TrainableSubsampling(nn.Module):
         maps = x.shape[-1:]
         coefficient = self.param("coefficient", uniform_by_fan_in(4), maps)
         bias = self.param("bias", uniform_by_fan_in(4), maps)
-        return _over_windows(jnp.add, x) * coefficient + bias
+        return sum_pool(x) * coefficient + bias
+
+
+class _Windows(NamedTuple):
+    """The windows over some maps, an entry an axis: `shape` is that of the padded maps."""
+
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+
+
+def _windows(
+    x: jax.Array, window: Sequence[int], strides: Sequence[int] | None, padding: Padding
+) -> _Windows:
+    size, space = tuple(window), x.shape[1:-1]
+    steps = size if strides is None else tuple(strides)
+    if not len(size) == len(steps) == len(space) or min(*size, *steps) < 1:
+        raise UsageError(
+            f"maps of {_by(space)} take a window and strides of {len(space)} numbers from 1 on, "
+            f"not {_by(size)} and {_by(steps)}"
+        )
+    pads = padding
+    if isinstance(pads, str):
+        pads = jax.lax.padtype_to_pads(space, size, steps, pads)
+    if any(max(pair) >= length for pair, length in zip(pads, size, strict=True)):
+        raise UsageError(f"a window of {_by(size)} is not larger than its padding {pads}")
+    shape = tuple(length + sum(pair) for length, pair in zip(space, pads, strict=True))
+    if any(length < own for length, own in zip(shape, size, strict=True)):
+        raise UsageError(f"a window of {_by(size)} does not fit into maps of {_by(shape)}")
+    return _Windows(shape, size, steps, tuple(pads))
 
 
 def _over_windows(
     combine: Callable[[jax.Array, jax.Array], jax.Array],
-    x: Float[Array, "batch height width maps"],
-) -> Float[Array, "batch height//2 width//2 maps"]:
-    """The four numbers of each 2x2 window combined: each column's two, then the row's."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    columns = combine(x[:, 0:height:2], x[:, 1:height:2])
-    return combine(columns[:, :, 0:width:2], columns[:, :, 1:width:2])
+    x: jax.Array,
+    windows: _Windows,
+    outside: float,
+) -> jax.Array:
+    """Each window's numbers combined, pair by pair: along its first axis, then the next."""
+    pads = [(low, high, 0) for low, high in ((0, 0), *windows.pads, (0, 0))]
+    x = jax.lax.pad(x, jnp.asarray(outside, x.dtype), pads)
+    for axis, (length, size, stride, _) in enumerate(zip(*windows, strict=True), start=1):
+        # The last window begins at `length - size` or before it.
+        parts = [
+            jax.lax.slice_in_dim(x, first, first + length - size + 1, stride, axis)
+            for first in range(size)
+        ]
+        x = functools.reduce(combine, parts)
+    return x
+
+
+def _at(offset: Sequence[int], windows: _Windows) -> tuple[slice, ...]:
+    """The index of the number at one place of every window, in maps without padding."""
+    slices = (
+        slice(first, first + length - size + 1, stride)
+        for first, (length, size, stride, _) in zip(offset, zip(*windows, strict=True), strict=True)
+    )
+    return (slice(None), *slices)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

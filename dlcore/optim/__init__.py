@@ -1,5 +1,5 @@
-"""Optimizers and learning-rate schedules over Optax: `builder.build` and `schedules.build`."""
+"""Optimizers, schedules and pruning over Optax: `builder.build`, `schedules.build`, `pruning`."""
 
-from dlcore.optim import builder, schedules
+from dlcore.optim import builder, pruning, schedules
 
-__all__ = ["builder", "schedules"]
+__all__ = ["builder", "pruning", "schedules"]

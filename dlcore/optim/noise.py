@@ -13,15 +13,18 @@ class NoiseState(NamedTuple):
     step: jax.Array
 
 
-def add_gradient_noise(variance: float, decay: float, seed: int) -> optax.GradientTransformation:
+def add_gradient_noise(deviation: float, decay: float, seed: int) -> optax.GradientTransformation:
     """Adds to every gradient Gaussian noise that fades (Neelakantan et al., 2015, equation 1).
+
+    The paper writes the variance at step t as `eta / (1 + t) ** gamma`, deck D its root as
+    `sigma0 / (1 + t) ** kappa`: `sigma0 = sqrt(eta)` and `kappa = gamma / 2`.
 
     The noise is a function of (seed, step). `optax.add_noise` carries a random key in its state
     instead, and a checkpoint should hold plain numbers only.
 
     Args:
-      variance: of the noise at step 0.
-      decay: at step t the variance is `variance / (1 + t) ** decay`.
+      deviation: sigma0, the noise's standard deviation at step 0.
+      decay: kappa; at step t the standard deviation is `deviation / (1 + t) ** decay`.
       seed: of the noise.
     """
 
@@ -31,11 +34,11 @@ def add_gradient_noise(variance: float, decay: float, seed: int) -> optax.Gradie
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
         del params
-        deviation = jnp.sqrt(variance / (1.0 + state.step) ** decay)
+        scale = deviation / (1.0 + state.step) ** decay
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step), len(leaves))
         noisy = [
-            leaf + deviation.astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)
+            leaf + scale.astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)
             for key, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, noisy), NoiseState(state.step + 1)

@@ -1,12 +1,34 @@
-"""Learning-rate schedules: the rate as a function of the optimizer's step."""
+"""Learning-rate schedules: the rate as a function of the optimizer's step.
+
+With `t` steps since the warm-up and `T = total_steps - warmup_steps`:
+
+- "constant": `learning_rate`;
+- "time": `learning_rate / (1 + t / decay_steps)`, search then converge (Darken and Moody, 1990);
+- "step": `learning_rate * decay_factor ** floor(t / decay_steps)`;
+- "exponential": `learning_rate * decay_factor ** (t / decay_steps)`;
+- "robbins_monro": `learning_rate / r` at the r-th step, `r = 1 + t` (deck L): rates whose sum
+  diverges and whose sum of squares does not (Robbins and Monro, 1951);
+- "cosine": `learning_rate * (1 + cos(pi * t / T)) / 2`, down to zero (Loshchilov and Hutter,
+  2017, equation 5, one period);
+- "plateau": `learning_rate`, which the training lowers when it stalls (`dlcore.optim.rate`).
+
+Deck D prints "time", "step" and "exponential" with t in epochs. With E steps in an epoch its kappa
+is `E / decay_steps`, `decay_factor` (at `decay_steps = E`), `-log(decay_factor) E / decay_steps`.
+
+The warm-up rises from zero by equal steps and reaches `learning_rate` at step `warmup_steps`
+(Goyal et al., 2017, section 2.2).
+"""
 
 import math
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from dlcore.errors import UsageError
 
-NAMES = ("constant", "cosine", "step", "exponential")
+NAMES = ("constant", "time", "step", "exponential", "robbins_monro", "cosine", "plateau")
+_PERIODIC = ("time", "step", "exponential")
 
 
 def build(
@@ -15,29 +37,19 @@ def build(
     total_steps: int,
     warmup_steps: int = 0,
     *,
-    decay_steps: int | None = None,
+    decay_steps: int = 0,
     decay_factor: float = 0.1,
 ) -> optax.Schedule:
     """The schedule of that name, after a linear warm-up.
-
-    With `t` steps since the warm-up and `T = total_steps - warmup_steps`:
-
-    - "constant": `learning_rate`;
-    - "cosine": `learning_rate * (1 + cos(pi * t / T)) / 2`, down to zero (Loshchilov and Hutter,
-      2017, equation 5, one period);
-    - "step": `learning_rate * decay_factor ** floor(t / decay_steps)`;
-    - "exponential": `learning_rate * decay_factor ** (t / decay_steps)`.
-
-    The warm-up rises from zero by equal steps and reaches `learning_rate` at step `warmup_steps`
-    (Goyal et al., 2017, section 2.2).
 
     Args:
       name: one of `NAMES`.
       learning_rate: the highest rate, above 0.
       total_steps: length of the training, warm-up included.
       warmup_steps: length of the warm-up, 0 for none.
-      decay_steps: the period of "step" and "exponential", which need it.
-      decay_factor: what a period multiplies the rate by, above 0 and at most 1.
+      decay_steps: the period of "time", "step" and "exponential", which need it.
+      decay_factor: what a period of "step" and "exponential" multiplies the rate by, above 0 and at
+        most 1.
 
     Returns:
       A function of the step (an int or an int array) that gives the rate.
@@ -54,6 +66,10 @@ def build(
             f"warmup_steps is {warmup_steps}: it must be at least 0 and less than the "
             f"{total_steps} steps of the training"
         )
+    if name in _PERIODIC and decay_steps < 1:
+        raise UsageError(f"decay_steps is {decay_steps}: the schedule {name!r} needs at least 1")
+    if not 0 < decay_factor <= 1:
+        raise UsageError(f"decay_factor is {decay_factor}: it must be above 0 and at most 1")
     decay = _decay(name, learning_rate, total_steps - warmup_steps, decay_steps, decay_factor)
     if not warmup_steps:
         return decay
@@ -61,15 +77,21 @@ def build(
     return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
-def _decay(
-    name: str, learning_rate: float, steps: int, period: int | None, factor: float
-) -> optax.Schedule:
-    if name == "constant":
-        return optax.constant_schedule(learning_rate)
+def _decay(name: str, rate: float, steps: int, period: int, factor: float) -> optax.Schedule:
     if name == "cosine":
-        return optax.cosine_decay_schedule(learning_rate, steps)
-    if period is None or period < 1:
-        raise UsageError(f"decay_steps is {period}: the schedule {name!r} needs at least 1")
-    if not 0 < factor <= 1:
-        raise UsageError(f"decay_factor is {factor}: it must be above 0 and at most 1")
-    return optax.exponential_decay(learning_rate, period, factor, staircase=name == "step")
+        return optax.cosine_decay_schedule(rate, steps)
+    if name == "time":
+        return _inverse(rate, period)
+    if name == "robbins_monro":
+        return _inverse(rate, 1)
+    if name in ("step", "exponential"):
+        return optax.exponential_decay(rate, period, factor, staircase=name == "step")
+    return optax.constant_schedule(rate)
+
+
+def _inverse(rate: float, period: int) -> optax.Schedule:
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        # During a warm-up the steps before 0 are asked for as well, and the answer is dropped.
+        return rate / (1.0 + jnp.maximum(step, 0) / period)
+
+    return schedule

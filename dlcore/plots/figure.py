@@ -43,7 +43,7 @@ def plain_axes(axes: "Axes") -> None:
     """Takes back all of an axes but its curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.6")
-    axes.tick_params(color="0.6", labelcolor="0.35", labelsize="small")
+    axes.tick_params(which="both", color="0.6", labelcolor="0.35", labelsize="small")
     axes.grid(color="0.9", linewidth=0.6)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES: dict[str, dict[str, str]] = {
+_STYLES: dict[str, dict[str, Any]] = {
     "line": {"linestyle": "-"},
     "dashed": {"linestyle": "--"},
     "points": {"linestyle": "", "marker": "o"},
@@ -120,8 +120,16 @@ def contour_panels(contours: Sequence[Contour], columns: int | None = None) -> "
     for own, contour in zip(axes, contours, strict=True):
         if contour.filled:
             limit = float(np.abs(contour.values).max()) or 1.0
-            options = {"cmap": "RdBu_r", "vmin": -1.6 * limit, "vmax": 1.6 * limit}
-            own.pcolormesh(contour.x, contour.y, contour.values, shading="nearest", **options)
+            own.pcolormesh(
+                contour.x,
+                contour.y,
+                contour.values,
+                shading="nearest",
+                cmap="RdBu_r",
+                # Pale, so that what is drawn on top shows.
+                vmin=-1.6 * limit,
+                vmax=1.6 * limit,
+            )
         else:
             levels = _levels(contour.values, contour.log)
             own.contour(
@@ -161,6 +169,8 @@ def surface(
 def histograms(rows: Mapping[str, Sequence[np.ndarray]], column_titles: Sequence[str]) -> "Figure":
     """Distributions in a grid: a row for each setting, a column for each layer.
 
+    A row has one scale around zero, so that what shrinks or grows from layer to layer shows.
+
     Args:
       rows: for each setting the numbers of every column, of any shape.
       column_titles: a short title for each column.
@@ -169,15 +179,16 @@ def histograms(rows: Mapping[str, Sequence[np.ndarray]], column_titles: Sequence
     figure = new_figure(0.8 + 1.35 * columns, 0.5 + 1.3 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for own, (title, numbers) in zip(grid, rows.items(), strict=True):
-        for axes, values in zip(own, numbers, strict=True):
-            flat = np.ravel(values)
-            axes.hist(flat[np.isfinite(flat)], bins=40, color=PALETTE[0], density=True)
+        finite = [np.ravel(values)[np.isfinite(np.ravel(values))] for values in numbers]
+        limit = max(float(np.abs(values).max(initial=0.0)) for values in finite) or 1.0
+        bins = np.linspace(-limit, limit, 61)
+        for axes, values in zip(own, finite, strict=True):
+            axes.hist(values, bins=bins, color=PALETTE[0], density=True)
             plain_axes(axes)
             axes.grid(visible=False)
             axes.spines["left"].set_visible(False)
             axes.set_yticks([])
-            axes.locator_params(axis="x", nbins=3)
-            axes.ticklabel_format(axis="x", scilimits=(-2, 3))
+            axes.set_xticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
         own[0].set_ylabel(title, fontsize="small")
     for axes, title in zip(grid[0], column_titles, strict=True):
         axes.set_title(title, fontsize="medium")
@@ -192,7 +203,8 @@ def _panels(
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(max(0.6 + 3.8 * columns, 5.0), 0.9 + height * rows)
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(len(panels))]
-    for own, panel in zip(axes, panels, strict=True):
+    for index, own in enumerate(axes):
+        panel = panels[index]
         own.set_title(panel.title, loc="left", fontsize="medium")
         own.set_xlabel(panel.x_label, fontsize="small")
         own.set_ylabel(panel.y_label, fontsize="small")

@@ -58,6 +58,8 @@ class Task(abc.ABC):
     watched_mode: ClassVar[str] = "min"
     # The kind of dataset that gives its batches.
     data_kind: ClassVar[str] = "image"
+    # Whether it averages over a batch's `views`, the several crops of a test.
+    averages_views: ClassVar[bool] = False
     # What a model needs beside a `__call__` of one input.
     model_methods: ClassVar[tuple[str, ...]] = ()
 

@@ -1,4 +1,7 @@
-"""Classification of single-label examples by cross-entropy, and by the MAP criterion of 1998."""
+"""Classification of single-label examples by cross-entropy, the MAP criterion of 1998, or others.
+
+Their losses are in `dlcore.losses`.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,16 +9,23 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
+from dlcore import losses
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics, Sum
-from dlcore.tasks.base import Aux, Batch, Task, register
+from dlcore.tasks.base import Batch, register
+from dlcore.tasks.supervised import Supervised
+
+# Of the scores and the labels' distribution.
+_OF_TARGETS = {**losses.OF_OUTPUTS, "kl_divergence": losses.kl_divergence}
+CRITERIA = ("cross_entropy", "hinge", *_OF_TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(Task):
-    """Softmax cross-entropy of the model's scores [batch, classes] with the labels.
+class Classification(Supervised):
+    """Softmax cross-entropy of the model's scores [batch, classes] with the labels, by default.
 
     A positive `rubbish_penalty` j adds a class of rubbish, to which no label belongs and whose
     score is always -j. With scores that are the negatives of penalties (`lenet5`) the loss is then
@@ -24,19 +34,24 @@ class Classification(Task):
 
     Attributes:
       model: the Linen module that is trained.
+      criterion: the loss: cross_entropy, kl_divergence (less the entropy of a smoothed label),
+        hinge (of several classes, Crammer and Singer 2001); or the distance of the scores
+        themselves from 1 for the label and 0 elsewhere: square, half_square, mean_square, absolute.
       label_smoothing: share of the label's probability that is spread evenly over all classes
         (Szegedy et al. 2016, section 7), at least 0 and below 1.
       rubbish_penalty: penalty j of the rubbish class; 0 for none.
 
     Raises:
-      UsageError: an option is out of range.
+      UsageError: an option is out of range, or does not go with the criterion.
     """
 
+    criterion: str = "cross_entropy"
     label_smoothing: float = 0.0
     rubbish_penalty: float = 0.0
 
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
+    averages_views: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -47,51 +62,58 @@ class Classification(Task):
             raise UsageError(
                 f"rubbish_penalty is positive, or 0 for none, not {self.rubbish_penalty}"
             )
-
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
-        """Fresh variables of the model."""
-        return dict(self.model.init(rng, batch["image"]))
-
-    def loss(
-        self, params: Any, model_state: Mapping[str, Any], batch: Batch, rng: jax.Array
-    ) -> tuple[jax.Array, Aux]:
-        """The summed loss, with the sums for "loss" and "accuracy"."""
-        scores, model_state = self.model.apply(
-            {"params": params, **model_state},
-            batch["image"],
-            train=True,
-            rngs={"dropout": rng},
-            mutable=list(model_state),
-        )
-        metrics = self._metrics(scores, batch)
-        loss = metrics["loss"]
-        return loss.total, Aux(count=loss.count, model_state=model_state, metrics=metrics)
+        if self.criterion not in CRITERIA:
+            raise UsageError(
+                f"unknown criterion {self.criterion!r}: it is one of {', '.join(CRITERIA)}"
+            )
+        if self.rubbish_penalty and self.criterion != "cross_entropy":
+            raise UsageError(f"rubbish_penalty goes with cross_entropy, not with {self.criterion}")
+        if self.label_smoothing and self.criterion == "hinge":
+            raise UsageError("label_smoothing does not go with hinge, which knows a label only")
 
     def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
         """Sums for "loss", "accuracy" and "confusion" (row: label, column: prediction)."""
-        scores: Any = self.model.apply(variables, batch["image"], train=False)
+        scores = self._scores(variables, batch)
         confusion = confusion_matrix(scores, batch["label"], batch["mask"])
-        return {**self._metrics(scores, batch), "confusion": Sum(confusion)}
+        return {**self.metrics(scores, batch), "confusion": Sum(confusion)}
 
     def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
-        """Each class's probability, rubbish left out."""
-        scores: Any = self.model.apply(variables, batch["image"], train=False)
-        return jax.nn.softmax(scores.astype(jnp.float32))
+        """Each class's probability, rubbish left out: the softmax of the scores."""
+        return jax.nn.softmax(self._scores(variables, batch).astype(jnp.float32))
 
-    def _metrics(self, scores: jax.Array, batch: Batch) -> dict[str, Mean]:
-        losses = self._losses(scores.astype(jnp.float32), batch["label"])
-        correct = scores.argmax(-1) == batch["label"]
+    def _scores(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+        """The scores of every example; where it has several views, of their averaged prediction.
+
+        What is averaged are probabilities (Krizhevsky et al. 2012, section 4.1), or the scores
+        themselves where the criterion takes them for the prediction.
+        """
+        if "views" not in batch:
+            return jnp.asarray(self.model.apply(variables, batch["image"], train=False))
+        views = batch["views"]
+        each: Any = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
+        each = each.reshape(*views.shape[:2], -1)
+        if self.criterion in losses.OF_OUTPUTS:
+            return each.mean(1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(each), axis=1) - jnp.log(views.shape[1])
+
+    def metrics(self, outputs: Any, batch: Batch) -> Metrics:
+        """Sums for "loss" and "accuracy"."""
+        labels, mask = batch["label"], batch["mask"]
         return {
-            "loss": Mean.of(losses, batch["mask"]),
-            "accuracy": Mean.of(correct, batch["mask"]),
+            "loss": Mean.of(self._losses(outputs.astype(jnp.float32), labels), mask),
+            "accuracy": Mean.of(1 - losses.zero_one(outputs, labels), mask),
         }
 
     def _losses(
         self, scores: Float[Array, "batch classes"], labels: Int[Array, " batch"]
     ) -> Float[Array, " batch"]:
+        if self.criterion == "hinge":
+            return optax.losses.multiclass_hinge_loss(scores, labels)
         classes = scores.shape[-1]
         targets = jax.nn.one_hot(labels, classes) * (1 - self.label_smoothing)
         targets = targets + self.label_smoothing / classes
+        if self.criterion in _OF_TARGETS:
+            return _OF_TARGETS[self.criterion](scores, targets)
         rivals = scores
         if self.rubbish_penalty:
             rivals = jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-self.rubbish_penalty)

@@ -208,7 +208,7 @@ class GAN(base.Task):
 
 def _discriminator_metrics(
     real_logits: jax.Array, fake_logits: jax.Array, mask: jax.Array
-) -> Metrics:
+) -> dict[str, Mean]:
     """-V(D, G) and the mean of D over images and over what the generator made."""
     # log D = -softplus(-logit) and log(1 - D) = -softplus(logit), also where D rounds to 0 or 1.
     loss = Mean.of(jax.nn.softplus(-real_logits) + jax.nn.softplus(fake_logits), mask)

@@ -1,4 +1,4 @@
-"""What listens to a training: a progress bar, early stopping, the learning curves.
+"""What listens to a training: a progress bar, early stopping, the rate that drops on a plateau.
 
 A callback sees records (the lines of `metrics.jsonl`) and steps; it never touches the state. What
 it remembers goes into the checkpoint, so that a resumed run decides as an uninterrupted one would.
@@ -33,6 +33,10 @@ class Callback:
     def stop_reason(self) -> str | None:
         """Why the training should end now, or None."""
         return None
+
+    def rate_multiplier(self) -> float:
+        """What the learning rate is multiplied by after the evaluation that was just recorded."""
+        return 1.0
 
     def state(self) -> dict[str, Any]:
         """Plain data to find again after a resume."""
@@ -80,23 +84,25 @@ class ProgressBar(Callback):
         self._bar.close()
 
 
-class EarlyStopping(Callback):
-    """Ends the training when a validation metric has not improved for a while.
+class _Patience(Callback):
+    """Counts the evaluations since a validation metric was better than ever before.
 
     Args:
       metric: its name in the validation records.
       mode: "max" or "min": which direction is better.
       patience: evaluations without improvement that are borne.
+      first_step: evaluations up to this step do not count.
     """
 
-    def __init__(self, metric: str, mode: str, patience: int) -> None:
+    def __init__(self, metric: str, mode: str, patience: int, first_step: int = 0) -> None:
         self._metric, self._sign, self._patience = metric, 1 if mode == "max" else -1, patience
+        self._first_step = first_step
         self._best: float | None = None
         self._waited = 0
 
     @override
     def on_record(self, record: Record) -> None:
-        if record["split"] != "validation":
+        if record["split"] != "validation" or record["step"] <= self._first_step:
             return
         value = self._sign * record[self._metric]
         # NaN is no improvement, and nothing would ever improve on it.
@@ -106,18 +112,45 @@ class EarlyStopping(Callback):
             self._waited += 1
 
     @override
-    def stop_reason(self) -> str | None:
-        if self._waited < self._patience:
-            return None
-        return f"no better validation {self._metric} in {self._waited} evaluations"
-
-    @override
     def state(self) -> dict[str, Any]:
         return {"best": self._best, "waited": self._waited}
 
     @override
     def load(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = state["best"], state["waited"]
+
+
+class EarlyStopping(_Patience):
+    """Ends the training when a validation metric has not improved for a while: see `_Patience`."""
+
+    @override
+    def stop_reason(self) -> str | None:
+        if self._waited < self._patience:
+            return None
+        return f"no better validation {self._metric} in {self._waited} evaluations"
+
+
+class Plateau(_Patience):
+    """Lowers the learning rate when a validation metric has not improved for a while.
+
+    So the rate of ResNet fell, by 10 when the error stalled (He et al., 2016, section 4.2). Then it
+    waits anew; what counts as better does not change.
+
+    Args:
+      decay_factor: what the rate is multiplied by, in (0, 1].
+      patience: of `_Patience`, as the rest.
+    """
+
+    def __init__(self, decay_factor: float, **patience: Any) -> None:
+        super().__init__(**patience)
+        self._decay_factor = decay_factor
+
+    @override
+    def rate_multiplier(self) -> float:
+        if self._waited < self._patience:
+            return 1.0
+        self._waited = 0
+        return self._decay_factor
 
 
 class LossTarget(Callback):

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import math
 import pathlib
 import shutil
 import time
@@ -19,11 +20,13 @@ import jax
 
 from dlcore import data
 from dlcore import metrics as metrics_lib
-from dlcore.errors import TrainingError, UsageError
+from dlcore.errors import NotFiniteError, UsageError
+from dlcore.optim import rate
 from dlcore.train.callbacks import Callback
 from dlcore.train.checkpoint import Checkpoints, Restored
 from dlcore.train.evaluation import evaluate
 from dlcore.train.program import Program
+from dlcore.train.statistics import recompute
 from dlcore.train.watchdog import StopSignal, Watchdog
 from dlcore.train.writers import JsonLines, TensorBoard
 
@@ -51,6 +54,8 @@ class Plan:
       watched_metric: the validation metric that says which checkpoint is best; None where only the
         newest counts.
       watched_mode: "max" or "min".
+      watched_after: evaluations up to this step say nothing of which checkpoint is best.
+      restart_from_best: go back to the best checkpoint whenever a callback lowers the rate.
       on_nonfinite: "stop" or "skip": what a non-finite loss or gradient does.
       step_timeout: seconds without progress that end the process; 0 for no limit.
     """
@@ -63,6 +68,8 @@ class Plan:
     keep: int = 2
     watched_metric: str | None = "loss"
     watched_mode: str = "min"
+    watched_after: int = 0
+    restart_from_best: bool = False
     on_nonfinite: str = "stop"
     step_timeout: float = 0.0
 
@@ -246,7 +253,10 @@ class Loop:
             sums = self._program.parallelism.to_host(self._state.metrics)
             self._record(step, "train", metrics_lib.compute(sums))
         if step % plan.evaluate_every == 0 or last:
-            self._save(step, self._evaluate(step))
+            self._recompute_statistics(step)
+            watched = self._evaluate(step)
+            # What is saved after a restart is not what was evaluated.
+            self._save(step, None if self._lower_rate(step) else watched)
             return self._stop_reason()
         if plan.checkpoint_every and step % plan.checkpoint_every == 0:
             self._save(step)
@@ -273,7 +283,7 @@ class Loop:
             saved = self._checkpoints.steps()
             good = f"step {saved[-1]} in {self._checkpoints.path(saved[-1])}" if saved else "none"
             streak = "" if stop else f", after {self._consecutive} skipped updates in a row"
-            raise TrainingError(
+            raise NotFiniteError(
                 f"step {step}: loss is {float(report.loss):g} and gradient norm is "
                 f"{float(report.gradient_norm):g}{streak}; last good checkpoint: {good}. Lower "
                 "--learning_rate, set --clip_norm, or pass over such updates: --on_nonfinite=skip"
@@ -301,7 +311,45 @@ class Loop:
                 f"the watched metric {metric!r} is not evaluated: it is one of {', '.join(values)}"
             )
         self._record(step, "validation", values)
-        return None if metric is None else float(values[metric])
+        if metric is None or step <= self._plan.watched_after:
+            return None
+        return float(values[metric])
+
+    def _recompute_statistics(self, step: int) -> None:
+        """Gives normalisation the statistics of the whole training set, where that is asked for."""
+        if self._program.moments is None:
+            return
+        self._settle(0)
+        self._watchdog.progress(f"the statistics after step {step}", PATIENCE)
+        batches = self._dataset.train_batches(
+            self._batch_size, self._seed, jax.process_index(), jax.process_count()
+        )
+        self._state = recompute(
+            self._program,
+            self._state,
+            batches,
+            lambda: self._watchdog.progress(f"the statistics after step {step}"),
+        )
+
+    def _lower_rate(self, step: int) -> bool:
+        """Lowers the learning rate where a callback asks for it; says whether it went back."""
+        multiplier = math.prod(callback.rate_multiplier() for callback in self._callbacks)
+        if multiplier == 1:
+            return False
+        _log.info("step %d: the learning rate is multiplied by %g", step, multiplier)
+        best = None
+        if self._plan.restart_from_best:
+            self._watchdog.progress(f"the return to the best after step {step}", PATIENCE)
+            self._checkpoints.wait()
+            best = self._checkpoints.best()
+        if best:
+            _log.info("step %d: back to the parameters of step %d", step, best["step"])
+            earlier = self._checkpoints.restore(self._program.abstract_state, best["step"])
+            placed = self._program.parallelism.place_state(earlier.state)
+            self._state = self._state.restarted_from(placed)
+        opt_state = rate.rescale(self._state.opt_state, multiplier)
+        self._state = self._state.replace(opt_state=opt_state)
+        return best is not None
 
     def _record(self, step: int, split: str, values: dict[str, Any]) -> None:
         epoch = round(step / self._plan.steps_per_epoch, 4)

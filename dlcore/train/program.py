@@ -1,16 +1,26 @@
 """A training made concrete: the task's step and evaluation compiled for the devices at hand."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 
+from dlcore.errors import UsageError
 from dlcore.parallel import Parallelism
 from dlcore.tasks import Task
-from dlcore.train.state import TrainState
-from dlcore.train.step import Schedule, Transform, init_state, make_evaluation, make_step
+from dlcore.train import initialization
+from dlcore.train.state import STATISTICS, TrainState
+from dlcore.train.step import (
+    Schedule,
+    Transform,
+    init_state,
+    make_evaluation,
+    make_moments,
+    make_step,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +35,8 @@ class Program:
       abstract_state: shapes, dtypes and shardings of the canonical state.
       batch: shapes and dtypes of one global batch.
       initialize: makes the first canonical state.
+      moments: `(placed state, placed batch) -> moments` for `dlcore.train.statistics`; None where
+        the running averages serve.
     """
 
     task: Task
@@ -34,6 +46,7 @@ class Program:
     abstract_state: TrainState
     batch: Mapping[str, jax.ShapeDtypeStruct]
     initialize: Callable[[], TrainState]
+    moments: Callable[..., Any] | None = None
 
 
 def build(
@@ -48,6 +61,8 @@ def build(
     log_every: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    recompute_statistics: bool = False,
+    initializer: str = "",
 ) -> Program:
     """Builds the program of a training; nothing is compiled yet.
 
@@ -56,15 +71,18 @@ def build(
       optimizer: the Optax chain.
       schedule: the learning rate by step.
       transform: `(batch, key, train) -> batch`, run inside the step.
-      batch: one global batch of any content.
+      batch: one global batch; only an initializer that goes by data looks at its content.
       parallelism: from `dlcore.parallel.make`.
       seed: of parameters, dropout, noise and augmentation.
       log_every: metrics are summed over this many steps.
       accumulate: see `make_step`.
       ema_decay: see `make_step`.
+      recompute_statistics: normalisation evaluates with the statistics of the whole training set.
+      initializer: see `dlcore.train.initialization.make`.
 
     Raises:
-      UsageError: the batch does not divide over the devices, or the task refuses something.
+      UsageError: the batch does not divide over the devices, there is no such initializer, or the
+        task refuses something.
     """
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
     batch_size = next(iter(shapes.values())).shape[0]
@@ -78,14 +96,27 @@ def build(
         accumulate=accumulate,
         ema_decay=ema_decay,
     )
-    init = init_state(task, optimizer, step, transform, shapes, seed, ema_decay=ema_decay)
-    abstract = jax.eval_shape(init)
+    init = init_state(
+        task,
+        optimizer,
+        step,
+        transform,
+        shapes,
+        seed,
+        initialization=initialization.make(initializer),
+        ema_decay=ema_decay,
+    )
+    abstract = jax.eval_shape(init, shapes)
+    moments = make_moments(task, transform) if recompute_statistics else None
+    if moments:
+        _check_moments(task, jax.eval_shape(moments, abstract, shapes), abstract)
     shardings = parallelism.state_shardings(abstract)
     return Program(
         task=task,
         parallelism=parallelism,
         step=parallelism.compile_step(step, abstract),
         evaluate=parallelism.compile_evaluation(make_evaluation(task, transform), abstract),
+        moments=moments and parallelism.compile_evaluation(moments, abstract),
         abstract_state=jax.tree.map(
             lambda array, sharding: jax.ShapeDtypeStruct(
                 array.shape, array.dtype, sharding=sharding
@@ -94,5 +125,17 @@ def build(
             shardings,
         ),
         batch=shapes,
-        initialize=jax.jit(init, out_shardings=shardings),
+        initialize=functools.partial(jax.jit(init, out_shardings=shardings), dict(batch)),
     )
+
+
+def _check_moments(task: Task, moments: Any, state: TrainState) -> None:
+    found, expected = (
+        [path for path, _ in jax.tree.leaves_with_path(tree)]
+        for tree in (moments, state.model_state.get(STATISTICS, {}))
+    )
+    if not expected or found != expected:
+        raise UsageError(
+            f"--recompute_statistics: {type(task.model).__name__} has no batch normalisation whose "
+            "statistics could be computed anew"
+        )

@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.metrics import Metrics
+from dlcore.optim import rate
+from dlcore.parallel import CARRY
+
+# The collection of what normalisation knows of the batches.
+STATISTICS = "batch_stats"
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -35,6 +40,21 @@ class TrainState(flax.struct.PyTreeNode):
         """The variables to evaluate: averaged parameters where an average is kept."""
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, **self.model_state}
+
+    def restarted_from(self, earlier: "TrainState") -> "TrainState":
+        """This training, gone back to what it had learnt at an earlier step.
+
+        Its place in the data, its random key and its learning rate stay; of the optimizer all else
+        goes back: a velocity belongs to the parameters that it moves.
+        """
+        carried = {name: self.model_state[name] for name in (CARRY,) if name in self.model_state}
+        return earlier.replace(
+            step=self.step,
+            model_state={**earlier.model_state, **carried},
+            opt_state=rate.with_factor_of(earlier.opt_state, self.opt_state),
+            rng=self.rng,
+            metrics=self.metrics,
+        )
 
 
 def zeros_like(metrics: Metrics) -> Metrics:

@@ -17,8 +17,11 @@ import optax
 from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
+from dlcore.nn.normalization import MOMENTS
+from dlcore.optim.rate import learning_rate
 from dlcore.parallel import CARRY, join_batch, part, psum, split_batch
 from dlcore.tasks import Batch, Task
+from dlcore.train.initialization import Initialization
 from dlcore.train.state import TrainState, zeros_like
 
 Transform = Callable[..., Batch]
@@ -81,7 +84,7 @@ def make_step(
         transform_rng, update_rng = jax.random.split(rng)
         batch = transform(batch, transform_rng, True)
         new_state, sums = update(state, batch, update_rng)
-        sums = {**sums, "learning_rate": Mean.of(schedule(state.step))}
+        sums = {**sums, "learning_rate": Mean.of(learning_rate(state.opt_state, schedule))}
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
             new_state = new_state.replace(ema_params=average)
@@ -167,32 +170,69 @@ def make_evaluation(task: Task, transform: Transform) -> Callable[[TrainState, B
     return evaluate
 
 
+def make_moments(task: Task, transform: Transform) -> Callable[[TrainState, Batch], Any]:
+    """The function `(state, batch) -> moments` of a batch, in the form of the batch statistics.
+
+    The model is in training mode, where the batch itself normalises. The examples are those of an
+    evaluation, without augmentation.
+
+    Raises:
+      UsageError: the task has an update rule of its own.
+    """
+    if hasattr(task, "update"):
+        raise UsageError(
+            f"--recompute_statistics needs a task that descends one loss; {type(task).__name__} "
+            "has an update rule of its own"
+        )
+
+    def moments(state: TrainState, batch: Batch) -> Any:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        variables = state.variables()
+        params = variables.pop("params")
+        batch = transform(batch, None, False)
+        # What a layer sows is kept only where the collection is there.
+        _, aux = task.loss(params, {**variables, MOMENTS: {}}, batch, rng)
+        return jax.tree.map(
+            # A layer that is called twice has sown two.
+            lambda calls: sum(calls) / len(calls),
+            aux.model_state.get(MOMENTS, {}),
+            is_leaf=lambda node: isinstance(node, tuple),
+        )
+
+    return moments
+
+
 def init_state(
     task: Task,
     optimizer: optax.GradientTransformation,
     step: Step,
     transform: Transform,
-    batch: Mapping[str, Any],
+    batch: Mapping[str, jax.ShapeDtypeStruct],
     seed: int,
     *,
+    initialization: Initialization,
     ema_decay: float = 0.0,
-) -> Callable[[], TrainState]:
-    """A function of nothing that makes the first state: to `eval_shape`, then to jit.
+) -> Callable[[Batch], TrainState]:
+    """A function of one global batch that makes the first state: to `eval_shape`, then to jit.
+
+    Only an initialisation by data looks at what is in the batch.
 
     Args:
       task: gives the variables.
       optimizer: gives its state.
       step: tells which metrics it sums.
       transform: as in `make_step`.
-      batch: one global batch, of any content: arrays or their shapes.
+      batch: shapes and dtypes of one global batch.
       seed: of the parameters and of everything random in the training.
+      initialization: what becomes of the model's own first variables.
       ema_decay: as in `make_step`.
     """
 
-    def without_metrics() -> TrainState:
+    def without_metrics(batch: Batch) -> TrainState:
         init_rng, run_rng = jax.random.split(jax.random.key(seed))
-        zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), dict(batch))
-        variables = dict(task.init(init_rng, transform(zeros, None, False)))
+        batch = transform(batch, None, False)
+        own = task.init(init_rng, batch)
+        variables = dict(initialization(task, own, batch, jax.random.fold_in(init_rng, 1)))
         params = variables.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -204,6 +244,5 @@ def init_state(
             metrics={},
         )
 
-    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), dict(batch))
-    metrics = jax.eval_shape(step, jax.eval_shape(without_metrics), shapes)[0].metrics
-    return lambda: without_metrics().replace(metrics=zeros_like(metrics))
+    metrics = jax.eval_shape(step, jax.eval_shape(without_metrics, batch), batch)[0].metrics
+    return lambda batch: without_metrics(batch).replace(metrics=zeros_like(metrics))

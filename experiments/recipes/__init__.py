@@ -2,8 +2,11 @@
 
 # Importing a file registers its recipes.
 import experiments.recipes.classification
+import experiments.recipes.evolution
 import experiments.recipes.gan
 import experiments.recipes.language
+import experiments.recipes.linear
+import experiments.recipes.multi_label
 import experiments.recipes.perceptron  # noqa: F401
 from experiments.recipes.base import Expectation, Recipe, get, listing, names, register
 

@@ -43,25 +43,46 @@ class Recipe:
       task_options: of the task, where they differ from its defaults.
       model: name in the registry of models.
       model_options: of the model, where they differ from its defaults.
-      data: dataset: digits (bundled), a TFDS name under --data_dir, or a path of one's own.
+      data: dataset: digits, diabetes or another bundled one, a TFDS name under --data_dir, or a
+        path of one's own.
       data_options: of the dataset, where they differ from the defaults.
-      optimizer: learning rule: sgd, momentum, nesterov, adagrad, rmsprop, adam.
+      initializer: how the kernels are drawn: small_uniform, small_normal, xavier, glorot, he, kumar,
+        orthogonal or lsuv, with more behind a colon, as in he:uniform; empty for the model's own.
+      optimizer: learning rule: sgd, momentum, nesterov, heavy_ball, nesterov_heavy_ball, adagrad,
+        rmsprop, adam, all_together.
       learning_rate: peak learning rate.
-      schedule: how the learning rate goes on: constant, cosine, step, exponential.
-      decay_steps: period of the schedules step and exponential.
-      decay_factor: what a period multiplies the learning rate by.
+      schedule: how the learning rate goes on: constant, time, step, exponential,
+        robbins_monro, cosine, plateau.
+      decay_steps: period of the schedules time, step and exponential, which need it.
+      decay_factor: what a period of step and exponential, or a plateau, multiplies the learning
+        rate by.
+      plateau_patience: evaluations without a better watched metric before the schedule plateau
+        multiplies the learning rate by decay_factor.
+      restart_from_best: whenever plateau lowers the learning rate, also go back to the parameters
+        and the optimizer's state of the best checkpoint.
       warmup_steps: steps of linear warm-up from 0.
-      momentum: of momentum and nesterov.
+      momentum: of momentum, nesterov, both heavy balls and all_together.
       beta1: decay of Adam's first moment.
       beta2: decay of Adam's second moment.
+      rms_decay: decay of RMSProp's mean square.
+      epsilon: what keeps an adaptive rule from dividing by zero.
       weight_decay: times the parameters; biases and normalisation are left out.
       decoupled_weight_decay: decay behind the rule instead of in the gradient: AdamW for adam.
+      l1: times the signs of the parameters; biases and normalisation are left out.
       clip_norm: gradients are scaled down to this global norm; 0 leaves them.
-      gradient_noise: variance of the noise on the gradient at step 0, then falling; 0 for none.
-      batch_size: global batch, over all devices and processes.
+      clip_average_factor: gradients are scaled down to this times their mean norm so far; 0 leaves
+        them.
+      gradient_noise: standard deviation of the noise on the gradient at step 0; 0 for none.
+      gradient_noise_decay: at step t that deviation is divided by (1 + t) to this power.
+      prune_fraction: of all weights, the smallest, that become and stay 0; 0 prunes none.
+      prune_epoch: epochs of training before they do; after it, the others are fine-tuned.
+      batch_size: global batch, over all devices and processes; 0 takes the whole training split, so
+        that an epoch is one step of gradient descent.
       num_epochs: passes over the training split.
       accumulate: parts in which a device's batch goes through the model, to save memory.
       ema_decay: decay of the moving average of the parameters that is evaluated; 0 for none.
+      recompute_statistics: evaluate batch normalisation with its statistics over the whole training
+        split, an epoch's work before each evaluation, instead of with running averages.
       patience: evaluations without a better watched metric before the run stops; 0 for never.
       evaluate_every: epochs between evaluations on the validation split.
       log_every: steps between records of the training metrics; 0 picks 100, or an epoch if shorter.
@@ -79,23 +100,34 @@ class Recipe:
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: str
     data_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    initializer: str = ""
     optimizer: str = "momentum"
     learning_rate: float
     schedule: str = "constant"
-    decay_steps: int = 1000
+    decay_steps: int = 0
     decay_factor: float = 0.1
+    plateau_patience: int = 0
+    restart_from_best: bool = False
     warmup_steps: int = 0
     momentum: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.999
+    rms_decay: float = 0.9
+    epsilon: float = 1e-8
     weight_decay: float = 0.0
     decoupled_weight_decay: bool = False
+    l1: float = 0.0
     clip_norm: float = 0.0
+    clip_average_factor: float = 0.0
     gradient_noise: float = 0.0
+    gradient_noise_decay: float = 0.275
+    prune_fraction: float = 0.0
+    prune_epoch: int = 0
     batch_size: int = 128
     num_epochs: int = 10
     accumulate: int = 1
     ema_decay: float = 0.0
+    recompute_statistics: bool = False
     patience: int = 0
     evaluate_every: int = 1
     log_every: int = 0

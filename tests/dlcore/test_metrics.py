@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dlcore import metrics
-from dlcore.metrics import ExponentialOfMean, Mean, Sum
+from dlcore.metrics import ExponentialOfMean, Mean, RSquared, Sum
 
 FINITE = st.floats(-100, 100, width=32)
 VALUES = hnp.arrays(np.float32, st.integers(1, 12), elements=FINITE)
@@ -89,3 +89,21 @@ def test_metrics_are_made_inside_a_compiled_program_as_outside():
 
 def test_sums_are_float32_whatever_the_values_are():
     assert Mean.of(jnp.ones(5000, jnp.bfloat16), jnp.ones(5000, jnp.bfloat16)).compute() == 1.0
+
+
+def test_r_squared_merges_to_that_of_all_batches_and_is_0_for_the_targets_mean():
+    rng = np.random.default_rng(0)
+    targets = rng.normal([3, -1], [2, 1], (30, 2)).astype(np.float32)
+    predictions = targets + rng.normal(size=(30, 2)).astype(np.float32)
+    mask = np.ones(30, np.float32)
+    parts = (slice(0, 7), slice(7, 30))
+    merged = metrics.merge(
+        *({"r": RSquared.of(predictions[part], targets[part], mask[part])} for part in parts)
+    )
+    errors = np.square(np.float64(predictions) - targets).sum(0)
+    expected = (1 - errors / (30 * targets.astype(np.float64).var(0))).mean()
+    assert metrics.compute(merged)["r"] == pytest.approx(expected, rel=1e-5)
+    constant = np.broadcast_to(targets.mean(0), targets.shape)
+    assert RSquared.of(constant, targets, mask).compute() == pytest.approx(0, abs=1e-5)
+    assert RSquared.of(targets, targets, mask).compute() == 1
+    assert np.isnan(RSquared.of(predictions, np.ones_like(targets), mask).compute())

@@ -147,6 +147,17 @@ LENET = (
     "--data.augment=affine",
 )
 PATIENT = (*SOFTMAX, "--patience=2", "--learning_rate=0.05")
+REACTING = (
+    *SOFTMAX,
+    "--schedule=plateau",
+    "--plateau_patience=1",
+    "--decay_factor=0.5",
+    "--restart_from_best",
+    "--learning_rate=0.5",
+    "--prune_fraction=0.5",
+    "--prune_epoch=3",
+    "--ema_decay=0",
+)
 LSTM = (
     "--recipe=char_lstm_shakespeare",
     "--model.hidden=24",
@@ -208,7 +219,11 @@ def test_lenet_killed_at_random_moments(whole, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [PATIENT, LSTM, GAN], ids=["patience", "carry", "two_players"])
+@pytest.mark.parametrize(
+    "words",
+    [PATIENT, REACTING, LSTM, GAN],
+    ids=["patience", "plateau_and_pruning", "carry", "two_players"],
+)
 def test_other_trainings_killed_at_random_moments(whole, tmp_path, words):
     if words is LSTM:
         text = "the quick brown fox jumps over the lazy dog.\n" * 60

@@ -98,6 +98,18 @@ def test_two_processes_of_two_devices_train_as_one_device_does(tmp_path, one_dev
     assert summary["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_lower_the_rate_and_go_back_together(tmp_path, one_device):
+    # So low a rate that no evaluation is better than the first.
+    plan = ("--num_epochs=3", "--schedule=plateau", "--plateau_patience=1", "--learning_rate=1e-7")
+    plan = (*plan, "--restart_from_best", "--recompute_statistics")
+    with children.running(tmp_path, *two(tmp_path / "run", *plan), devices=2) as both:
+        for child in both:
+            assert child.exit_code() == 0, child.output
+            assert child.output.count("back to the parameters of step 20") == 2
+    assert_same_training(one_device(*plan), tmp_path / "run")
+
+
 # Signals to one of two.
 
 

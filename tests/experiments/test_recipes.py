@@ -5,6 +5,7 @@ import pytest
 
 from dlcore import models, tasks
 from dlcore.data import Options
+from dlcore.optim import builder
 from experiments import flags, recipes
 
 
@@ -36,6 +37,11 @@ def test_a_recipe_comes_back_from_its_json(name):
 def test_every_field_is_explained():
     explained = flags.descriptions(recipes.Recipe)
     assert {field.name for field in dataclasses.fields(recipes.Recipe)} == explained.keys()
+
+
+def test_every_option_of_an_optimizer_is_a_field_with_the_same_default():
+    fields = {field.name: field.default for field in dataclasses.fields(recipes.Recipe)}
+    assert dataclasses.asdict(builder.Options()).items() <= fields.items()
 
 
 @pytest.mark.parametrize("name", models.names())

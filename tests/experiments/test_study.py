@@ -19,12 +19,12 @@ def test_the_list_has_every_study_with_what_it_shows(call):
 
 def test_a_study_leaves_its_options_its_numbers_and_its_figure(call, tmp_path):
     code, output, errors = call(
-        study, "--study=activations", "--points=21", f"--workdir={tmp_path}"
+        study, "--study=activations", "--points=20", f"--workdir={tmp_path}"
     )
     assert code == 0, errors
     assert str(tmp_path / "figure.png") in output
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["options"]["points"] == 21
+    assert summary["options"]["points"] == 20
     with np.load(tmp_path / "numbers.npz", allow_pickle=False) as numbers:
         assert all(np.issubdtype(array.dtype, np.number) for array in numbers.values())
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

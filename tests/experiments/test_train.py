@@ -1,5 +1,6 @@
 """One command trains, resumes, or says that the run is complete."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -7,11 +8,12 @@ import re
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
 from dlcore.train import callbacks
-from experiments import outputs, train
+from experiments import outputs, recipes, report, session, train, workdir
 
 DIGITS = ("--recipe=lenet5_digits", "--batch_size=64")
 SOFTMAX = (*DIGITS, "--model=softmax_regression", "--data.resize=0")
@@ -100,11 +102,15 @@ def test_the_summary_agrees_with_the_outputs_and_the_records(digits_run):
 def test_every_flag_is_in_the_recipe_that_is_saved(call, tmp_path):
     given = {
         "learning_rate": 0.002,
-        "optimizer": "nesterov",
+        "optimizer": "all_together",
         "schedule": "step",
         "decay_steps": 7,
-        "clip_norm": 1.5,
+        "clip_average_factor": 1.5,
         "weight_decay": 0.01,
+        "l1": 0.001,
+        "gradient_noise": 0.02,
+        "gradient_noise_decay": 0.5,
+        "epsilon": 0.001,
         "ema_decay": 0.5,
         "accumulate": 2,
         "batch_size": 100,
@@ -296,6 +302,64 @@ def test_a_hundred_skipped_updates_in_a_row_end_it(call, tmp_path):
     assert "after 100 skipped updates in a row" in errors.splitlines()[-1]
 
 
+# What reacts to the training, or happens once in it.
+
+
+def records_of(directory, split):
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == split]
+
+
+def test_the_whole_training_split_is_one_batch(call, tmp_path):
+    words = (*SOFTMAX[:1], *SOFTMAX[2:], "--batch_size=0", "--optimizer=sgd", "--schedule=constant")
+    more = ("--learning_rate=0.01", "--num_epochs=2", f"--workdir={tmp_path}")
+    assert call(train, *words, *more)[0] == 0
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    assert recipe["batch_size"] == 1294
+    first, second = records_of(tmp_path, "train")
+    # An epoch is a step, and one small step down the gradient lowers the loss of the same examples.
+    assert [first["step"], second["step"]] == [first["epoch"], second["epoch"]] == [1, 2]
+    assert first["loss"] == pytest.approx(np.log(10), rel=1e-5)
+    fallen = first["loss"] - second["loss"]
+    assert fallen == pytest.approx(0.01 * first["gradient_norm"] ** 2, rel=0.1)
+
+
+def test_flags_alone_prune_and_fine_tune(call, tmp_path):
+    words = ("--prune_fraction=0.9", "--prune_epoch=2", "--num_epochs=4", f"--workdir={tmp_path}")
+    assert call(train, *SOFTMAX, *words)[0] == 0
+    before, after = (record["accuracy"] for record in records_of(tmp_path, "validation")[1:3])
+    assert before != after
+    # However good it was before, only what is pruned is a candidate.
+    assert summary_of(tmp_path)["best"]["step"] > 40
+    prepared = session.prepare(workdir.read_recipe(tmp_path), session.Settings())
+    (layer,) = jax.device_get(report.restore(prepared, tmp_path).state.params).values()
+    assert (layer["kernel"] == 0).sum() == round(0.9 * layer["kernel"].size)
+    assert (layer["bias"] != 0).all()
+
+
+def test_flags_alone_make_the_rate_fall_on_a_plateau_and_restart(call, tmp_path):
+    # So high a rate that the accuracy soon stalls.
+    words = ("--schedule=plateau", "--plateau_patience=1", "--decay_factor=0.5", "--num_epochs=6")
+    more = ("--restart_from_best", "--learning_rate=0.5", f"--workdir={tmp_path}", "--log_every=20")
+    assert call(train, *SOFTMAX, *words, *more)[0] == 0
+    rates = [record["learning_rate"] for record in records_of(tmp_path, "train")]
+    accuracies = [record["accuracy"] for record in records_of(tmp_path, "validation")]
+    expected, best = [0.5], 0.0
+    for accuracy in accuracies[:-1]:
+        expected.append(expected[-1] * (0.5 if accuracy <= best else 1.0))
+        best = max(best, accuracy)
+    assert rates == pytest.approx(expected)
+    assert rates[-1] < 0.5
+
+
+def test_flags_alone_give_normalisation_the_statistics_of_the_training_set():
+    recipe = dataclasses.replace(
+        recipes.get("lenet5_digits"), model="convnet_bn", recompute_statistics=True
+    )
+    moments = session.prepare(recipe, session.Settings()).program.moments
+    assert moments is not None
+
+
 # A text.
 
 
@@ -309,3 +373,13 @@ def test_a_text_of_ones_own_is_learnt_and_sampled(call, tmp_path):
     sample = (tmp_path / "run" / "sample.txt").read_text()
     assert len(sample) >= outputs.SAMPLE_CHARACTERS
     assert set(sample) <= set(text)
+
+
+def test_a_text_that_is_to_be_learnt_by_heart_is_one_row_for_one_device(call, tmp_path):
+    (tmp_path / "fox.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 60)
+    words = ("--recipe=char_lstm_shakespeare", f"--data={tmp_path / 'fox.txt'}", "--overfit=2")
+    command = (*words, "--parallelism=data", f"--workdir={tmp_path / 'run'}")
+    code, _, errors = call(train, *command)
+    assert code == 2
+    assert "--overfit=2 makes the batch 1, which does not divide over the 8 device(s)" in errors
+    assert "--parallelism=jit" in errors

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from dlcore import parallel
-from dlcore.data import Options, image
+from dlcore.data import Options, crops, curriculum, image
 from dlcore.data.sources import Arrays
 from dlcore.errors import UsageError
 
@@ -90,8 +90,20 @@ def test_augmentation_is_for_training_only():
     assert np.abs(everything(data, train=True) - everything(data)).max() > 0.1
 
 
+def test_colours_are_jittered_along_the_components_of_the_training_images():
+    data = dataset(augment="pca_colour:1", normalize="none")
+    change = np.ptp(everything(data, train=True) - everything(data), axis=(1, 2))
+    np.testing.assert_allclose(change, 0, atol=1e-6)
+    colours = images[data.splits["train"].indices].reshape(-1, 3) / 255
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(colours.T))
+    added = (everything(data, train=True) - everything(data))[:, 0, 0] @ eigenvectors
+    # 72 draws: the deviation of each is known to a quarter.
+    np.testing.assert_allclose(added.std(0), eigenvalues, rtol=0.25)
+    assert "colour_components" not in dataset(augment="flip").statistics
+
+
 def test_eight_devices_prepare_a_batch_as_one_does():
-    data = dataset(augment="flip,crop")
+    data = dataset(augment="crop", crop_size=4)
     batch = next(data.train_batches(16, seed=0).start(0))
 
     def transform(batch):
@@ -103,8 +115,47 @@ def test_eight_devices_prepare_a_batch_as_one_does():
     jax.tree.map(np.testing.assert_array_equal, sharded(batch), jax.jit(transform)(batch))
 
 
+def test_a_crop_is_random_in_training_and_in_the_centre_otherwise():
+    data = dataset(pad=1, crop_size=4, normalize="none")
+    assert data.image_shape == (4, 4, 3)
+    padded = np.pad(images[data.splits["train"].indices] / 255, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_allclose(everything(data), padded[:, 2:6, 1:5], atol=1e-6)
+    cut = everything(data, train=True)
+    places = []
+    for crop, source in zip(cut, padded, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(source, (4, 4), axis=(0, 1))
+        distance = np.abs(np.moveaxis(windows, 2, -1) - crop).max((2, 3, 4))
+        assert distance.min() < 1e-6
+        places.append(np.unravel_index(distance.argmin(), distance.shape))
+    assert len(set(places)) > 10
+
+
+@pytest.mark.parametrize("count", [5, 10])
+def test_a_test_of_several_crops_shows_them_all_beside_the_centre(count):
+    data = dataset(crop_size=4, test_crops=count)
+    (batch,) = data.evaluation_batches("test", 20)
+    prepared = data.transform(batch, None, False)
+    whole = dataset().transform(batch, None, False)["image"]
+    expected = crops.views(whole, 4, count)
+    np.testing.assert_allclose(prepared["views"], expected, atol=1e-6)
+    np.testing.assert_allclose(prepared["image"], expected[:, 4], atol=1e-6)
+    assert "views" not in data.transform(batch, jax.random.key(0), True)
+
+
+def test_a_curriculum_begins_with_what_is_near_its_own_class():
+    data = dataset(curriculum_epochs=4, validation_fraction=0, test=images[:10])
+    difficulty = curriculum.difficulty(data.splits["train"], 4)
+    batch = data.train_batches(20, seed=0).batch(0)
+    easiest = images[np.argsort(difficulty)[:20]]
+    np.testing.assert_array_equal(
+        np.sort(batch["image"].reshape(20, -1), axis=0), np.sort(easiest.reshape(20, -1), axis=0)
+    )
+    limited = data.limited(30).train_batches(30, seed=0)
+    assert limited.curriculum is None
+
+
 def test_a_limited_dataset_validates_on_the_very_examples_that_it_trains_on():
-    whole = dataset(augment="crop")
+    whole = dataset(augment="crop", crop_size=4)
     data = whole.limited(5)
     assert {split: data.num_examples(split) for split in ("train", "validation")} == {
         "train": 5,
@@ -147,12 +198,31 @@ def test_bad_examples_are_refused_before_any_training():
         image.build("shapes", {"train": Arrays(images, labels)}, ("a", "b"), Options())
 
 
-@pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "flip"}])
+def test_a_row_of_numbers_may_be_a_series():
+    data = dataset(rows, augment="time_shift:0.3", normalize="none")
+    (batch,) = data.evaluation_batches("train", 72)
+    shifted = np.asarray(data.transform(batch, jax.random.key(0), True)["image"])
+    first = batch["image"][:, [0, 0, 1]]
+    later = batch["image"][:, [1, 2, 2]]
+    moved = [(shifted == values).all(1) for values in (batch["image"], first, later)]
+    assert np.logical_or.reduce(moved).all()
+    assert all(0 < one.sum() < 72 for one in moved)
+
+
+@pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "time_mask,flip"}, {"crop_size": 2}])
 def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
     with pytest.raises(UsageError, match=f"{next(iter(option))} is for images"):
         dataset(rows, **option)
 
 
-def test_an_unknown_augmentation_is_refused_at_once():
-    with pytest.raises(UsageError, match="unknown augmentation 'mirror'"):
-        dataset(augment="mirror")
+def test_a_crop_larger_than_the_images_is_refused():
+    assert dataset(pad=1, crop_size=7).image_shape == (7, 7, 3)
+    with pytest.raises(UsageError, match="crop_size is 8: .* 'shapes' have 6 x 5 pixels and a pad"):
+        dataset(pad=1, crop_size=8)
+
+
+def test_a_curriculum_without_two_classes_is_refused():
+    with pytest.raises(UsageError, match="curriculum_epochs is 1: it needs classes"):
+        image.build(
+            "one", {"train": Arrays(images, labels * 0)}, ("a",), Options(curriculum_epochs=1)
+        )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlcore.data import pipeline
+from dlcore.data.curriculum import Curriculum
 from dlcore.data.sources import Arrays, Split
 from dlcore.errors import UsageError
 
@@ -111,6 +112,59 @@ def test_streaming_keeps_the_order_of_memory():
         for stream in [pipeline.train_batches(split_of(50, kind), 4, 3, 0, 1).start(5)]
     ]
     assert labels[0] == labels[1]
+
+
+def curriculum_of(count, epochs):
+    """The higher its label, the harder an example."""
+    return Curriculum(np.arange(count)[::-1].astype(np.float64), epochs)
+
+
+@unhurried
+@given(counts, process_counts, st.integers(1, 4), seeds, st.integers(1, 3))
+def test_a_curriculum_draws_evenly_from_the_easiest_and_then_from_all(
+    count, processes, each, seed, epochs
+):
+    split, batch_size = split_of(count), processes * each
+    if batch_size > count:
+        return
+    plan = curriculum_of(count, epochs)
+    plain = pipeline.train_batches(split, batch_size, seed, 0, 1)
+    batches = [
+        pipeline.train_batches(split, batch_size, seed, index, processes, plan)
+        for index in range(processes)
+    ]
+    steps = plain.steps_per_epoch
+    for epoch in range(epochs + 2):
+        labels = [
+            gather([part.batch(epoch * steps + step) for part in batches])["label"]
+            for step in range(steps)
+        ]
+        times = np.bincount(np.concatenate(labels), minlength=count)
+        if epoch < epochs:
+            # The easiest n (e + 1) / (epochs + 1), rounded up, and enough for a batch.
+            pool = max(-(-count * (epoch + 1) // (epochs + 1)), batch_size)
+            assert times[pool:].sum() == 0
+            assert times[:pool].max() - times[:pool].min() <= 1
+        else:
+            expected = [plain.batch(epoch * steps + step)["label"] for step in range(steps)]
+            np.testing.assert_array_equal(labels, expected)
+
+
+def test_the_rounds_and_epochs_of_a_curriculum_have_orders_of_their_own():
+    batches = pipeline.train_batches(split_of(64), 8, 0, 0, 1, curriculum_of(64, 3))
+    labels = [batches.batch(step)["label"] for step in range(8)]
+    rounds = [np.concatenate(labels[first : first + 2]).tolist() for first in (0, 2, 4, 6)]
+    assert all(sorted(turn) == list(range(16)) for turn in rounds)
+    assert len(set(map(tuple, rounds))) == 4
+
+
+@pytest.mark.parametrize("kind", [Arrays, SlowArrays])
+def test_a_curriculum_started_late_gives_exactly_the_remaining_batches(kind):
+    batches = pipeline.train_batches(split_of(20, kind), 3, 0, 0, 1, curriculum_of(20, 2))
+    whole = [batch["label"].tolist() for batch in itertools.islice(batches.start(0), 20)]
+    for start in (1, 6, 11, 17):
+        late = itertools.islice(batches.start(start), 20 - start)
+        assert [batch["label"].tolist() for batch in late] == whole[start:]
 
 
 @pytest.mark.parametrize("kind", [Arrays, SlowArrays])

@@ -192,6 +192,15 @@ def test_a_batch_that_the_text_cannot_fill_is_refused():
         dataset.train_batches(4, 0, 0, 3)
 
 
+@pytest.mark.parametrize("option", ["resize", "pad", "crop_size", "curriculum_epochs"])
+def test_what_only_images_have_is_refused(option):
+    texts = {"train": "abcabc", "validation": "abc", "test": "abc"}
+    with pytest.raises(UsageError, match=f"{option} is for images: dataset 'letters' is a text"):
+        load_text("letters", texts, Options(**{option: 1}))
+    with pytest.raises(UsageError, match="augment is for images"):
+        load_text("letters", texts, Options(augment="time_mask"))
+
+
 def test_a_limited_dataset_is_the_first_examples_for_training_and_validation():
     dataset = _numbered(1000, sequence_length=10)
     assert dataset.num_examples("train") == 99

@@ -104,9 +104,63 @@ def test_fewer_classes_use_the_first_bitmaps():
     np.testing.assert_allclose(three, ten[:, :3], rtol=1e-6)
 
 
+def modern(**options):
+    model = models.create("lenet5_modern", **options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 28, 28, 1)))
+    return model, shapes
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        # Two numbers a map or unit for one bias: 6 + 16 + 120 + 84 more.
+        ({"normalization": "batch"}, 226),
+        ({"normalization": "batch", "normalize": "after"}, 452),
+        ({"normalization": "layer"}, 452),
+        ({"normalization": "group:2"}, 452),
+        ({"normalization": "local_response", "normalize": "after"}, 0),
+        ({"normalization": "local_contrast", "normalize": "after"}, 0),
+        ({"dropout_rate": 0.5, "input_noise": 0.1}, 0),
+    ],
+)
+def test_a_normalisation_brings_its_parameters_and_noise_none(options, change):
+    _, shapes = modern(**options)
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    assert count == 61_706 + change
+
+
+def test_noise_is_on_in_training_alone_and_normalisation_in_both_modes():
+    options = {"normalization": "local_response", "dropout_rate": 0.5, "input_noise": 0.1}
+    plain, shapes = modern()
+    noisy, _ = modern(**options)
+    quiet, _ = modern(normalization="local_response")
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+    images = jnp.asarray(cases.lenet5_modern().images)
+    run = jax.jit(
+        lambda params, key: (
+            noisy.apply(params, images),
+            quiet.apply(params, images, True),
+            plain.apply(params, images),
+            noisy.apply(params, images, True, rngs={"dropout": key}),
+        )
+    )
+    evaluated, normalized, other, trained = run(params, jax.random.key(0))
+    np.testing.assert_allclose(evaluated, normalized, rtol=1e-5)
+    assert not np.isclose(evaluated, other).all(1).any()
+    assert not np.isclose(evaluated, trained).all(1).any()
+
+
 @pytest.mark.parametrize(
     ("name", "options", "shape", "message"),
     [
+        ("lenet5_modern", {"normalization": "bath"}, (1, 28, 28, 1), "'bath': it is one of none"),
+        ("lenet5_modern", {"normalization": "group:5"}, (1, 28, 28, 1), "6 channels do not divide"),
+        ("lenet5_modern", {"normalize": "at"}, (1, 28, 28, 1), "normalize is before or after"),
+        ("lenet5_modern", {"dropout_rate": 1.0}, (1, 28, 28, 1), "at least 0 and below 1"),
+        ("lenet5_modern", {"input_noise": -1.0}, (1, 28, 28, 1), "deviation is not negative"),
         ("lenet5", {}, (1, 28, 28, 1), "takes images of 32x32x1, not 28x28x1: pad them"),
         ("lenet5", {"num_classes": 11}, (1, 32, 32, 1), "the ten digits, not 11 classes"),
         ("lenet5_modern", {}, (1, 8, 8, 1), "takes images of 12x12 or more, not 8x8x1"),

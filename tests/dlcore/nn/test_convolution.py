@@ -1,4 +1,4 @@
-"""Convolutions against XLA's own, and against sums over connections."""
+"""Convolutions against XLA's own, against sums over connections, and against PyTorch."""
 
 import functools
 
@@ -10,8 +10,11 @@ import pytest
 import scipy.signal
 from jax.sharding import PartitionSpec
 
-from dlcore.nn.convolution import PartiallyConnectedConv, convolution
+from dlcore.errors import UsageError
+from dlcore.nn.convolution import PartiallyConnectedConv, UpsampledConv, convolution
+from dlcore.nn.geometry import Window, transposed_output_size, transposed_padding
 from dlcore.parallel import AXIS
+from tests.fixtures import cases
 
 TABLE = ((0, 2), (1,), (2, 0, 1))
 LAYER = PartiallyConnectedConv(TABLE, (3, 2))
@@ -95,3 +98,109 @@ def test_only_connections_are_parameters_and_each_is_bounded_by_its_unit_s_fan_i
     largest = np.abs(params["kernel"]).max((0, 1))
     np.testing.assert_array_less(largest, 2.4 / fan_in)
     assert largest[2] > 2.4 / 12  # A unit with one input map reaches beyond one with two.
+
+
+@pytest.mark.parametrize("space", [(7,), (6, 5), (4, 5, 3)])
+def test_convolution_with_every_option_is_the_lectures_sum_in_any_number_of_dimensions(space):
+    axes = len(space)
+    stride, dilation, groups, pads = (2, 1, 1)[:axes], (1, 2, 1)[:axes], 2, ((1, 0),) * axes
+    draw = cases.Draw("convolution")
+    x, kernel = draw.normal(2, *space, 4), draw.normal(*(2,) * axes, 2, 6)
+    layer = nn.Conv(
+        6,
+        (2,) * axes,
+        stride,
+        pads,
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        use_bias=False,
+    )
+    y = layer.apply({"params": {"kernel": kernel}}, x)
+    padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
+    expected = np.zeros(y.shape)
+    for place in np.ndindex(*y.shape[1:-1]):
+        for offset in np.ndindex(*kernel.shape[:axes]):
+            at = np.array(place) * stride + np.array(offset) * dilation
+            for group in range(groups):
+                inputs, outputs = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
+                seen = padded[:, *at, inputs] @ kernel[*offset, :, outputs]
+                expected[:, *place, outputs] += seen
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_1x1_convolution_mixes_the_maps_of_each_place():
+    draw = cases.Draw("1x1")
+    x, kernel = draw.normal(2, 6, 5, 3), draw.normal(1, 1, 3, 2)
+    y = nn.Conv(2, (1, 1), use_bias=False).apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(y, x @ kernel[0, 0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", range(len(cases.TRANSPOSED)))
+def test_the_transposed_convolution_is_pytorch_s_with_the_transposed_padding(number):
+    size, stride, padding, remainder, dilation = cases.TRANSPOSED[number]
+    case, expected = cases.transposed(), cases.load("transposed")[f"y_{number}"]
+    pads = transposed_padding(Window(size, stride, dilation), (padding, padding), remainder)
+    layer = nn.ConvTranspose(
+        3,
+        (size, size),
+        (stride, stride),
+        (pads, pads),
+        kernel_dilation=(dilation, dilation),
+        use_bias=False,
+        transpose_kernel=True,
+    )
+    y = layer.apply({"params": {"kernel": case[f"kernel_{number}"]}}, case["x"])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    sizes = [transposed_output_size(n, Window(size, stride, dilation), pads) for n in (4, 5)]
+    assert expected.shape == (1, *sizes, 3)
+
+
+def test_a_locally_connected_layer_has_a_dense_layer_at_every_place():
+    draw = cases.Draw("local")
+    x, kernel, bias = draw.normal(2, 6, 5, 3), draw.normal(2, 4, 18, 4), draw.normal(2, 4, 4)
+    layer = nn.ConvLocal(4, (3, 2), (2, 1), "VALID")
+    y = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    for row, column in np.ndindex(2, 4):
+        patch = x[:, 2 * row : 2 * row + 3, column : column + 2]
+        # Linen lays a patch out map by map.
+        seen = np.moveaxis(patch, -1, 1).reshape(2, -1).astype(np.float64)
+        expected = seen @ kernel[row, column] + bias[row, column]
+        np.testing.assert_allclose(y[:, row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_upsampling_repeats_each_number_and_then_convolves():
+    draw = cases.Draw("upsampled")
+    x, kernel = draw.normal(2, 6, 5, 3), draw.normal(3, 3, 3, 1)
+    params = {"Conv_0": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
+    y = UpsampledConv(1, (3, 3), factor=3).apply({"params": params}, jnp.asarray(x))
+    larger = x.astype(np.float64).repeat(3, axis=1).repeat(3, axis=2)
+    expected = sum(
+        scipy.signal.correlate2d(larger[0, :, :, i], kernel[:, :, i, 0], mode="same")
+        for i in range(3)
+    )
+    np.testing.assert_allclose(y[0, :, :, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_linear_upsampling_keeps_a_ramp_straight():
+    x = jnp.arange(8.0)[None, :, None]
+    layer = UpsampledConv(1, (1,), factor=2, method="linear")
+    identity = {"kernel": jnp.ones((1, 1, 1)), "bias": jnp.zeros(1)}
+    y = layer.apply({"params": {"Conv_0": identity}}, x)
+    np.testing.assert_allclose(y[0, 1:-1, 0], np.arange(14) / 2 + 0.25, rtol=1e-6)
+
+
+def test_only_the_transposed_convolution_leaves_a_checkerboard_on_a_flat_map():
+    x = jnp.ones((1, 6, 6, 1))
+    ones = {"kernel": jnp.ones((3, 3, 1, 1)), "bias": jnp.zeros(1)}
+    upsampled = UpsampledConv(1, (3, 3)).apply({"params": {"Conv_0": ones}}, x)
+    transposed = nn.ConvTranspose(1, (3, 3), (2, 2)).apply({"params": ones}, x)
+    np.testing.assert_array_equal(upsampled[0, 1:-1, 1:-1, 0], np.full((10, 10), 9.0))
+    assert set(np.unique(transposed[0, 1:-1, 1:-1, 0])) == {1.0, 2.0, 4.0}
+
+
+@pytest.mark.parametrize(
+    "layer", [UpsampledConv(1, (3,), factor=0), UpsampledConv(1, (3,), method="cubic")]
+)
+def test_an_upsampling_that_is_none_is_refused(layer):
+    with pytest.raises(UsageError, match="nearest or linear, by a factor of 1 or more"):
+        layer.init(jax.random.key(0), jnp.ones((1, 4, 1)))

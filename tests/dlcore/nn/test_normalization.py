@@ -1,7 +1,8 @@
-"""Batch normalisation against float64 NumPy, its own running averages, and other device layouts."""
+"""Normalisations against float64 NumPy, SciPy and PyTorch, and on other device layouts."""
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
+from scipy import ndimage
 
 from dlcore import parallel
-from dlcore.nn.normalization import BatchNorm
+from dlcore.errors import UsageError
+from dlcore.nn import normalization
+from dlcore.nn.normalization import (
+    BatchNorm,
+    divisive_normalization,
+    local_contrast_normalization,
+    local_response_normalization,
+    subtractive_normalization,
+)
 from dlcore.parallel import AXIS
 from tests.fixtures import cases
 
@@ -164,3 +174,163 @@ def test_eight_devices_equal_one(wrapper):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), several, single
     )
+
+
+# Local response normalisation
+
+
+def test_local_response_normalisation_equals_pytorch_s_but_for_its_alpha():
+    case, stored = cases.local_response(), cases.load("local_response")
+    for row, (size, k, alpha, beta) in enumerate(case["constants"]):
+        layer = functools.partial(
+            local_response_normalization, size=int(size), k=k, alpha=alpha, beta=beta
+        )
+        y, pull_back = jax.vjp(jax.jit(layer), jnp.asarray(case["x"]))
+        np.testing.assert_allclose(y, stored["y"][row], rtol=1e-5)
+        (gradient,) = pull_back(jnp.asarray(case["gradient"]))
+        np.testing.assert_allclose(gradient, stored["gradient_x"][row], rtol=1e-4, atol=1e-6)
+
+
+def test_the_constants_of_local_response_normalisation_are_alexnet_s():
+    # One channel of 1000 among zeros: 1000 / (2 + 1e-4 * 1e6) ** 0.75 of itself is left.
+    x = jnp.zeros((1, 9)).at[0, 4].set(1000.0)
+    y = np.asarray(local_response_normalization(x))
+    np.testing.assert_allclose(y[0, 4], 1000 / 102**0.75, rtol=1e-6)
+    # Two channels away it still divides, three channels away no longer.
+    near, far = (local_response_normalization(x.at[0, 4 + d].set(1.0))[0, 4 + d] for d in (2, 3))
+    assert near == pytest.approx(102**-0.75, rel=1e-4)
+    assert far == pytest.approx(2**-0.75, rel=1e-4)
+
+
+# Local contrast normalisation
+
+contrast_normalized = jax.jit(local_contrast_normalization, static_argnames="size")
+
+
+def local_mean(x, size):
+    """The mean over channels, then under the window; at the border, of what is inside."""
+    offsets = np.arange(size) - size // 2
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * (size / 4) ** 2))
+    correlate = functools.partial(ndimage.correlate, weights=window, mode="constant")
+    means = [correlate(image.mean(-1)) / correlate(np.ones(image.shape[:2])) for image in x]
+    return np.stack(means)[..., None]
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_local_contrast_normalisation_equals_scipy_s_correlations(size):
+    x = inputs(2, 7, 6)
+    centred = wide(x) - local_mean(wide(x), size)
+    subtractive, divisive = jax.jit(
+        lambda x: (subtractive_normalization(x, size), divisive_normalization(x, size))
+    )(x)
+    np.testing.assert_allclose(subtractive, centred, atol=1e-5)
+    deviation = np.sqrt(local_mean(wide(x) ** 2, size))
+    divisor = np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+    np.testing.assert_allclose(divisive, wide(x) / divisor, rtol=1e-5)
+    deviation = np.sqrt(local_mean(centred**2, size))
+    divisor = np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+    both = contrast_normalized(x, size)
+    np.testing.assert_allclose(both, centred / divisor, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
+def test_local_contrast_normalisation_forgets_brightness_and_contrast(shift, scale):
+    x = inputs(1, 7, 6)
+    expected = contrast_normalized(x)
+    changed = contrast_normalized(scale * x + shift)
+    np.testing.assert_allclose(changed, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_image_without_contrast_becomes_zero_and_has_a_gradient():
+    flat = jnp.full((1, 7, 6, FEATURES), 3.0)
+    # Of the rounding errors of subtraction not more is made than the division's bound allows.
+    np.testing.assert_allclose(contrast_normalized(flat), 0, atol=1e-2)
+
+    def energy(x):
+        return jnp.square(divisive_normalization(x, size=3)).sum()
+
+    assert np.isfinite(jax.jit(jax.grad(energy))(jnp.zeros((1, 6, 6, 2)))).all()
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    [local_response_normalization, subtractive_normalization, divisive_normalization],
+)
+def test_a_window_without_a_centre_is_refused(normalize):
+    with pytest.raises(UsageError, match="an odd number, not 4"):
+        normalize(jnp.ones((1, 6, 6, 2)), size=4)
+
+
+# By name
+
+
+class Named(nn.Module):
+    """The normalisation that a model's option names."""
+
+    name_of_it: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        return normalization.normalization(self.name_of_it)(x, train)
+
+
+def by_name(name, x, train=False):
+    run = jax.jit(lambda key, x: Named(name).init_with_output(key, x, train)[0])
+    return run(jax.random.key(0), x)
+
+
+def normalized_over(x, groups):
+    """Each example's groups of channels, made zero mean and unit variance."""
+    grouped = wide(x).reshape(len(x), -1, groups, x.shape[-1] // groups)
+    mean, var = (f(grouped, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    return ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5, 3)])
+def test_layer_and_group_normalisation_are_over_the_units_of_an_example(shape):
+    x = 100 + inputs(*shape)
+    for name, groups in (("layer", 1), ("group:1", 1), ("group:3", 3), ("group:2", 2)):
+        np.testing.assert_allclose(by_name(name, x), normalized_over(x, groups), atol=1e-3)
+
+
+def test_a_name_gives_the_normalisation_of_that_name():
+    x = inputs(2, 7, 5)
+    np.testing.assert_array_equal(by_name("none", x), x)
+    np.testing.assert_allclose(by_name("batch", x, True).mean((0, 1, 2)), 0, atol=1e-5)
+    for name, function in (
+        ("local_response", local_response_normalization),
+        ("subtractive", subtractive_normalization),
+        ("divisive", divisive_normalization),
+        ("local_contrast", local_contrast_normalization),
+    ):
+        np.testing.assert_allclose(by_name(name, x), jax.jit(function)(x), rtol=1e-6)
+
+
+def test_it_stands_before_or_after_the_activation_function():
+    for place, whole in (("before", "first"), ("after", "second")):
+        pair = normalization.placed("local_response", place)
+        x = inputs(1, 2, 2)
+        changed = [not np.array_equal(part(x, False), x) for part in pair]
+        assert changed == [whole == "first", whole == "second"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("bacth", (2,), "unknown normalization 'bacth': it is one of none, batch, layer, group"),
+        ("group", (2,), "unknown normalization 'group'"),
+        ("group:0", (2,), "unknown normalization 'group:0'"),
+        ("group:4", (2,), "6 channels do not divide into so many"),
+        ("local_contrast", (2,), "needs feature maps"),
+        ("local_response", (2, 3), "needs feature maps"),
+    ],
+)
+def test_a_normalisation_that_is_unknown_or_does_not_fit_is_refused(name, shape, message):
+    with pytest.raises(UsageError, match=message):
+        by_name(name, inputs(*shape))
+
+
+def test_a_place_that_is_neither_before_nor_after_is_refused():
+    with pytest.raises(UsageError, match="normalize is before or after .*, not 'between'"):
+        normalization.placed("batch", "between")

@@ -10,11 +10,13 @@ import pytest
 from dlcore.optim.noise import add_gradient_noise
 
 SIZE = 20_000
+# The paper's eta and gamma, 0.3 and 0.55, are of the variance.
+DEVIATION, KAPPA = math.sqrt(0.3), 0.55 / 2
 
 
 def noise(steps, seed=0):
     """The noise of each step, `[steps, SIZE]`."""
-    transformation = add_gradient_noise(0.3, 0.55, seed)
+    transformation = add_gradient_noise(DEVIATION, KAPPA, seed)
     zeros = jnp.zeros(SIZE)
     state = transformation.init(zeros)
     samples = []
@@ -42,7 +44,7 @@ def test_it_is_fresh_at_each_step_and_repeats_with_its_seed():
 
 
 def test_it_is_added_to_the_gradient_and_differs_between_parameters():
-    transformation = add_gradient_noise(0.3, 0.55, 0)
+    transformation = add_gradient_noise(DEVIATION, KAPPA, 0)
     gradients = {"a": jnp.full(SIZE, 2.0), "b": jnp.full(SIZE, -1.0)}
     noisy, _ = transformation.update(gradients, transformation.init(gradients))
     added = jax.tree.map(jnp.subtract, noisy, gradients)
@@ -52,5 +54,5 @@ def test_it_is_added_to_the_gradient_and_differs_between_parameters():
 
 
 def test_its_state_is_a_plain_number():
-    (step,) = add_gradient_noise(0.3, 0.55, 0).init({"a": jnp.zeros(3)})
+    (step,) = add_gradient_noise(DEVIATION, KAPPA, 0).init({"a": jnp.zeros(3)})
     assert step.dtype == jnp.int32

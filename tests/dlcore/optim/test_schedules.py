@@ -15,6 +15,9 @@ RATE, TOTAL, PERIOD, FACTOR = 0.3, 40, 7, 0.5
 
 CLOSED_FORMS = {
     "constant": lambda t, steps: RATE,
+    "plateau": lambda t, steps: RATE,
+    "time": lambda t, steps: RATE / (1 + t / PERIOD),
+    "robbins_monro": lambda t, steps: RATE / (t + 1),
     "cosine": lambda t, steps: RATE * (1 + math.cos(math.pi * t / steps)) / 2,
     "step": lambda t, steps: RATE * FACTOR ** (t // PERIOD),
     "exponential": lambda t, steps: RATE * FACTOR ** (t / PERIOD),
@@ -40,6 +43,29 @@ def test_a_schedule_warms_up_linearly_and_then_follows_its_closed_form(name, war
     np.testing.assert_allclose(rate, rising + falling, rtol=1e-12)
 
 
+def test_the_decays_of_the_lecture_are_these_with_its_kappa():
+    epoch, kappa = 5, 0.2
+    epochs = np.arange(TOTAL) / epoch
+    lecture = {
+        "time": (1 / (1 + kappa * epochs), {"decay_steps": round(epoch / kappa)}),
+        "step": (kappa ** np.floor(epochs), {"decay_steps": epoch, "decay_factor": kappa}),
+        "exponential": (
+            np.exp(-kappa * epochs),
+            {"decay_steps": epoch, "decay_factor": math.exp(-kappa)},
+        ),
+    }
+    for name, (decay, options) in lecture.items():
+        np.testing.assert_allclose(
+            build(name, **options)(np.arange(TOTAL)), RATE * decay, rtol=1e-5
+        )
+
+
+def test_a_rate_may_be_asked_for_by_a_plain_integer_during_the_warm_up_too():
+    for name in schedules.NAMES:
+        schedule = build(name, warmup_steps=3, decay_steps=1)
+        assert [float(schedule(step)) for step in (0, 3)] == pytest.approx([0, RATE])
+
+
 def test_the_cosine_ends_at_zero():
     assert build("cosine", warmup_steps=5)(TOTAL) == pytest.approx(0.0, abs=1e-8)
 
@@ -62,7 +88,7 @@ def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, p
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"name": "linear"}, "unknown schedule 'linear'.*constant, cosine, step, exponential"),
+        ({"name": "linear"}, "unknown schedule 'linear'.*constant, time, step, .*cosine"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
@@ -70,10 +96,11 @@ def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, p
         ({"total_steps": 0}, "warmup_steps is 0.* 0 steps"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),
         ({"warmup_steps": 10}, "warmup_steps is 10.*less than the 10 steps"),
-        ({"name": "step"}, "decay_steps is None.*'step'"),
-        ({"name": "exponential", "decay_steps": 0}, "decay_steps is 0"),
-        ({"name": "step", "decay_steps": 1, "decay_factor": 0.0}, "decay_factor is 0.0"),
-        ({"name": "step", "decay_steps": 1, "decay_factor": 1.1}, "decay_factor is 1.1"),
+        ({"name": "step"}, "decay_steps is 0.*'step' needs at least 1"),
+        ({"name": "time"}, "decay_steps is 0.*'time'"),
+        ({"name": "exponential", "decay_steps": -1}, "decay_steps is -1"),
+        ({"decay_factor": 0.0}, "decay_factor is 0.0.*above 0"),
+        ({"decay_factor": 1.1}, "decay_factor is 1.1.*at most 1"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, named):

@@ -55,7 +55,7 @@ def test_an_unknown_task_is_refused_with_the_known_ones():
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="no option 'smoothing': it has label_smoothing"):
+    with pytest.raises(UsageError, match="no option 'smoothing': it has criterion, label"):
         tasks.create("classification", MODEL, smoothing=0.1)
 
 

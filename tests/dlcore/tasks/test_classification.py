@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
+from dlcore.tasks import classification
 from tests.fixtures import cases
 
 CLASSES = 4
@@ -172,6 +173,45 @@ def test_an_evaluation_counts_unmasked_examples_whatever_the_others_hold(masked)
     assert float(sums["loss"].count) == float(sums["accuracy"].count) == count
 
 
+def one_hot(labels):
+    return np.eye(CLASSES)[np.asarray(labels)]
+
+
+CRITERIA = {
+    "cross_entropy": lambda scores, labels: -log_softmax(scores)[np.arange(12), labels],
+    "kl_divergence": lambda scores, labels: -log_softmax(scores)[np.arange(12), labels],
+    "square": lambda scores, labels: np.square(scores - one_hot(labels)).sum(1),
+    "half_square": lambda scores, labels: np.square(scores - one_hot(labels)).sum(1) / 2,
+    "mean_square": lambda scores, labels: np.square(scores - one_hot(labels)).mean(1),
+    "absolute": lambda scores, labels: np.abs(scores - one_hot(labels)).sum(1),
+    "hinge": lambda scores, labels: (
+        (scores + 1 - one_hot(labels)).max(1) - scores[np.arange(12), labels]
+    ),
+}
+
+
+def test_every_criterion_is_one_that_is_tested():
+    assert set(CRITERIA) == set(classification.CRITERIA)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_criterion_sums_its_loss_over_the_examples(criterion):
+    batch = make_batch()
+    scores, labels = np.float64(batch["image"]), np.asarray(batch["label"])
+    expected = CRITERIA[criterion](scores, labels).sum()
+    assert loss_of(batch, criterion=criterion)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_kl_divergence_of_smoothed_labels_is_0_where_they_are_met():
+    batch = make_batch()
+    smoothed = 0.8 * one_hot(batch["label"]) + 0.2 / CLASSES
+    met = {**batch, "image": jnp.log(smoothed).astype(jnp.float32)}
+    options = {"label_smoothing": 0.2}
+    assert loss_of(met, criterion="kl_divergence", **options)[0] == pytest.approx(0, abs=1e-5)
+    entropy = -(smoothed * np.log(smoothed)).sum()
+    assert loss_of(met, **options)[0] == pytest.approx(entropy, rel=1e-5)
+
+
 def test_predictions_are_probabilities_and_leave_rubbish_out():
     batch = make_batch()
     task, params = identity_task(rubbish_penalty=1.0)
@@ -219,6 +259,15 @@ def test_eight_devices_sum_to_what_one_gives():
     ("options", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing is at least 0 and below 1, not 1.0"),
+        (
+            {"criterion": "mse"},
+            "unknown criterion 'mse': it is one of cross_entropy, hinge, square",
+        ),
+        ({"criterion": "hinge", "label_smoothing": 0.1}, "does not go with hinge"),
+        (
+            {"criterion": "square", "rubbish_penalty": 1.0},
+            "goes with cross_entropy, not with square",
+        ),
         ({"label_smoothing": -0.1}, "label_smoothing is at least 0"),
         ({"rubbish_penalty": -1.0}, "rubbish_penalty is positive, or 0 for none, not -1.0"),
     ],
@@ -226,3 +275,34 @@ def test_eight_devices_sum_to_what_one_gives():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         identity_task(**options)
+
+
+@pytest.mark.parametrize("criterion", ["cross_entropy", "square"])
+def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion):
+    batch = make_batch(count=6, masked=1)
+    views = 3 * np.random.default_rng(1).normal(size=(6, 10, CLASSES)).astype(np.float32)
+    task, params = identity_task(criterion=criterion)
+    seen = {**batch, "views": jnp.asarray(views)}
+    probability = scipy.special.softmax(views.astype(np.float64), axis=-1).mean(1)
+    # An output that is itself the prediction is averaged itself.
+    scores = np.log(probability) if criterion == "cross_entropy" else views.mean(1)
+    expected = scipy.special.softmax(scores, axis=-1)
+    np.testing.assert_allclose(task.predict({"params": params}, seen), expected, atol=1e-6)
+
+    def measured_with(**options):
+        task, params = identity_task(criterion=criterion, **options)
+        return metrics.compute(task.evaluate({"params": params}, seen))
+
+    measured = measured_with()
+    accuracy = (scores.argmax(1) == batch["label"])[:5].mean()
+    assert measured["accuracy"] == pytest.approx(accuracy)
+    if criterion == "cross_entropy":
+        surprises = -np.log(probability[np.arange(5), batch["label"][:5]])
+        assert measured["loss"] == pytest.approx(surprises.mean(), rel=1e-5)
+        # A rubbish class competes with the averaged probabilities, which add up to 1.
+        rubbish = measured_with(rubbish_penalty=0.5)["loss"] - measured["loss"]
+        assert rubbish == pytest.approx(np.log(1 + np.exp(-0.5)), rel=1e-5)
+    one_view = {**batch, "views": batch["image"][:, None]}
+    single = metrics.compute(task.evaluate({"params": params}, one_view))
+    plain = metrics.compute(task.evaluate({"params": params}, batch))
+    assert single["loss"] == pytest.approx(plain["loss"], rel=1e-5)

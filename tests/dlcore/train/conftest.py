@@ -86,12 +86,13 @@ def training() -> Callable[..., Training]:
     def build(regime: str = "classification", parallelism: str = "jit") -> Training:
         task, dataset = _regime(regime)
         schedule = optim.schedules.build("cosine", 0.05, NUM_STEPS, warmup_steps=2)
+        options = optim.builder.Options(clip_average_factor=1.0, gradient_noise=0.1)
         rule = "sgd" if regime == "perceptron" else "adam"
         # Whatever is kept from step to step has to be resumed as well.
         plain = regime in ("classification", "language_model")
         prepared = program.build(
             task,
-            optim.builder.build(rule, schedule, clip_norm=1.0, gradient_noise=0.01, seed=SEED),
+            optim.builder.build(rule, schedule, options, SEED),
             schedule,
             dataset.transform,
             dataset.example_batch(8),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcore.train.callbacks import EarlyStopping, LossTarget, Profiler, ProgressBar
+from dlcore.train.callbacks import EarlyStopping, LossTarget, Plateau, Profiler, ProgressBar
 
 SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.3, math.nan, math.inf]), max_size=12)
 
@@ -63,6 +63,48 @@ def test_early_stopping_listens_to_the_validation_only():
     for _ in range(3):
         listener.on_record({"step": 1, "split": "train", "accuracy": 0.5})
     assert listener.stop_reason() is None
+
+
+def test_evaluations_up_to_the_first_step_that_counts_are_passed_over():
+    listener = EarlyStopping("accuracy", "max", patience=2, first_step=3)
+    for step, accuracy in enumerate([0.9, 0.8, 0.8, 0.5, 0.4], start=1):
+        listener.on_record(validation(accuracy=accuracy) | {"step": step})
+        assert listener.stop_reason() is None
+    listener.on_record(validation(accuracy=0.5) | {"step": 6})
+    assert listener.stop_reason() == "no better validation accuracy in 2 evaluations"
+
+
+def falling(patience, mode="max"):
+    return Plateau(0.1, metric="accuracy", mode=mode, patience=patience)
+
+
+def multipliers(listener, scores):
+    """What the rate is multiplied by after each of the scores."""
+    for score in scores:
+        listener.on_record(validation(accuracy=score))
+        yield listener.rate_multiplier()
+
+
+@given(scores=SCORES, patience=st.integers(1, 4), mode=st.sampled_from(["max", "min"]))
+def test_the_rate_falls_after_so_many_evaluations_without_a_new_best(scores, patience, mode):
+    finite = [math.isfinite(score) for score in scores]
+    better = max if mode == "max" else min
+    expected, since = [], 0
+    for count, score in enumerate(scores):
+        earlier = [one for one, counts in zip(scores[:count], finite, strict=False) if counts]
+        improves = finite[count] and (not earlier or better([*earlier, score]) not in earlier)
+        since = 0 if improves else since + 1
+        expected.append(0.1 if since == patience else 1.0)
+        since %= patience
+    assert list(multipliers(falling(patience, mode), scores)) == expected
+
+
+@given(scores=SCORES, interruption=st.integers(0, 12), patience=st.integers(1, 4))
+def test_the_rate_falls_at_the_same_evaluations_after_a_resume(scores, interruption, patience):
+    listener = falling(patience)
+    before = list(multipliers(listener, scores[:interruption]))
+    after = list(multipliers(resumed(listener, falling(patience)), scores[interruption:]))
+    assert before + after == list(multipliers(falling(patience), scores))
 
 
 @pytest.mark.parametrize(

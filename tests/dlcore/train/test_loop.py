@@ -11,8 +11,9 @@ import pytest
 
 from dlcore.errors import TrainingError, UsageError
 from dlcore.metrics import compute
+from dlcore.optim.rate import rescale
 from dlcore.train import loop as loop_module
-from dlcore.train.callbacks import Callback, LossTarget
+from dlcore.train.callbacks import Callback, LossTarget, Plateau
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.evaluation import evaluate
 
@@ -174,6 +175,98 @@ def test_a_signal_saves_and_stops_and_the_resumed_training_ends_as_if_it_had_not
 def test_a_signal_at_the_last_step_changes_nothing(training, whole, assert_same_run, tmp_path):
     outcome = training().run(tmp_path / "run", Signal(20))
     assert_same_run(tmp_path / "run", outcome, *whole[:2])
+
+
+# A rate that falls.
+
+
+class Falling(Plateau):
+    """Lowers the rate by half at every evaluation but the first."""
+
+    def __init__(self):
+        super().__init__(0.5, metric="step", mode="min", patience=1)
+
+
+def test_a_fallen_rate_is_recorded_and_the_parameters_go_on(training, whole, tmp_path):
+    directory = tmp_path / "run"
+    outcome = training().run(directory, Falling())
+    # Evaluations are at 7, 14 and 20; the record of step 15 is of steps 13 to 15.
+    expected = {3: 1, 6: 1, 9: 1, 12: 1, 18: 0.5, 20: 0.5}
+    rates = [
+        {r["step"]: r["learning_rate"] for r in records(run) if r["split"] == "train"}
+        for run in (directory, whole[0])
+    ]
+    for step, multiplier in expected.items():
+        assert rates[0][step] == pytest.approx(multiplier * rates[1][step], rel=1e-6)
+    assert rates[0][15] < rates[1][15]
+    lines, others = ((d / "metrics.jsonl").read_bytes().splitlines() for d in (directory, whole[0]))
+    # Up to the evaluation at step 14 nothing differs.
+    assert lines[:6] == others[:6]
+    assert outcome.best["step"] in saved(directory)
+
+
+# Of the loss, which falls, the first is the highest.
+FIRST_IS_BEST = {"watched_metric": "loss", "watched_mode": "max", "keep": 3, "checkpoint_every": 0}
+
+
+def test_a_restart_takes_all_that_was_learnt_from_the_best_checkpoint(training, tmp_path):
+    small, directory = training(), tmp_path / "run"
+    outcome = small.run(directory, Falling(), restart_from_best=True, **FIRST_IS_BEST)
+    assert outcome.best["step"] == 7
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
+    best, restarted = (
+        jax.device_get(checkpoints.restore(small.program.abstract_state, step).state)
+        for step in (7, 14)
+    )
+    checkpoints.close()
+    for part in ("params", "ema_params", "model_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(restarted, part), getattr(best, part))
+    # So it did with the optimizer's state, but for the factor.
+    jax.tree.map(np.testing.assert_array_equal, restarted.opt_state, rescale(best.opt_state, 0.5))
+    assert (best.step, restarted.step) == (7, 14)
+    np.testing.assert_array_equal(best.rng, restarted.rng)
+    # The counts of the record under way go on: two steps, 13 and 14.
+    assert restarted.metrics["learning_rate"].count == 2
+
+
+def test_what_is_saved_after_a_restart_is_not_taken_for_what_was_evaluated(training, tmp_path):
+    # The loss of steps 14 and 20 is lower than that of 7, but the checkpoints there hold 7's.
+    plan = {**FIRST_IS_BEST, "watched_mode": "min"}
+    outcome = training().run(tmp_path / "run", Falling(), restart_from_best=True, **plan)
+    assert outcome.best["step"] == 7
+
+
+def test_with_no_best_to_go_back_to_the_rate_falls_all_the_same(training, tmp_path):
+    plans = [{"restart_from_best": True, "watched_metric": None}, {}]
+    for index, plan in enumerate(plans):
+        training().run(tmp_path / str(index), Falling(), **plan)
+    one, other = (tmp_path / str(index) / "metrics.jsonl" for index in range(2))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["pmap", "data", "fsdp"])
+def test_rates_and_restarts_are_the_same_on_several_devices(training, tmp_path, layout):
+    plan = {"restart_from_best": True, "evaluate_every": 4, "num_steps": 12}
+    ends = {
+        name: training("classification", name).run(tmp_path / name, Falling(), **plan)
+        for name in ("jit", layout)
+    }
+    for record, expected in zip(*(records(tmp_path / name) for name in ends), strict=True):
+        assert record.pop("split") == expected.pop("split")
+        assert record == pytest.approx(expected, rel=1e-4)
+    program = training("classification", layout).program
+    params = program.parallelism.canonical_state(ends[layout].state).params
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.device_get(params),
+        jax.device_get(ends["jit"].state.params),
+    )
+
+
+def test_evaluations_before_the_first_that_counts_are_no_candidates(training, tmp_path):
+    outcome = training().run(tmp_path / "run", watched_after=7, **FIRST_IS_BEST)
+    assert outcome.best["step"] == 14
 
 
 # Numbers that are not finite.

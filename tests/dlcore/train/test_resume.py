@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlcore.errors import TrainingError
-from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget
+from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget, Plateau
 
 REGIMES = ["classification", "perceptron", "language_model", "gan"]
 
@@ -110,6 +110,32 @@ def test_a_training_that_ended_early_does_not_go_on_when_it_is_taken_up(
     assert outcome.first_step == expected.step
     assert_same_run(tmp_path / "run", outcome, tmp_path / "run", expected)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def falling() -> Plateau:
+    """Lowers the rate at every evaluation but the first: no step is below the first one's."""
+    return Plateau(0.5, metric="step", mode="min", patience=1)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["going_on", "restarting"])
+def fallen(request, training, tmp_path_factory):
+    """A plan, and the directory and outcome of the training whose rate fell four times."""
+    plan = {"evaluate_every": 4, "checkpoint_every": 3, "restart_from_best": request.param}
+    directory = tmp_path_factory.mktemp("fallen") / "run"
+    return plan, directory, training().run(directory, falling(), **plan)
+
+
+# Before a drop, at its step, right behind it with its checkpoint and with a later one.
+@pytest.mark.parametrize("crashes", [(7, 8), (9,), (11, 16, 19)])
+def test_a_rate_that_fell_is_found_again_and_falls_where_it_would_have(
+    training, fallen, assert_same_run, tmp_path, crashes
+):
+    plan, directory, expected = fallen
+    for crash in crashes:
+        with pytest.raises(CrashError):
+            training().run(tmp_path / "run", CrashAt(crash), falling(), **plan)
+    outcome = training().run(tmp_path / "run", falling(), **plan)
+    assert_same_run(tmp_path / "run", outcome, directory, expected)
 
 
 @pytest.mark.parametrize("crash", [3, 6, 10, 15])

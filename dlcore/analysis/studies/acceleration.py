@@ -1,0 +1,127 @@
+"""Momentum against Nesterov's method on a convex problem: 1/t against 1/t^2 (deck D)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.analysis.descent import trajectory
+from dlcore.errors import UsageError
+from dlcore.optim import builder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Rules of `dlcore.optim.builder`, by the name of their numbers.
+RULES = {"gradient_descent": "sgd", "momentum": "momentum", "nesterov_constant": "nesterov"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Acceleration(study.Study):
+    """The error of gradient descent, momentum and Nesterov's method by step, and its power of t.
+
+    The function is a quadratic without a least curvature: curvatures fill (0, 1] and each holds
+    an equal part of the error. Gradient descent's error falls as 1/t on it, and so it does with
+    constant momentum of either kind, only sooner by a factor; 1/t^2 takes a momentum that grows, as
+    in Nesterov's own method (1983).
+
+    Attributes:
+      steps: length of the descents, at least 20.
+      dimension: number of curvatures, at least as many as steps.
+      momentum: of momentum and of Nesterov's method with constant momentum, in [0, 1).
+    """
+
+    steps: int = 1000
+    dimension: int = 4000
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.steps < 20:
+            raise UsageError(f"steps is {self.steps}: it must be at least 20")
+        if self.dimension < self.steps:
+            raise UsageError(
+                f"dimension is {self.dimension}: it must be at least the {self.steps} steps"
+            )
+        builder.Options(momentum=self.momentum)
+
+    def problem(self) -> tuple[np.ndarray, np.ndarray]:
+        """Curvatures and start, `[dimension]` each; the minimum is 0, at the origin."""
+        root = (np.arange(self.dimension) + 0.5) / self.dimension
+        curvature = root**2
+        part = 2 * root / self.dimension
+        return curvature, np.sqrt(part / curvature)
+
+    def run(self) -> study.Numbers:
+        """Errors by step, the bounds that are proved of them, and the measured powers of t."""
+        curvature, start = self.problem()
+        options = builder.Options(momentum=self.momentum)
+        with jax.enable_x64(True):
+            scale = jnp.asarray(curvature)
+            paths = {
+                name: trajectory(
+                    builder.build(rule, lambda _: 1.0, options),
+                    lambda weights, _: scale * weights,
+                    start,
+                    self.steps,
+                )
+                for name, rule in RULES.items()
+            }
+            paths["nesterov"] = _nesterov(scale, start, self.steps)
+        step = np.arange(1, self.steps + 1)
+        late = step >= self.steps // 10
+        numbers: study.Numbers = {"step": step}
+        for name, path in paths.items():
+            error = path[1:] ** 2 @ curvature / 2
+            numbers[f"error_{name}"] = error
+            numbers[f"power_{name}"] = np.polyfit(np.log(step[late]), np.log(error[late]), 1)[0]
+        # Beck and Teboulle (2009), theorems 3.1 and 4.4.
+        distance = (start**2).sum()
+        numbers["bound_gradient_descent"] = distance / (2 * step)
+        numbers["bound_nesterov"] = 2 * distance / (step + 1) ** 2
+        return numbers
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """The errors by step, both on logarithmic scales."""
+        step = numbers["step"]
+        lines = [
+            plots.Line(
+                step,
+                numbers[f"error_{name}"],
+                f"{name.replace('_', ' ')}: t^{float(numbers[f'power_{name}']):.2f}",
+                colour=colour,
+            )
+            for colour, name in enumerate((*RULES, "nesterov"))
+        ]
+        for name, colour in (("gradient_descent", 0), ("nesterov", len(RULES))):
+            bound = numbers[f"bound_{name}"]
+            label = f"bound of {name.replace('_', ' ')}"
+            lines.append(plots.Line(step, bound, label, "dashed", colour))
+        panel = plots.Panel("a convex quadratic", lines, "step t", "error", True, True)
+        return plots.line_panels([panel])
+
+
+def _nesterov(curvature: jax.Array, start: np.ndarray, steps: int) -> np.ndarray:
+    """Nesterov's method (1983) at the rate 1, whose momentum grows from 0 towards 1.
+
+    Its iterates before the first step and after each, `[steps + 1, dimension]`.
+    """
+
+    def advance(
+        state: tuple[jax.Array, jax.Array, jax.Array], _: None
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+        weights, ahead, scale = state
+        new = ahead - curvature * ahead
+        new_scale = (1 + jnp.sqrt(1 + 4 * scale**2)) / 2
+        return (new, new + (scale - 1) / new_scale * (new - weights), new_scale), new
+
+    began = jnp.asarray(start)
+    _, path = jax.lax.scan(advance, (began, began, jnp.ones(())), None, length=steps)
+    return np.concatenate([start[None], np.asarray(path)])
+
+
+study.register("acceleration", Acceleration)

@@ -1,0 +1,98 @@
+"""Data augmentation (decks K and D): what each kind makes of digits and of a photograph."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from dlcore import data, plots
+from dlcore.analysis import study
+from dlcore.analysis.photograph import colour_photograph
+from dlcore.data import augmentation, sources, statistics
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Sides in pixels; of a digit that which recipes have it enlarged to.
+_DIGIT, _PHOTOGRAPH = 28, 112
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentations(study.Study):
+    """Every augmentation by itself on handwritten digits and on a photograph, several times.
+
+    Attributes:
+      augment: what is shown, each by itself: as the option of that name takes it.
+      digits: how many different digits each is shown on.
+      photographs: how many times each is shown on the photograph.
+      seed: of what is random.
+    """
+
+    augment: str = ",".join(augmentation.AUGMENTATIONS)
+    digits: int = 3
+    photographs: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not augmentation.parse(self.augment):
+            raise UsageError("augment is empty: name at least one augmentation")
+        for name in ("digits", "photographs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Images `[1 + augmentations, n, ...]`, the originals first, and mean absolute changes."""
+        shown = {
+            "digits": self._gallery(*_digits(self.digits)),
+            "photographs": self._gallery(*_photographs(self.photographs)),
+        }
+        differences = [np.abs(images[1:] - images[:1]) for images in shown.values()]
+        changes = {
+            f"{name}:{strength:g}": np.mean([images[index].mean() for images in differences])
+            for index, (name, strength) in enumerate(augmentation.parse(self.augment))
+        }
+        return {**shown, **changes}
+
+    def _gallery(self, images: np.ndarray, colour_components: np.ndarray) -> np.ndarray:
+        keys = jax.random.split(jax.random.key(self.seed), len(images))
+        rows = [images]
+        for choice in augmentation.parse(self.augment):
+            change = jax.jit(jax.vmap(augmentation.compose([choice], colour_components)))
+            rows.append(np.asarray(change(keys, images)))
+        return np.stack(rows)
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Two galleries side by side, each row an augmentation with its strength."""
+        scale = _PHOTOGRAPH // _DIGIT
+        digits = numbers["digits"].repeat(scale, axis=2).repeat(scale, axis=3).repeat(3, axis=4)
+        rows = np.concatenate([digits, numbers["photographs"]], axis=1)
+        choices = augmentation.parse(self.augment)
+        names = ["original", *(f"{name}:{strength:g}" for name, strength in choices)]
+        captions = [[""] * rows.shape[1] for _ in names]
+        for row, name in zip(captions, names, strict=True):
+            row[len(row) // 2] = name
+        return plots.image_grid(
+            rows.reshape(-1, *rows.shape[2:]),
+            captions=[caption for row in captions for caption in row],
+            columns=2 * rows.shape[1],
+        )
+
+
+def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first digits `[n, 28, 28, 1]`, and their one component of colour."""
+    options = data.Options(resize=_DIGIT, augment="pca_colour")
+    digits = data.load("digits", options=options)
+    return digits.example_batch(count)["image"], digits.statistics["colour_components"]
+
+
+def _photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph several times, `[n, 112, 112, 3]`, and the components of its colours."""
+    images = colour_photograph(_PHOTOGRAPH)[None]
+    alone = sources.Split(sources.Arrays(images, np.zeros(1, np.int32)), np.zeros(1, np.int64))
+    return images.repeat(count, axis=0), statistics.colour_components(alone)
+
+
+study.register("augmentations", Augmentations)

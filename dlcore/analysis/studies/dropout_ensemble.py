@@ -1,0 +1,192 @@
+"""Dropout as an ensemble of sub-networks: their averaged predictions against test-time scaling."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlcore import data, models, plots, tasks
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BATCH_SIZE = 64
+_LEARNING_RATE = 3e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class DropoutEnsemble(study.Study):
+    """How near test-time scaling comes to averaging the sub-networks that dropout trains.
+
+    A network is trained with classic dropout on the bundled digits. Its sub-networks, one drawn
+    mask of the units each, then predict the test digits. Averages over more and more of them, of
+    probabilities (arithmetic) and of their logarithms (geometric, normalised), are compared with
+    the one network whose unit outputs are multiplied by the probability of being kept.
+
+    With one hidden layer the geometric average over all masks is that network exactly (Hinton et
+    al., 2012; Baldi and Sadowski, 2013), so the distance falls as 1/sqrt(sub-networks) to nothing;
+    with more layers the scaled network is an approximation and the distance ends above zero.
+
+    Attributes:
+      depths: numbers of hidden layers, one network each.
+      units: units of each hidden layer.
+      rate: probability of dropping a hidden unit, above 0 and below 1.
+      subnetworks: number of sub-networks averaged, at least 2.
+      epochs: length of the training.
+      seed: of the parameters, the order and the masks.
+
+    Raises:
+      UsageError: an option is out of range.
+    """
+
+    depths: tuple[int, ...] = (1, 3)
+    units: int = 128
+    rate: float = 0.5
+    subnetworks: int = 1024
+    epochs: int = 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        if not self.depths or min(self.depths) < 1:
+            raise UsageError(f"depths is {self.depths}: numbers of hidden layers, each at least 1")
+        if not 0 < self.rate < 1:
+            raise UsageError(f"rate is {self.rate}: it must be above 0 and below 1")
+
+    def run(self) -> study.Numbers:
+        """Errors, losses and distances by the number of sub-networks that are averaged.
+
+        - `count` `[counts]`: powers of two up to `subnetworks`;
+        - `arithmetic_error`, `geometric_error` `[depths, counts]`: shares of wrong test digits, and
+          `arithmetic_loss`, `geometric_loss`: mean negative log-probabilities of the right one;
+        - `scaled_error`, `scaled_loss` `[depths]`: of the network with test-time scaling;
+        - `arithmetic_distance`, `geometric_distance` `[depths, counts]`: mean total variation
+          between the average and the network with test-time scaling.
+        """
+        train, test = _digits("train"), _digits("test")
+        count = 2 ** np.arange(int(np.log2(self.subnetworks)) + 1)
+        rows = [self._measure(depth, train, test, count) for depth in self.depths]
+        return {"count": count} | {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _measure(
+        self, depth: int, train: tasks.Batch, test: tasks.Batch, count: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The numbers of one network."""
+        model = models.create(
+            "mlp",
+            hidden=(self.units,) * depth,
+            activation="relu",
+            dropout_rate=self.rate,
+            classic_dropout=True,
+        )
+        keys = jax.random.split(jax.random.key(self.seed), 3)
+        params = self._trained(tasks.create("classification", model), train, keys[0], keys[1])
+
+        def log_probabilities(key: jax.Array | None) -> jax.Array:
+            rngs = None if key is None else {"dropout": key}
+            train = key is not None
+            logits: Any = model.apply({"params": params}, test["image"], train, rngs=rngs)
+            return jax.nn.log_softmax(logits)
+
+        masks = jax.random.split(keys[2], count[-1])
+        drawn = np.asarray(jax.jit(lambda: jax.lax.map(log_probabilities, masks))(), np.float64)
+        scaled = np.asarray(log_probabilities(None), np.float64)
+        averages = {
+            "arithmetic": np.log([np.exp(drawn[:number]).mean(0) for number in count]),
+            "geometric": _normalized(np.stack([drawn[:number].mean(0) for number in count])),
+        }
+        label = np.asarray(test["label"])
+        numbers = _scores(scaled, label, "scaled")
+        for name, average in averages.items():
+            difference = np.abs(np.exp(average) - np.exp(scaled))
+            numbers |= _scores(average, label, name)
+            numbers[f"{name}_distance"] = difference.sum(-1).mean(-1) / 2
+        return numbers
+
+    def _trained(
+        self, task: tasks.Task, train: tasks.Batch, init_key: jax.Array, key: jax.Array
+    ) -> Any:
+        """The parameters after some epochs of Adam."""
+        optimizer = optax.adam(_LEARNING_RATE)
+        gradient = jax.grad(task.loss, has_aux=True)
+        examples = len(train["label"])
+        batch_size = min(_BATCH_SIZE, examples)
+
+        def step(state: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], None]:
+            params, opt_state = state
+            order_key, mask_key = jax.random.split(key)
+            chosen = jax.random.choice(order_key, examples, (batch_size,), replace=False)
+            batch = {name: array[chosen] for name, array in train.items()}
+            gradients, _ = gradient(params, {}, batch, mask_key)
+            mean = jax.tree.map(lambda total: total / batch_size, gradients)
+            updates, opt_state = optimizer.update(mean, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        @jax.jit
+        def descend() -> Any:
+            params = task.init(init_key, train)["params"]
+            keys = jax.random.split(key, self.epochs * (examples // batch_size))
+            return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+
+        return descend()
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Losses by the number of sub-networks, and how near the averages come to scaling."""
+        count = numbers["count"]
+        losses, distances = [], []
+        for row, depth in enumerate(self.depths):
+            layers = f"{depth} hidden layer{'s' if depth > 1 else ''}"
+            scaled = np.full(len(count), numbers["scaled_loss"][row])
+            lines = _averages(numbers, "loss", row)
+            lines.append(plots.Line(count, scaled, "test-time scaling", "dashed", 2))
+            losses.append(plots.Panel(layers, lines, "sub-networks averaged", "test loss", True))
+            lines = _averages(numbers, "distance", row)
+            middle = len(count) // 2
+            law = numbers["geometric_distance"][row, middle] * np.sqrt(count[middle] / count)
+            lines.append(plots.Line(count, law, "1 / sqrt(sub-networks)", "dashed", 3))
+            labels = "sub-networks averaged", "distance from scaling"
+            distances.append(plots.Panel(layers, lines, *labels, log_x=True, log_y=True))
+        return plots.line_panels([*losses, *distances], columns=len(self.depths))
+
+
+def _averages(numbers: Mapping[str, np.ndarray], what: str, row: int) -> list[plots.Line]:
+    return [
+        plots.Line(numbers["count"], numbers[f"{name}_{what}"][row], f"{name} average")
+        for name in ("arithmetic", "geometric")
+    ]
+
+
+@functools.cache
+def _digits(split: str) -> tasks.Batch:
+    """The bundled digits of a split, as one batch on the device."""
+    dataset = data.load("digits")
+    batch = next(dataset.evaluation_batches(split, dataset.num_examples(split)))
+    return jax.tree.map(jnp.asarray, dataset.transform(batch, None, False))
+
+
+def _normalized(log_values: np.ndarray) -> np.ndarray:
+    """Log-probabilities: the values, shifted so that each row's exponentials sum to 1."""
+    return log_values - np.log(np.exp(log_values).sum(-1, keepdims=True))
+
+
+def _scores(log_probabilities: np.ndarray, label: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Error and loss of predictions `[..., examples, classes]`."""
+    right = np.take_along_axis(
+        log_probabilities, np.broadcast_to(label[:, None], (*log_probabilities.shape[:-1], 1)), -1
+    )
+    return {
+        f"{name}_error": (log_probabilities.argmax(-1) != label).mean(-1),
+        f"{name}_loss": -right.mean((-2, -1)),
+    }
+
+
+study.register("dropout_ensemble", DropoutEnsemble)

@@ -1,0 +1,79 @@
+"""Two edge filters made by hand, on a photograph: the simple example of a convolution (deck P)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.analysis.photograph import photograph
+from dlcore.errors import UsageError
+from dlcore.nn.pooling import max_pool
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Sobel's operator: brightness that grows to the right, and downwards. It is smoothed across.
+_RIGHTWARDS = np.outer([1, 2, 1], [-1, 0, 1])
+FILTERS = {"vertical": _RIGHTWARDS, "horizontal": _RIGHTWARDS.T}
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgeFilters(study.Study):
+    """A convolutional layer with two kernels made by hand, for vertical and for horizontal edges.
+
+    The photograph goes through convolution, rectifier and max pooling, as in a network.
+
+    Attributes:
+      size: pixels of the photograph's height and width.
+      window: height and width of a pooling window, at most size - 2.
+    """
+
+    size: int = 160
+    window: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.window <= self.size - 2:
+            raise UsageError(
+                f"window is {self.window}: it must be from 1 to size - 2 = {self.size - 2}"
+            )
+
+    def run(self) -> study.Numbers:
+        """The photograph and, for each filter, its map, rectified and pooled."""
+        image = photograph(self.size)
+        kernel = np.stack(list(FILTERS.values()), axis=-1).astype(np.float32)
+        layer = nn.Conv(len(FILTERS), (3, 3), padding="VALID", use_bias=False)
+        maps: Any = layer.apply({"params": {"kernel": kernel[:, :, None]}}, image[None, :, :, None])
+        rectified = nn.relu(maps)
+        pooled = max_pool(rectified, (self.window, self.window))
+        numbers: study.Numbers = {"photograph": image}
+        for index, name in enumerate(FILTERS):
+            for kind, array in (("map", maps), ("rectified", rectified), ("pooled", pooled)):
+                numbers[f"{name}_{kind}"] = np.asarray(array[0, :, :, index])
+            numbers[f"{name}_mean_response"] = jnp.abs(maps[..., index]).mean()
+        return numbers
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """A row for each filter: the photograph, the map, what is left of it, and pooled."""
+        side = self.size - 2
+        tiles, captions = [], []
+        for name in FILTERS:
+            limit = np.abs(numbers[f"{name}_map"]).max()
+            pooled = numbers[f"{name}_pooled"].repeat(self.window, 0).repeat(self.window, 1)
+            enlarged = np.zeros((side, side), np.float32)
+            enlarged[: len(pooled), : len(pooled)] = pooled
+            tiles += [
+                numbers["photograph"][1:-1, 1:-1],
+                0.5 + numbers[f"{name}_map"] / (2 * limit),
+                numbers[f"{name}_rectified"] / limit,
+                enlarged / limit,
+            ]
+            captions += ["photograph", f"{name} edges", "rectified", "pooled"]
+        return plots.image_grid(np.stack(tiles), captions, columns=4)
+
+
+study.register("edge_filters", EdgeFilters)

@@ -1,0 +1,124 @@
+"""What a deep network's layers see, forwards and backwards, before it has learnt anything.
+
+The experiment is that of K (after Stanford's CS231n): ten layers of 500 units without biases, fed
+with standard normal numbers. K asks what follows for the gradients; here they are measured too.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+from dlcore.nn.activations import activation
+from dlcore.nn.initializers import initializer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# So many numbers of each distribution are kept, for the figure.
+_SAMPLE = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Initialization(study.Study):
+    """Activations and back-propagated gradients, layer by layer, under several initialisations.
+
+    Attributes:
+      settings: pairs ACTIVATION+INITIALIZER with commas between them, by the names of
+        `dlcore.nn.activations` and `dlcore.nn.initializers`.
+      layers: layers of the network.
+      units: units of every layer, and inputs.
+      examples: inputs, drawn from the standard normal distribution.
+      seed: of inputs, weights and the gradient at the top.
+    """
+
+    settings: str = "tanh+small_uniform:0.01,tanh+xavier,relu+xavier,relu+he"
+    layers: int = 10
+    units: int = 500
+    examples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for g, rule in self._settings():
+            activation(g)
+            initializer(rule)
+        for name in ("layers", "units", "examples"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+
+    def _settings(self) -> list[tuple[str, str]]:
+        pairs = [setting.partition("+") for setting in self.settings.split(",")]
+        return [(g, rule) for g, _, rule in pairs]
+
+    def run(self) -> study.Numbers:
+        """Measures what each layer sees; the arrays have the axes [settings, layers].
+
+        - mean and standard deviation of the activations;
+        - `active_fraction`: how many of them are above 0;
+        - standard deviation of the gradient with respect to them, where a standard normal one
+          comes in at the top;
+        - samples of both, on a third axis.
+
+        The scalars are the last layer's deviation over the first one's, for the gradients the first
+        one's over the last one's.
+        """
+        columns: dict[str, list[np.ndarray]] = {}
+        ratios = {}
+        for setting, (g, rule) in zip(self.settings.split(","), self._settings(), strict=True):
+            activations, gradients = self._propagate(g, rule)
+            deviations = activations.std((1, 2)), gradients.std((1, 2))
+            for name, column in {
+                "activation_mean": activations.mean((1, 2)),
+                "activation_deviation": deviations[0],
+                "active_fraction": (activations > 0).mean((1, 2)),
+                "gradient_deviation": deviations[1],
+                "activation_sample": activations.reshape(self.layers, -1)[:, :_SAMPLE],
+                "gradient_sample": gradients.reshape(self.layers, -1)[:, :_SAMPLE],
+            }.items():
+                columns.setdefault(name, []).append(column)
+            ratios[f"activation_ratio {setting}"] = deviations[0][-1] / deviations[0][0]
+            ratios[f"gradient_ratio {setting}"] = deviations[1][0] / deviations[1][-1]
+        return {**{name: np.stack(column) for name, column in columns.items()}, **ratios}
+
+    def _propagate(self, g: str, rule: str) -> tuple[np.ndarray, np.ndarray]:
+        """Activations and their gradients, both `[layers, examples, units]`."""
+        keys = jax.random.split(jax.random.key(self.seed), self.layers + 2)
+        inputs, top = (jax.random.normal(key, (self.examples, self.units)) for key in keys[:2])
+        kernels = [initializer(rule)(key, (self.units, self.units)) for key in keys[2:]]
+        return jax.device_get(_activations_and_gradients(g, inputs, kernels, top))
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Histograms: a column for each layer, two rows for each setting."""
+        rows = {}
+        for index, setting in enumerate(self.settings.split(",")):
+            title = setting.replace("+", "\n")
+            rows[f"{title}\nactivations"] = numbers["activation_sample"][index]
+            rows[f"{title}\ngradients"] = numbers["gradient_sample"][index]
+        return plots.histograms(rows, [f"layer {layer + 1}" for layer in range(self.layers)])
+
+
+def _activations_and_gradients(
+    g: str, inputs: jax.Array, kernels: list[jax.Array], top: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    function = activation(g)
+
+    def forward(nudges: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, activations = inputs, []
+        for kernel, nudge in zip(kernels, nudges, strict=True):
+            x = function(x @ kernel) + nudge
+            activations.append(x)
+        return jnp.vdot(x, top), jnp.stack(activations)
+
+    # The gradient with respect to an activation is that with respect to a nudge of it.
+    nudges = jnp.zeros((len(kernels), *inputs.shape))
+    gradients, activations = jax.grad(forward, has_aux=True)(nudges)
+    return activations, gradients
+
+
+study.register("initialization", Initialization)

@@ -1,0 +1,205 @@
+"""The error landscape around trained parameters (Krawiec's and Deledalle's slides), drawn."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, override
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlcore import data, models, plots, tasks
+from dlcore.analysis import landscape, study
+from dlcore.analysis.runs import Run
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_POINTS = {"random": 1, "points": 3}
+_VIEWS = ("contour", "surface")
+_BATCH_SIZE = 500
+# How far the plane of three points goes beyond them, in parts of their width and height.
+_MARGIN = 0.3
+# The training that stands in for a run: seconds, and nearly no error on the training split.
+_STEPS, _TRAIN_BATCH_SIZE, _RATE = 300, 128, 3e-3
+
+
+class _Trained(NamedTuple):
+    """Trained models of one kind, and the data that they learnt from."""
+
+    task: tasks.Task
+    dataset: data.Dataset
+    params: list[Any]
+    model_state: Mapping[str, Any]  # Of the first.
+
+
+@dataclasses.dataclass(frozen=True)
+class Landscape(study.Study):
+    """The training loss over a plane through trained parameters.
+
+    All else that a model holds (the averages of a normalisation) stays as the first one has it.
+
+    Attributes:
+      plane: random, along two filter-normalised directions around one model; or points, through
+        three models.
+      runs: directories of the trained runs, one or three, with commas between them; by default
+        networks of one hidden layer are trained on the bundled digits, for seconds.
+      view: contour or surface.
+      resolution: points along each axis of the grid.
+      extent: how far a random plane goes each way; 1 is a change as large as the filter itself.
+      examples: at most so many of the training split's; whole batches of them.
+      seed: of the random directions, and of the networks that are trained here.
+
+    Raises:
+      UsageError: an option is out of range, or the runs are not as many as the plane needs.
+    """
+
+    plane: str = "random"
+    runs: str = ""
+    view: str = "contour"
+    resolution: int = 25
+    extent: float = 1.0
+    examples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("plane", tuple(_POINTS)), ("view", _VIEWS)):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"unknown {name} {getattr(self, name)!r}: it is {' or '.join(known)}"
+                )
+        for name, least in (("resolution", 2), ("examples", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        if not self.extent > 0:
+            raise UsageError(f"extent is {self.extent}: it must be above 0")
+        if self.runs and len(self._directories) != _POINTS[self.plane]:
+            raise UsageError(
+                f"a {self.plane} plane is of {_POINTS[self.plane]} runs, "
+                f"not of {len(self._directories)}: {self.runs}"
+            )
+
+    @property
+    def _directories(self) -> list[str]:
+        return self.runs.split(",")
+
+    @override
+    def run(self) -> study.Numbers:
+        """The loss over the grid.
+
+        Returns:
+          "x" and "y" `[resolution]`, "loss" `[y, x]`, "least" and "greatest" of it; "points"
+          `[models, 2]`, the places of the trained models, and "loss_at_points" `[models]`.
+        """
+        trained = self._open() if self.runs else self._train()
+        if self.plane == "points":
+            plane, points = landscape.plane_through(trained.params)
+            margin = _MARGIN * np.ptp(points, axis=0)
+            low, high = points.min(0) - margin, points.max(0) + margin
+        else:
+            plane = landscape.random_plane(trained.params[0], jax.random.key(self.seed))
+            points = np.zeros((1, 2))
+            low, high = np.full(2, -self.extent), np.full(2, self.extent)
+        x, y = np.linspace(low, high, self.resolution).T
+        grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+        losses = self._losses(trained, plane, np.concatenate([grid, points]))
+        loss = losses[: len(grid)].reshape(self.resolution, self.resolution)
+        return {
+            "x": x,
+            "y": y,
+            "loss": loss,
+            "least": loss.min(),
+            "greatest": loss.max(),
+            "points": points,
+            "loss_at_points": losses[len(grid) :],
+        }
+
+    @override
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Contour lines with the trained models on them, or the surface."""
+        x, y, loss = numbers["x"], numbers["y"], numbers["loss"]
+        if self.view == "surface":
+            return plots.surface(x, y, loss, "Loss over a plane of parameters", "loss")
+        unit = "distance in parameter space" if self.plane == "points" else "filters' own norms"
+        trained = plots.Line(
+            numbers["points"][:, 0], numbers["points"][:, 1], "trained", style="points", colour=1
+        )
+        return plots.contour_panels(
+            [
+                plots.Contour(
+                    "Loss over a plane of parameters",
+                    x,
+                    y,
+                    loss,
+                    [trained],
+                    x_label=unit,
+                    y_label=unit,
+                    log=True,
+                )
+            ]
+        )
+
+    def _losses(self, trained: _Trained, plane: landscape.Plane, places: np.ndarray) -> np.ndarray:
+        size = min(_BATCH_SIZE, self.examples)
+        batches = itertools.islice(
+            trained.dataset.evaluation_batches("train", size), self.examples // size
+        )
+
+        def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+            prepared = trained.dataset.transform(batch, None, False)
+            variables = {"params": params, **trained.model_state}
+            mean: Any = trained.task.evaluate(variables, prepared)["loss"]
+            return mean.total, mean.count
+
+        return landscape.losses(loss, plane, places, batches)
+
+    def _open(self) -> _Trained:
+        runs = [Run(directory) for directory in self._directories]
+        for field in ("task", "model", "model_options", "data", "data_options"):
+            if any(run.recipe[field] != runs[0].recipe[field] for run in runs):
+                raise UsageError(f"the runs {self.runs} have no plane in common: {field} differs")
+        trained = [run.load() for run in runs]
+        task, variables = trained[0]
+        model_state = {name: own for name, own in variables.items() if name != "params"}
+        params = [variables["params"] for _, variables in trained]
+        return _Trained(task, runs[0].dataset(), params, model_state)
+
+    def _train(self) -> _Trained:
+        dataset = data.load("digits")
+        task = tasks.create("classification", models.create("mlp", hidden=(32,), activation="relu"))
+        host = dataset.example_batch(dataset.num_examples("train"))
+        examples = dataset.transform(jax.tree.map(jnp.asarray, host), None, False)
+        keys = jax.random.split(jax.random.key(self.seed), _POINTS[self.plane])
+        return _Trained(task, dataset, [_descend(task, examples, key) for key in keys], {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _descend(task: tasks.Task, examples: tasks.Batch, key: jax.Array) -> Any:
+    """The parameters that Adam reaches from a random start, on random batches."""
+    optimizer = optax.adam(_RATE)
+    init_key, run_key = jax.random.split(key)
+
+    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        params, opt_state = carry
+        order_key, loss_key = jax.random.split(key)
+        chosen = jax.random.randint(order_key, (_TRAIN_BATCH_SIZE,), 0, len(examples["label"]))
+        batch = jax.tree.map(lambda array: array[chosen], dict(examples))
+
+        def mean(params: Any) -> jax.Array:
+            total, aux = task.loss(params, {}, batch, loss_key)
+            return total / aux.count
+
+        updates, opt_state = optimizer.update(jax.grad(mean)(params), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    start = task.init(init_key, examples)["params"]
+    carry = start, optimizer.init(start)
+    (params, _), _ = jax.lax.scan(step, carry, jax.random.split(run_key, _STEPS))
+    return params
+
+
+study.register("landscape", Landscape)

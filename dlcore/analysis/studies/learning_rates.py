@@ -1,0 +1,95 @@
+"""A learning rate that is too small, right and too large (deck D)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.analysis.descent import trajectory
+from dlcore.errors import UsageError
+from dlcore.optim import builder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+START = np.asarray([-3.0, 1.0])
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates(study.Study):
+    """Gradient descent on a quadratic valley at several rates, against the theory of its speed.
+
+    Along a direction of curvature c a step multiplies the distance by `1 - rate c`: the descent
+    converges below the rate `2 / c` of the steepest direction, and is fastest at 2 over the sum of
+    the least and the largest curvature.
+
+    Attributes:
+      percents: the rates, in percent of the largest that converges; each at least 1.
+      condition: largest curvature over the least, which is 1; above 1.
+      steps: how many steps to take, at least 2.
+    """
+
+    percents: tuple[int, ...] = (5, 50, 91, 102)
+    condition: float = 10.0
+    steps: int = 30
+
+    def __post_init__(self) -> None:
+        if not self.percents or min(self.percents) < 1:
+            raise UsageError(f"percents is {self.percents}: rates of at least 1 percent")
+        if not self.condition > 1:
+            raise UsageError(f"condition is {self.condition}: it must be above 1")
+        if self.steps < 2:
+            raise UsageError(f"steps is {self.steps}: it must be at least 2")
+
+    def run(self) -> study.Numbers:
+        """Paths and losses, and the factor of a step: by theory and as seen at the end."""
+        curvature = np.asarray([1.0, self.condition])
+        rates = np.asarray(self.percents) / 100 * 2 / self.condition
+        with jax.enable_x64(True):
+            scale = jnp.asarray(curvature)
+            paths = [
+                trajectory(
+                    builder.build("sgd", lambda _, rate=rate: rate),
+                    lambda weights, _: scale * weights,
+                    START,
+                    self.steps,
+                )
+                for rate in rates
+            ]
+        path = np.stack(paths)
+        distance = np.linalg.norm(path, axis=-1)
+        return {
+            "rate": rates,
+            "path": path,
+            "loss": (curvature * path**2).sum(axis=-1) / 2,
+            "factor_predicted": np.abs(1 - np.outer(rates, curvature)).max(axis=-1),
+            "factor_measured": distance[:, -1] / distance[:, -2],
+            "best_rate": 2 / curvature.sum(),
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """The valley with the path of each rate."""
+        x, y = np.linspace(-3.5, 3.5, 60), np.linspace(-2.5, 2.5, 60)
+        valley = (x**2 + self.condition * y[:, None] ** 2) / 2
+        panels = [
+            plots.Contour(
+                f"rate {rate:.3g}: loss {loss[-1]:.2g} after {self.steps} steps",
+                x,
+                y,
+                valley,
+                [plots.Line(path[:, 0], path[:, 1], style="path")],
+                log=True,
+            )
+            for rate, loss, path in zip(
+                numbers["rate"], numbers["loss"], numbers["path"], strict=True
+            )
+        ]
+        return plots.contour_panels(panels)
+
+
+study.register("learning_rates", LearningRates)

@@ -1,0 +1,107 @@
+"""A stack of linear layers is one linear layer; a nonlinearity between them makes it more (K)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+from dlcore.nn.activations import activation
+from dlcore.nn.initializers import initializer
+from dlcore.nn.units import collapse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearStack(study.Study):
+    """The same random layers with and without an activation function between them.
+
+    Attributes:
+      depth: number of layers.
+      units: units of every hidden layer; there is one input and one output.
+      nonlinearity: the activation function between the layers.
+      seed: of the weights and biases.
+    """
+
+    depth: int = 5
+    units: int = 32
+    nonlinearity: str = "tanh"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        activation(self.nonlinearity)
+        for name in ("depth", "units"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Measures what both stacks answer along the input x.
+
+        - the outputs of the linear stack, of the one layer that it collapses to, and of the stack
+          with nonlinearities;
+        - `collapse_error`: the largest difference of the first two, over the largest output;
+        - how much of each stack's variance no straight line explains.
+        """
+        x = jnp.linspace(-3, 3, 301)[:, None]
+        layers = self._layers()
+        with jax.default_matmul_precision("highest"):
+            kernel, bias = collapse(layers)
+            single = x @ kernel + bias
+            linear = _stack(layers, activation("linear"), x)
+            nonlinear = _stack(layers, activation(self.nonlinearity), x)
+        numbers = {"x": x, "linear": linear, "collapsed": single, "nonlinear": nonlinear}
+        curves = {name: np.asarray(array[:, 0], np.float64) for name, array in numbers.items()}
+        error = np.abs(curves["linear"] - curves["collapsed"]).max()
+        return {
+            **curves,
+            "collapse_error": error / np.abs(curves["linear"]).max(),
+            "linear_unexplained": _unexplained(curves["x"], curves["linear"]),
+            "nonlinear_unexplained": _unexplained(curves["x"], curves["nonlinear"]),
+        }
+
+    def _layers(self) -> list[tuple[jax.Array, jax.Array]]:
+        sizes = [1, *[self.units] * (self.depth - 1), 1]
+        keys = jax.random.split(jax.random.key(self.seed), (self.depth, 2))
+        return [
+            (initializer("xavier")(kernel_key, (inputs, units)), jax.random.normal(key, (units,)))
+            for (kernel_key, key), inputs, units in zip(keys, sizes, sizes[1:], strict=False)
+        ]
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Two panels: without and with nonlinearities."""
+        x = numbers["x"]
+        linear = plots.Line(x, numbers["linear"], f"{self.depth} linear layers")
+        single = plots.Line(x, numbers["collapsed"], "the one layer they collapse to", "dashed")
+        nonlinear = plots.Line(x, numbers["nonlinear"], f"{self.nonlinearity} between", colour=2)
+        return plots.line_panels(
+            [
+                plots.Panel("linear layers", (linear, single), "input", "output"),
+                plots.Panel(f"with {self.nonlinearity}", (nonlinear,), "input", "output"),
+            ]
+        )
+
+
+def _stack(
+    layers: Sequence[tuple[jax.Array, jax.Array]],
+    between: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+) -> jax.Array:
+    for kernel, bias in layers[:-1]:
+        x = between(x @ kernel + bias)
+    kernel, bias = layers[-1]
+    return x @ kernel + bias
+
+
+def _unexplained(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of the variance of y that is left when the best straight line is taken off."""
+    return float(np.var(y - np.polyval(np.polyfit(x, y, 1), x)) / np.var(y))
+
+
+study.register("linear_stack", LinearStack)

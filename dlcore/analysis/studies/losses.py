@@ -1,0 +1,124 @@
+"""The losses of the lectures as curves: of a margin, of an error, of a probability."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlcore import losses, plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SMOOTHINGS = (0.0, 0.1, 0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses(study.Study):
+    """How each loss grows as an answer gets worse, and where it is least.
+
+    A margin is the score of the right one of two classes less that of the other. Cross-entropy of a
+    prediction q with a true distribution (p, 1 - p) is its entropy, however good q is, plus the KL
+    divergence, which vanishes at q = p.
+
+    Attributes:
+      limit: margins and errors go from -limit to limit.
+      truth: probability p of the first of two outcomes.
+      points: points on a curve.
+    """
+
+    limit: float = 3.0
+    truth: float = 0.7
+    points: int = 301
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < math.inf:
+            raise UsageError(f"--limit={self.limit}: it must be above 0")
+        if not 0 < self.truth < 1:
+            raise UsageError(f"--truth={self.truth}: it must be above 0 and below 1")
+        if self.points < 2:
+            raise UsageError(f"--points={self.points}: it must be 2 or more")
+
+    def run(self) -> study.Numbers:
+        """Measures: every curve, and the prediction with the least cross-entropy."""
+        x = jnp.linspace(-self.limit, self.limit, self.points)
+        # The ends, where a logit is infinite, are left out.
+        q = jnp.linspace(0, 1, self.points + 2)[1:-1]
+        by_probability = _by_probability(q, self.truth)
+        return {
+            "x": np.asarray(x),
+            "q": np.asarray(q),
+            **_by_margin(x),
+            **_by_error(x),
+            **by_probability,
+            "likeliest_prediction": float(q[by_probability["cross-entropy"].argmin()]),
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Four panels: margins, label smoothing, errors, probabilities."""
+
+        def panel(title: str, abscissa: str, names: list[str], label: str) -> plots.Panel:
+            lines = [plots.Line(numbers[abscissa], numbers[name], name) for name in names]
+            return plots.Panel(title, lines, label, "loss")
+
+        smoothed = [f"smoothing {smoothing:g}" for smoothing in _SMOOTHINGS]
+        margins = ["zero-one", "hinge", "cross-entropy in bits", "square of 1 - margin"]
+        outcomes = ["entropy of the truth", "cross-entropy", "KL divergence"]
+        return plots.line_panels(
+            [
+                panel("Of a margin", "x", margins, "margin"),
+                panel("Label smoothing", "x", smoothed, "margin"),
+                panel("Of an error", "x", ["square", "half square", "absolute"], "error"),
+                panel(f"Truth ({self.truth:g}, {1 - self.truth:g})", "q", outcomes, "prediction q"),
+            ],
+            columns=2,
+        )
+
+
+def _by_margin(margin: jnp.ndarray) -> dict[str, np.ndarray]:
+    scores = jnp.stack([jnp.zeros_like(margin), margin], axis=1)
+    labels = jnp.ones(len(margin), jnp.int32)
+    one_hot = jnp.eye(2)[labels]
+    nats = {
+        f"smoothing {smoothing:g}": optax.losses.softmax_cross_entropy(
+            scores, optax.losses.smooth_labels(one_hot, smoothing)
+        )
+        for smoothing in _SMOOTHINGS
+    }
+    curves = {
+        # A tie is the first class's, which is wrong here.
+        "zero-one": losses.zero_one(scores, labels),
+        "hinge": optax.losses.multiclass_hinge_loss(scores, labels),
+        "cross-entropy in bits": nats["smoothing 0"] / jnp.log(2.0),
+        "square of 1 - margin": losses.square(margin[:, None], jnp.ones((len(margin), 1))),
+        **nats,
+    }
+    return {name: np.asarray(curve) for name, curve in curves.items()}
+
+
+def _by_error(error: jnp.ndarray) -> dict[str, np.ndarray]:
+    outputs, targets = error[:, None], jnp.zeros((len(error), 1))
+    return {
+        "square": np.asarray(losses.square(outputs, targets)),
+        "half square": np.asarray(losses.half_square(outputs, targets)),
+        "absolute": np.asarray(losses.absolute(outputs, targets)),
+    }
+
+
+def _by_probability(q: jnp.ndarray, truth: float) -> dict[str, np.ndarray]:
+    logits = jnp.log(jnp.stack([q, 1 - q], axis=1))
+    p = jnp.broadcast_to(jnp.array([truth, 1 - truth]), logits.shape)
+    return {
+        "entropy of the truth": np.asarray(losses.entropy(p)),
+        "cross-entropy": np.asarray(optax.losses.softmax_cross_entropy(logits, p)),
+        "KL divergence": np.asarray(losses.kl_divergence(logits, p)),
+    }
+
+
+study.register("losses", Losses)

@@ -1,0 +1,142 @@
+"""What each penalty does to the numbers that it penalises, in an autoencoder of the digits."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dlcore import data, losses, penalties, plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+from dlcore.optim import builder, schedules
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BATCH = 100
+# A weight, or a unit's answer, below this does next to nothing: pixels are in 0..1.
+_SMALL = 0.01
+
+# Which options each row of the figure puts to work.
+_ROWS = {
+    "none": (),
+    "L2": ("weight_decay",),
+    "L1": ("l1",),
+    "elastic": ("weight_decay", "l1"),
+    "sparsity": ("sparsity",),
+    "contractive": ("contraction",),
+}
+_WEIGHTS = ("weight_decay", "l1", "sparsity", "contraction")
+
+Params = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalties(study.Study):
+    """A tied autoencoder, h = relu(W x + b), x' = W^T h + c, under one penalty at a time.
+
+    Attributes:
+      weight_decay: of the squared weights, halved ("L2").
+      l1: of the absolute weights; "elastic" has both.
+      sparsity: of the absolute activations of the code.
+      contraction: of the code's squared derivatives with respect to the input.
+      units: of the code.
+      steps: of Adam, on batches of 100 digits.
+      seed: of the first weights and of the batches.
+    """
+
+    weight_decay: float = 0.02
+    l1: float = 0.01
+    sparsity: float = 0.2
+    contraction: float = 0.2
+    units: int = 64
+    steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in _WEIGHTS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"--{name}={getattr(self, name)}: it must not be negative")
+        for name in ("units", "steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Measures, for each penalty: weights, codes and slopes, and their summaries."""
+        split: Any = data.load("digits").splits["train"]
+        x = jnp.asarray(split.fetch(np.arange(len(split)))["image"].reshape(len(split), -1))
+        train = jax.jit(self._train)
+        numbers: study.Numbers = {}
+        for name, options in _ROWS.items():
+            chosen = {option: getattr(self, option) * (option in options) for option in _WEIGHTS}
+            params = train(x, chosen)
+            code = _encode(params, x)
+            slopes = jax.vmap(jax.jacrev(lambda x, params=params: _encode(params, x)))(x)
+            measured = {
+                "error": losses.square(_decode(params, code), x).mean(),
+                "small_weights": (jnp.abs(params["kernel"]) < _SMALL).mean(),
+                "silent_units": (code < _SMALL).mean(),
+                "slope": jnp.square(slopes).sum((1, 2)).mean(),
+            }
+            numbers |= {f"{name} {key}": float(value) for key, value in measured.items()}
+            numbers[f"{name} weights"] = np.asarray(params["kernel"]).ravel()
+            numbers[f"{name} code"] = np.asarray(code).ravel()
+            numbers[f"{name} slopes"] = np.sqrt(np.square(slopes).sum((1, 2)))
+        return numbers
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Histograms: a row for each penalty."""
+        rows = {
+            name: [numbers[f"{name} {column}"] for column in ("weights", "code", "slopes")]
+            for name in _ROWS
+        }
+        return plots.histograms(rows, ("weights", "code", "slope"))
+
+    def _train(self, x: jax.Array, weights: Mapping[str, jax.Array]) -> Params:
+        optimizer = builder.build("adam", schedules.build("cosine", 0.01, self.steps))
+        key = jax.random.key(self.seed)
+        scale = 1 / math.sqrt(x.shape[1])
+        params = {
+            "kernel": scale * jax.random.normal(key, (x.shape[1], self.units)),
+            "bias": jnp.zeros(self.units),
+            "output_bias": x.mean(0),
+        }
+
+        def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+            params, state = carry
+            batch = x[jax.random.randint(key, (_BATCH,), 0, len(x))]
+            gradient = jax.grad(_objective)(params, batch, weights)
+            updates, state = optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        keys = jax.random.split(jax.random.fold_in(key, 1), self.steps)
+        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
+        return params
+
+
+def _objective(params: Params, x: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
+    code = _encode(params, x)
+    contraction = penalties.contractive(lambda x: _encode(params, x), x)
+    of_an_example = (
+        losses.square(_decode(params, code), x)
+        + weights["sparsity"] * penalties.sparsity(code)
+        + weights["contraction"] * contraction
+    )
+    of_weights = penalties.elastic(params, weights["l1"], weights["weight_decay"])
+    return of_an_example.mean() + of_weights
+
+
+def _encode(params: Params, x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x @ params["kernel"] + params["bias"])
+
+
+def _decode(params: Params, code: jax.Array) -> jax.Array:
+    return code @ params["kernel"].T + params["output_bias"]
+
+
+study.register("penalties", Penalties)

@@ -1,0 +1,158 @@
+"""Saddle points outnumber minima as the dimension grows (deck K; Dauphin et al., 2014)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from dlcore import models, plots
+from dlcore.analysis import study
+from dlcore.analysis.curvature import hessian, negative_share
+from dlcore.analysis.descent import trajectory
+from dlcore.errors import UsageError
+from dlcore.optim import builder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Waves in a random function: enough for it to be close to a Gaussian field.
+WAVES = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class SaddlePoints(study.Study):
+    """The signs of the Hessian's eigenvalues in random functions and in networks of growing size.
+
+    A random function is a sum of waves of random direction, length and phase, in the limit a
+    Gaussian field. What share of its critical points are minima follows from Hessians at any point,
+    weighted by the size of their determinant (Kac and Rice; in such a field the Hessian does not
+    depend on the gradient). Half of them are minima in one dimension, a quarter in two, and soon
+    none. The higher the function, the more eigenvalues are negative. The networks are MLPs with one
+    hidden layer of tanh units that learn the parity of two signs, before and after training.
+
+    Attributes:
+      dimensions: of the random functions; each at least 1.
+      samples: random functions of each dimension, at least 2.
+      widths: hidden units of the networks; each at least 1.
+      steps: of full-batch Adam, with which a network is trained, at least 1.
+      seed: of all that is drawn.
+    """
+
+    dimensions: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    samples: int = 4000
+    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("dimensions", "widths"):
+            sizes = getattr(self, name)
+            if not sizes or min(sizes) < 1:
+                raise UsageError(f"{name} is {sizes}: numbers of at least 1")
+        if self.samples < 2:
+            raise UsageError(f"samples is {self.samples}: it must be at least 2")
+        if self.steps < 1:
+            raise UsageError(f"steps is {self.steps}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Shares of minima, heights and shares of negative eigenvalues."""
+        keys = jax.random.split(jax.random.key(self.seed), 2)
+        with jax.enable_x64(True):
+            height, matrices = _fields(keys[0], max(self.dimensions), self.samples)
+            networks = [_network(keys[1], width, self.steps) for width in self.widths]
+        # Along fewer axes a Gaussian field is one too, of that dimension.
+        values = [np.linalg.eigvalsh(matrices[:, :n, :n]) for n in self.dimensions]
+        count, before, after, loss = np.asarray(networks).T
+        negative = negative_share(values[int(np.argmax(self.dimensions))])
+        return {
+            "dimension": np.asarray(self.dimensions),
+            "minima": np.asarray([_minima(of_one) for of_one in values]),
+            "height": height,
+            "negative": negative,
+            "correlation": np.corrcoef(height, negative)[0, 1],
+            "parameters": count.astype(int),
+            "negative_before": before,
+            "negative_after": after,
+            "loss_after": loss,
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Critical points by dimension, eigenvalues by height, and the networks' eigenvalues."""
+        dimension, parameters = numbers["dimension"], numbers["parameters"]
+        saddles = 1 - 2 * numbers["minima"]
+        kinds = [
+            plots.Line(dimension, saddles, "saddle points", "path", 1),
+            plots.Line(dimension, numbers["minima"], "minima", "path", 0),
+        ]
+        levels = np.unique(numbers["negative"])
+        means = np.asarray([numbers["height"][numbers["negative"] == x].mean() for x in levels])
+        heights = [
+            plots.Line(numbers["height"][:500], numbers["negative"][:500], "", "points", 4),
+            plots.Line(means, levels, "mean height", "path", 3),
+        ]
+        training = [
+            plots.Line(parameters, numbers["negative_before"], "before training", "path", 2),
+            plots.Line(parameters, numbers["negative_after"], "after training", "path", 5),
+        ]
+        share = "negative eigenvalues, share"
+        return plots.line_panels(
+            [
+                plots.Panel("random functions", kinds, "dimension", "share of critical points"),
+                plots.Panel(f"in {dimension.max()} dimensions", heights, "height", share),
+                plots.Panel("networks", training, "parameters", share),
+            ],
+            columns=3,
+        )
+
+
+def _fields(key: jax.Array, dimension: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Heights `[samples]` and Hessians `[samples, n, n]` of random functions of n variables."""
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        wave_key, phase_key = jax.random.split(key)
+        waves = jax.random.normal(wave_key, (WAVES, dimension))
+        phases = jax.random.uniform(phase_key, (WAVES,), maxval=2 * jnp.pi)
+
+        def field(point: jax.Array) -> jax.Array:
+            return jnp.sqrt(2 / WAVES) * jnp.cos(waves @ point + phases).sum()
+
+        origin = jnp.zeros(dimension)
+        return field(origin), hessian(field, origin)
+
+    height, matrices = jax.jit(jax.vmap(one))(jax.random.split(key, samples))
+    return np.asarray(height), np.asarray(matrices)
+
+
+def _minima(eigenvalues: np.ndarray) -> float:
+    """The share of minima among critical points, from the eigenvalues of Hessians at any point."""
+    weights = np.abs(eigenvalues.prod(axis=-1))
+    extrema = (eigenvalues > 0).all(axis=-1) | (eigenvalues < 0).all(axis=-1)
+    # The negative of a random function is as likely as itself: as many maxima as minima.
+    return weights @ extrema / weights.sum() / 2
+
+
+def _network(key: jax.Array, width: int, steps: int) -> tuple[int, float, float, float]:
+    """Parameters, negative shares before and after training, and the loss after."""
+    input_key, parameter_key = jax.random.split(key)
+    inputs = jax.random.normal(input_key, (64, 2))
+    labels = (inputs[:, 0] * inputs[:, 1] > 0).astype(int)
+    model = models.create("mlp", hidden=(width,), activation="tanh", num_classes=2)
+    variables = jax.jit(model.init)(parameter_key, inputs)
+    start, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(inputs.dtype), variables))
+
+    def loss(parameters: jax.Array) -> jax.Array:
+        logits: Any = model.apply(unravel(parameters), inputs)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
+
+    optimizer = builder.build("adam", lambda _: 0.03)
+    end = trajectory(optimizer, lambda w, _: jax.grad(loss)(w), np.asarray(start), steps)[-1]
+    matrices = jax.jit(jax.vmap(lambda point: hessian(loss, point)))(jnp.stack([start, end]))
+    before, after = negative_share(np.linalg.eigvalsh(matrices))
+    return start.size, before, after, float(loss(jnp.asarray(end)))
+
+
+study.register("saddle_points", SaddlePoints)

@@ -1,0 +1,166 @@
+"""Convolution moves with a shift of its input, pooling forgets small ones (decks P, K and L).
+
+P has the word for the first, covariance: a map is not invariant, as K says, it moves likewise.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.analysis.photograph import photograph
+from dlcore.errors import UsageError
+from dlcore.nn.pooling import lp_pool, max_pool
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Layers of 8 maps and 5x5 kernels by name, each with its stride.
+_LAYERS = {"convolution": 1, "convolution of stride 2": 2, "locally connected": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift(study.Study):
+    """A photograph moves to the right: what random filters, then pooling, make of it.
+
+    The covariance error is how far a layer's map of the moved photograph is from its map moved
+    likewise. The change is how far the pooled map (of the rectified convolution) is from the one of
+    the photograph in place. Both are shares of the norm.
+
+    Attributes:
+      size: pixels of what is seen of the photograph, in height and width.
+      max_shift: pixels of the farthest move.
+      windows: sizes of the pooling windows that are compared; 1 is no pooling.
+      seed: of the filters.
+    """
+
+    size: int = 68
+    max_shift: int = 8
+    windows: tuple[int, ...] = (1, 2, 4, 8)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_shift <= self.size - 6:
+            raise UsageError(
+                f"max_shift is {self.max_shift}: it must be from 1 to size - 6 = {self.size - 6}"
+            )
+        if not self.windows or min(self.windows) < 1 or max(self.windows) > self.size - 4:
+            raise UsageError(
+                f"windows is {self.windows}: each must be from 1 to size - 4 = {self.size - 4}"
+            )
+
+    def run(self) -> study.Numbers:
+        """Errors and changes, an array each over the shifts 0, 1, ..., max_shift."""
+        image = photograph(self.size + self.max_shift)[: self.size]
+        starts = range(self.max_shift, -1, -1)
+        views = jnp.stack([image[:, start : start + self.size] for start in starts])[..., None]
+        maps = _maps(views, jax.random.key(self.seed))
+        strides = zip(maps, _LAYERS.values(), strict=True)
+        errors = [_covariance_errors(np.asarray(own), stride) for own, stride in strides]
+        by_window, by_pooling = (
+            [_changes(np.asarray(own)) for own in pooled]
+            for pooled in _pooled(nn.relu(maps[0]), self.windows)
+        )
+        return {
+            "shift": np.arange(self.max_shift + 1),
+            "covariance_error": np.stack(errors),
+            "change_by_window": np.stack(by_window),
+            "change_by_pooling": np.stack(by_pooling),
+            "covariance_error_convolution": errors[0].max(),
+            "covariance_error_locally_connected": errors[-1].max(),
+            "change_at_one_pixel_smallest_window": by_window[0][1],
+            "change_at_one_pixel_largest_window": by_window[-1][1],
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """The layers, max pooling by window, and the largest window by kind of pooling."""
+        windows = ["no pooling" if size == 1 else f"max {size}x{size}" for size in self.windows]
+        panels = (
+            ("a map moves with its image", "covariance_error", list(_LAYERS), "path"),
+            ("pooling forgets small shifts", "change_by_window", windows, "path"),
+            ("kinds of pooling", "change_by_pooling", self._poolings(), "dashed"),
+        )
+        colours = itertools.count()
+        return plots.line_panels(
+            [
+                plots.Panel(
+                    title,
+                    [
+                        plots.Line(numbers["shift"], row, label, style, next(colours))
+                        for row, label in zip(numbers[key], labels, strict=True)
+                    ],
+                    x_label="shift in pixels",
+                    y_label=key.split("_by_")[0].replace("_", " "),
+                )
+                for title, key, labels, style in panels
+            ],
+            columns=3,
+        )
+
+    def _poolings(self) -> tuple[str, ...]:
+        """The kinds of pooling, in the order of their numbers."""
+        size = max(self.windows)
+        return f"average {size}x{size}", f"L2 {size}x{size}", "global max", "global average"
+
+
+def _contrasts(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Normal kernels that do not see an even brightness: the weights of each add up to 0."""
+    kernel = jax.random.normal(key, shape, dtype)
+    # A shared kernel is [5, 5, 1, maps], an unshared one [height, width, 25, maps].
+    taps = (0, 1) if shape[2] == 1 else (2,)
+    return kernel - kernel.mean(taps, keepdims=True)
+
+
+@jax.jit
+def _maps(views: jax.Array, key: jax.Array) -> list[jax.Array]:
+    """What the layers make of the views, in their order."""
+    maps = []
+    for name, stride in _LAYERS.items():
+        layer = nn.ConvLocal if name == "locally connected" else nn.Conv
+        filters = layer(8, (5, 5), stride, "VALID", use_bias=False, kernel_init=_contrasts)
+        maps.append(filters.init_with_output(key, views)[0])
+    return maps
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _pooled(maps: jax.Array, windows: tuple[int, ...]) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Max pooling by window, and the other kinds of pooling with the largest window."""
+    largest = (max(windows),) * 2
+    others = [
+        nn.avg_pool(maps, largest, largest),
+        lp_pool(maps, 2, largest),
+        maps.max((1, 2)),
+        maps.mean((1, 2)),
+    ]
+    return [max_pool(maps, (window, window)) for window in windows], others
+
+
+def _covariance_errors(maps: np.ndarray, stride: int) -> np.ndarray:
+    """For each shift the distance of its map from the first one moved, `maps` being by shift."""
+    return np.array(
+        [
+            _distance(moved[:, shift // stride :], maps[0][:, : maps.shape[2] - shift // stride])
+            for shift, moved in enumerate(maps)
+        ]
+    )
+
+
+def _changes(pooled: np.ndarray) -> np.ndarray:
+    """For each shift the distance of what was pooled from that of the first."""
+    return np.array([_distance(moved, pooled[0]) for moved in pooled])
+
+
+def _distance(array: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(array - reference) / np.linalg.norm(reference))
+
+
+study.register("shift", Shift)

@@ -1,0 +1,113 @@
+"""Ridge regression and the lasso by the strength of the penalty: one weighs, one selects."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import data, plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinkage(study.Study):
+    """The weights of a linear unit on the diabetes table, as the penalty k grows.
+
+    Ridge minimises half the mean square error plus k/2 ||w||^2, the lasso plus k ||w||_1 (Krawiec
+    swaps the names). A step moves down the error, then to the nearest point that the penalty
+    prefers (Beck and Teboulle 2009, FISTA), so that the lasso's zeros are zeros; the `l1` of a
+    recipe is a subgradient and leaves them small.
+
+    Attributes:
+      smallest: penalty k at which the curves begin.
+      largest: penalty k at which they end.
+      strengths: penalties between them, in geometric order.
+      steps: of the descent.
+    """
+
+    smallest: float = 0.01
+    largest: float = 100.0
+    strengths: int = 60
+    steps: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest < self.largest < math.inf:
+            raise UsageError(
+                f"--smallest={self.smallest}, --largest={self.largest}: both must be above 0, the"
+                " second the larger"
+            )
+        if self.strengths < 2:
+            raise UsageError(f"--strengths={self.strengths}: it must be 2 or more")
+        if self.steps < 1:
+            raise UsageError(f"--steps={self.steps}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Measures: the weights `[strengths, inputs]`, and how many are zero."""
+        table: Any = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+        (batch,) = table.evaluation_batches("train", table.num_examples("train"))
+        x = table.transform(batch, None, False)["image"]
+        y = jnp.asarray(batch["label"][:, 0])
+        strength = jnp.geomspace(self.smallest, self.largest, self.strengths)
+        # The inputs are centred, so that the bias is the targets' mean whatever the weights.
+        ridge, lasso = _descend(x, y - y.mean(), strength, self.steps)
+        return {
+            "strength": np.asarray(strength),
+            "ridge": np.asarray(ridge),
+            "lasso": np.asarray(lasso),
+            "ridge_zeros": int((ridge == 0).sum()),
+            "lasso_zeros": int((lasso == 0).sum()),
+            "strength_that_drops_all": float(jnp.abs(x.T @ (y - y.mean())).max() / len(y)),
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """Two panels: every weight over the penalty."""
+        titles = {"ridge": "Ridge (L2) weighs", "lasso": "Lasso (L1) selects"}
+        return plots.line_panels(
+            [
+                plots.Panel(
+                    title,
+                    [plots.Line(numbers["strength"], weight) for weight in numbers[name].T],
+                    "penalty",
+                    "weight",
+                    log_x=True,
+                )
+                for name, title in titles.items()
+            ]
+        )
+
+
+def _descend(x: jax.Array, y: jax.Array, strength: jax.Array, steps: int) -> list[jax.Array]:
+    """The weights of ridge and lasso, `[strengths, inputs]` each."""
+    gram, target = x.T @ x / len(x), x.T @ y / len(x)
+    rate = 1 / jnp.linalg.norm(gram, 2)
+    k = strength[:, None] * rate
+
+    def shrink(weights: jax.Array) -> jax.Array:
+        return weights / (1 + k)
+
+    def threshold(weights: jax.Array) -> jax.Array:
+        return jnp.sign(weights) * jnp.maximum(jnp.abs(weights) - k, 0)
+
+    def solve(prefer: Any) -> jax.Array:
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            weights, ahead, t = carry
+            moved = prefer(ahead - rate * (ahead @ gram - target))
+            next_t = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
+            return (moved, moved + (t - 1) / next_t * (moved - weights), next_t), None
+
+        start = jnp.zeros((len(strength), x.shape[1]))
+        (weights, _, _), _ = jax.lax.scan(step, (start, start, jnp.ones(())), length=steps)
+        return weights
+
+    return [solve(shrink), solve(threshold)]
+
+
+study.register("shrinkage", Shrinkage)

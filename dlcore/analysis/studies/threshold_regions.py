@@ -1,0 +1,132 @@
+"""What one, two and three layers of threshold units can carve out of the plane (deck K)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+from dlcore.nn.units import ThresholdLayer, threshold_network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Radii: of the polygon and of the star's tips, of the ring, and of the island in it.
+_REACH, _HOLE, _ISLAND = 0.9, 0.6, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdRegions(study.Study):
+    """Regions of the plane by depth: a half-plane, a convex polygon, a ring around an island.
+
+    One unit answers on a half-plane. A second layer whose unit asks for all of n units intersects
+    their half-planes to a convex region; a third layer unites such regions to any shape. That two
+    layers carve convex regions is what they can, not all they can: where the unit asks for all
+    sides of a pentagon but one, it answers on a pentagram.
+
+    Attributes:
+      sides: of the polygons, at least 5.
+      resolution: points a side of the square from -1 to 1, an even number.
+    """
+
+    sides: int = 5
+    resolution: int = 300
+
+    def __post_init__(self) -> None:
+        if self.sides < 5:
+            raise UsageError(f"sides is {self.sides}: it must be at least 5")
+        if self.resolution < 2 or self.resolution % 2:
+            raise UsageError(f"resolution is {self.resolution}: it must be even, and at least 2")
+
+    def run(self) -> study.Numbers:
+        """Where each network answers 1, and the area there beside the one of geometry."""
+        # Midpoints of cells: their share is the midpoint rule's area, and none is on an edge.
+        axis = (np.arange(self.resolution) + 0.5) / self.resolution * 2 - 1
+        points = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1), jnp.float32)
+        numbers: study.Numbers = {"axis": axis}
+        for name, layers in self._networks().items():
+            region = np.asarray(threshold_network(points, layers)[..., 0])
+            numbers[name] = region
+            numbers[f"{name}_area"] = 4 * region.mean()
+        unit = self.sides / 2 * np.sin(2 * np.pi / self.sides)
+        # Upon each side of the star's core stands a tip; its angles are the core's outer ones.
+        core = self._core()
+        tip = (core * np.sin(np.pi / self.sides)) ** 2 * np.tan(2 * np.pi / self.sides)
+        return numbers | {
+            "half_plane_area_exact": 2.0,
+            "polygon_area_exact": unit * _REACH**2,
+            "star_area_exact": unit * core**2 + self.sides * tip,
+            "ring_area_exact": unit * (_REACH**2 - _HOLE**2 + _ISLAND**2),
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """A panel for each network, its region coloured."""
+        titles = {
+            "half_plane": "one unit: a half-plane",
+            "polygon": f"two layers, all {self.sides} sides: convex",
+            "star": f"two layers, {self.sides - 1} of {self.sides} sides: a star",
+            "ring": "three layers: any shape",
+        }
+        axis = numbers["axis"]
+        return plots.contour_panels(
+            [
+                plots.Contour(title, axis, axis, numbers[name], filled=True)
+                for name, title in titles.items()
+            ],
+            columns=2,
+        )
+
+    def _networks(self) -> dict[str, list[ThresholdLayer]]:
+        any_side = np.ones((self.sides, 1))
+        outer, inner = self._corners(_REACH), self._corners(_HOLE)
+        ring = [
+            np.array([outer[i - 1], outer[i], inner[i], inner[i - 1]]) for i in range(self.sides)
+        ]
+        return {
+            "half_plane": [(np.array([[-1.0], [1.0]]), np.array([0.0]))],
+            "polygon": [half_planes(outer), (any_side, np.array([self.sides]))],
+            "star": [
+                half_planes(self._corners(self._core())),
+                (any_side, np.array([self.sides - 1])),
+            ],
+            "ring": union_of_convex([*ring, self._corners(_ISLAND)]),
+        }
+
+    def _core(self) -> float:
+        """Radius of the polygon whose prolonged sides meet at the star's tips."""
+        half = np.pi / self.sides
+        return float(_REACH / (np.cos(half) + np.sin(half) * np.tan(2 * half)))
+
+    def _corners(self, radius: float) -> np.ndarray:
+        """Corners of the regular polygon, counter-clockwise from the top: `[sides, 2]`."""
+        angles = np.pi / 2 + 2 * np.pi * np.arange(self.sides) / self.sides
+        return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+
+def half_planes(corners: np.ndarray) -> ThresholdLayer:
+    """A layer with a unit for each side of a convex polygon, which answers on the polygon's side.
+
+    Args:
+      corners: `[corners, 2]`, counter-clockwise.
+    """
+    sides = np.roll(corners, -1, axis=0) - corners
+    inwards = np.stack([-sides[:, 1], sides[:, 0]])
+    return inwards, (inwards.T * corners).sum(-1)
+
+
+def union_of_convex(polygons: Sequence[np.ndarray]) -> list[ThresholdLayer]:
+    """Three layers that answer where any of some convex polygons is: sides, then all, then any."""
+    weights, thresholds = zip(*map(half_planes, polygons), strict=True)
+    sides = [len(corners) for corners in polygons]
+    return [
+        (np.concatenate(weights, axis=1), np.concatenate(thresholds)),
+        (np.repeat(np.eye(len(sides)), sides, axis=0), np.array(sides)),
+        (np.ones((len(sides), 1)), np.array([1])),
+    ]
+
+
+study.register("threshold_regions", ThresholdRegions)

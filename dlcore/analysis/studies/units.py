@@ -1,0 +1,81 @@
+"""What single units say of each point of the plane: by a sum, a norm or a distance."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.errors import UsageError
+from dlcore.nn import units
+from dlcore.nn.activations import maxout, sigmoid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_WEIGHTS = np.array([[1.0], [2.0]], np.float32)
+_CENTRE = np.array([[0.5, -0.5]], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Units(study.Study):
+    """Contours of the sum, sigmoid, threshold, maxout, norm and radial basis units.
+
+    All weigh the two inputs by 1 and 2; the radial basis unit has its centre at (0.5, -0.5).
+
+    Attributes:
+      bias: weight of the constant input of the units that sum.
+      width: width of the radial basis unit.
+      points: points on a side of the square from -2 to 2.
+    """
+
+    bias: float = 0.5
+    width: float = 0.7
+    points: int = 101
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width < math.inf:
+            raise UsageError(f"--width={self.width}: it must be above 0")
+        if self.points < 2:
+            raise UsageError(f"--points={self.points}: it must be at least 2")
+
+    def run(self) -> study.Numbers:
+        """Measures the outputs [points, points] over the plane; `axis` is either coordinate."""
+        axis = jnp.linspace(-2, 2, self.points)
+        plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
+        weights = jnp.asarray(_WEIGHTS)
+        with_bias = jnp.concatenate([weights, jnp.full((1, 1), self.bias)])
+        excitation = units.with_constant_input(plane) @ with_bias
+        outputs = {
+            "sum": excitation,
+            "sigmoid": sigmoid(excitation),
+            "threshold": units.threshold_units(plane, weights, jnp.array([-self.bias])),
+            # The second piece: x2 weighs -1, and there is no bias.
+            "maxout": maxout(jnp.concatenate([excitation, -plane[..., 1:]], axis=-1)),
+            "norm": units.norm_excitation(plane, weights),
+            "radial basis": units.gaussian_rbf(plane, jnp.asarray(_CENTRE), self.width),
+        }
+        return {
+            "axis": np.asarray(axis),
+            **{name: np.asarray(values[..., 0]) for name, values in outputs.items()},
+        }
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """A panel for each unit."""
+        axis = numbers["axis"]
+        return plots.contour_panels(
+            [
+                plots.Contour(
+                    name, axis, axis, values, x_label="x1", y_label="x2", filled=name == "threshold"
+                )
+                for name, values in numbers.items()
+                if name != "axis"
+            ]
+        )
+
+
+study.register("units", Units)

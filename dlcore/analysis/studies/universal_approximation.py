@@ -1,0 +1,123 @@
+"""One hidden layer fitted to a few functions at growing widths (decks K and L).
+
+Cybenko (1989) and Hornik (1991): a sum of sigmoids comes as near as one likes to any continuous
+function on a cube. How many it takes, the theorem leaves open; here it is measured.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlcore import plots
+from dlcore.analysis import study
+from dlcore.analysis.least_squares import HiddenLayer, levenberg_marquardt, random_network
+from dlcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Functions of points `[points, inputs]` of the unit cube, and the number of their inputs.
+FUNCTIONS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
+    "wave": (lambda x: np.sin(2 * np.pi * x[:, 0]), 1),
+    "corner": (lambda x: np.abs(2 * x[:, 0] - 1), 1),
+    "chirp": (lambda x: np.sin(12 * x[:, 0] ** 2), 1),
+    "hills": (lambda x: np.sin(2 * np.pi * x).prod(axis=1), 2),
+}
+# Points a side of the cube, by its dimension, that a network is fitted to.
+_POINTS = {1: 201, 2: 21}
+
+
+@dataclasses.dataclass(frozen=True)
+class UniversalApproximation(study.Study):
+    """The error of one hidden layer, fitted to four functions, by its number of units.
+
+    All parameters are fitted at once, from several random starts of which the best counts. Errors
+    are those at the points of the fit and midway between them: the root mean square and the
+    largest. Where a wide network is hardly better than a narrower one, the fit ended too early, not
+    the theorem.
+
+    Attributes:
+      widths: numbers of hidden units.
+      starts: random starts for each width.
+      iterations: of each fit.
+      seed: of the starts.
+    """
+
+    widths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    starts: int = 3
+    iterations: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1:
+            raise UsageError(f"widths is {self.widths}: each must be at least 1")
+        for name in ("starts", "iterations"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+    def run(self) -> study.Numbers:
+        """Errors of each function by width, and the fits to the chirp."""
+        numbers: study.Numbers = {"width": np.array(self.widths)}
+        for name, (function, inputs) in FUNCTIONS.items():
+            x = grid(_POINTS[inputs], inputs)
+            # Every point of the fit, and those midway between them.
+            test = grid(2 * _POINTS[inputs] - 1, inputs)
+            fits = np.array([self._fit(x, function(x), width)(test) for width in self.widths])
+            errors = np.abs(fits - function(test))
+            numbers[f"{name}_root_mean_square_error"] = np.sqrt(np.square(errors).mean(1))
+            numbers[f"{name}_largest_error"] = errors.max(1)
+            numbers[f"{name}_largest_error_of_widest"] = errors[np.argmax(self.widths)].max()
+            if name == "chirp":
+                numbers |= {"x": test[:, 0], "chirp": function(test), "chirp_fits": fits}
+        return numbers
+
+    def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
+        """The errors by width, and the fits to the chirp by few units."""
+        errors = {
+            "root_mean_square_error": "root mean square error",
+            "largest_error": "largest error",
+        }
+        panels = [
+            plots.Panel(
+                title,
+                [
+                    plots.Line(numbers["width"], numbers[f"{name}_{key}"], name, "path")
+                    for name in FUNCTIONS
+                ],
+                x_label="hidden units",
+                y_label="error",
+                log_x=True,
+                log_y=True,
+            )
+            for key, title in errors.items()
+        ]
+        return plots.line_panels([*panels, self._fits(numbers)], columns=3)
+
+    def _fits(self, numbers: Mapping[str, np.ndarray]) -> plots.Panel:
+        target = plots.Line(numbers["x"], numbers["chirp"], "chirp", colour=2)
+        fits = [
+            plots.Line(numbers["x"], fit, f"width {width}", "dashed", colour)
+            for colour, (width, fit) in enumerate(
+                zip(self.widths, numbers["chirp_fits"], strict=True), start=4
+            )
+            if width <= 4
+        ]
+        return plots.Panel("the chirp, and its fits", [target, *fits], x_label="x")
+
+    def _fit(self, x: np.ndarray, y: np.ndarray, width: int) -> HiddenLayer:
+        """The best of the starts."""
+        generator = np.random.default_rng([self.seed, width])
+        starts = [random_network(x, y, width, generator) for _ in range(self.starts)]
+        fitted = [levenberg_marquardt(start, x, y, self.iterations) for start in starts]
+        return min(fitted, key=lambda network: np.square(network(x) - y).sum())
+
+
+def grid(points: int, inputs: int) -> np.ndarray:
+    """`points` a side of the unit cube: `[points ** inputs, inputs]`."""
+    axes = np.meshgrid(*[np.linspace(0, 1, points)] * inputs)
+    return np.stack(axes, axis=-1).reshape(-1, inputs)
+
+
+study.register("universal_approximation", UniversalApproximation)

@@ -1,0 +1,48 @@
+"""AdaGrad's rates, set by the loss's gradient alone (Duchi et al., 2011)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class GradientHistoryState(NamedTuple):
+    """The memory of `scale_by_gradient_history`.
+
+    Attributes:
+      sum_of_squares: of all gradients so far, shaped as the parameters.
+      added: the state of what is added to the gradient.
+    """
+
+    sum_of_squares: Any
+    added: Any
+
+
+def scale_by_gradient_history(
+    added: optax.GradientTransformation, epsilon: float
+) -> optax.GradientTransformation:
+    """Divides `added(g)` by `sqrt(sum of g^2 so far + epsilon)`.
+
+    `optax.scale_by_rss` behind `added` would let noise and decay slow their own weights down; here
+    a weight's rate is a function of the loss's gradient, as AdaGrad's is printed. A weight that
+    never had a gradient (a dead unit's) is moved by noise and decay at the rate
+    `1 / sqrt(epsilon)`: with noise, epsilon should not be far below the gradients' squares.
+
+    Args:
+      added: what is added to the gradient: noise, decay.
+      epsilon: what keeps a rate finite, above 0.
+    """
+
+    def init(params: Any) -> GradientHistoryState:
+        return GradientHistoryState(optax.tree.zeros_like(params), added.init(params))
+
+    def update(
+        updates: Any, state: GradientHistoryState, params: Any = None
+    ) -> tuple[Any, GradientHistoryState]:
+        total = jax.tree.map(lambda s, g: s + jnp.square(g), state.sum_of_squares, updates)
+        updates, added_state = added.update(updates, state.added, params)
+        scaled = jax.tree.map(lambda g, s: g / jnp.sqrt(s + epsilon), updates, total)
+        return scaled, GradientHistoryState(total, added_state)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,66 @@
+"""Pruning by magnitude (Han et al., 2015): the smallest weights go, the others are fine-tuned."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+
+from dlcore.errors import UsageError
+from dlcore.optim.builder import decay_mask
+
+
+class PruningState(NamedTuple):
+    """How many updates have been made, int32 scalar, and which parameters are kept, bool."""
+
+    step: jax.Array
+    kept: Any
+
+
+def prune_by_magnitude(fraction: float, step: int) -> optax.GradientTransformation:
+    """Sets the smallest weights to zero at one update, and keeps them there.
+
+    It goes behind the learning rate, at the end of a chain, for it replaces the update: what is
+    pruned moves by minus its value, so that it is zero exactly. All weights are ranked together, so
+    that a small layer of large weights, as a first convolution is, loses few. Parameters of rank 0
+    and 1 (biases, the scales of a normalisation) stay.
+
+    Args:
+      fraction: of the weights that goes, rounded to a whole number, in (0, 1). Of equal magnitudes
+        the last go first.
+      step: the number of updates before the one that prunes, at least 0.
+
+    Raises:
+      UsageError: a number is out of its range.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"prune_fraction is {fraction}: it must be above 0 and below 1")
+    if step < 0:
+        raise UsageError(f"the step of pruning is {step}: it must be at least 0")
+
+    def init(params: Any) -> PruningState:
+        kept = jax.tree.map(lambda param: jnp.ones(param.shape, bool), params)
+        return PruningState(jnp.zeros((), jnp.int32), kept)
+
+    def update(updates: Any, state: PruningState, params: Any = None) -> tuple[Any, PruningState]:
+        kept = jax.lax.cond(
+            state.step == step,
+            lambda: _largest(params, fraction),
+            lambda: state.kept,
+        )
+        updates = jax.tree.map(
+            lambda keep, update, param: jnp.where(keep, update, -param), kept, updates, params
+        )
+        return updates, PruningState(state.step + 1, kept)
+
+    return optax.masked(optax.GradientTransformation(init, update), decay_mask)
+
+
+def _largest(params: Any, fraction: float) -> Any:
+    """Which elements remain, bool of the parameters' shapes."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    kept = flat.size - round(fraction * flat.size)
+    order = jnp.argsort(-jnp.abs(flat), stable=True)
+    marked = unravel(jnp.zeros_like(flat).at[order[:kept]].set(1))
+    return jax.tree.map(lambda mark: mark > 0, marked)

@@ -1,0 +1,68 @@
+"""The learning rate, in a form that a training may lower while it runs.
+
+A schedule fixes the rate of every step beforehand. What reacts to the training (the drop of He et
+al., 2016, section 4.2, when the validation error stalls) needs a number in the optimizer's state
+instead: a factor, 1 at first, that multiplies the schedule's rate. So it is checkpointed with the
+rest, and the compiled step reads it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class RateState(NamedTuple):
+    """How many updates have been made, int32 scalar, and what multiplies the rate, a scalar."""
+
+    step: jax.Array
+    factor: jax.Array
+
+
+def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Multiplies updates by minus the learning rate: the schedule's, times the state's factor.
+
+    With a factor of 1 it is `optax.scale_by_learning_rate(schedule)`.
+    """
+
+    def init(params: Any) -> RateState:
+        del params
+        return RateState(jnp.zeros((), jnp.int32), jnp.ones(()))
+
+    def update(updates: Any, state: RateState, params: Any = None) -> tuple[Any, RateState]:
+        del params
+        rate = schedule(state.step) * state.factor
+        updates = jax.tree.map(lambda one: -jnp.asarray(rate, one.dtype) * one, updates)
+        return updates, state._replace(step=state.step + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def learning_rate(opt_state: Any, schedule: optax.Schedule) -> jax.Array:
+    """The rate of the next update; of several players, which share one, the first's."""
+    states = jax.tree.leaves(opt_state, is_leaf=_is_rate)
+    state = next(state for state in states if _is_rate(state))
+    return schedule(state.step) * state.factor
+
+
+def rescale(opt_state: Any, multiplier: float) -> Any:
+    """The state of an optimizer whose learning rate is multiplied from now on."""
+    return _replace(lambda state: state._replace(factor=state.factor * multiplier), opt_state)
+
+
+def with_factor_of(opt_state: Any, other: Any) -> Any:
+    """The state of an optimizer with the factor that is in another state of the same optimizer."""
+    return _replace(lambda state, now: state._replace(factor=now.factor), opt_state, other)
+
+
+def _is_rate(node: Any) -> bool:
+    return isinstance(node, RateState)
+
+
+def _replace(change: Callable[..., RateState], *opt_states: Any) -> Any:
+    def replace(node: Any, *others: Any) -> Any:
+        return change(node, *others) if _is_rate(node) else node
+
+    return jax.tree.map(replace, *opt_states, is_leaf=_is_rate)

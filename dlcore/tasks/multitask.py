@@ -1,0 +1,84 @@
+"""Multitask learning (Caruana 1997): two heads over one trunk, their losses weighted."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from dlcore.data.bundled import SEVEN_SEGMENT_CODE
+from dlcore.errors import UsageError
+from dlcore.metrics import Mean, Metrics, Sum
+from dlcore.tasks.base import Batch, register
+from dlcore.tasks.classification import confusion_matrix
+from dlcore.tasks.multi_label import tag_metrics
+from dlcore.tasks.supervised import Supervised
+
+
+@dataclasses.dataclass(frozen=True)
+class Multitask(Supervised):
+    """A digit's class and the segments of the display that shows it, learnt together.
+
+    The loss is `class_weight` times the softmax cross-entropy of the class head plus `tag_weight`
+    times the binary cross-entropy of the seven segments.
+
+    Attributes:
+      model: the Linen module that is trained; it gives class scores [batch, 10] and tag log-odds
+        [batch, 7], as `multitask_mlp` does.
+      class_weight: of the class head's loss.
+      tag_weight: of the segment head's loss.
+
+    Raises:
+      UsageError: a weight is negative, or both are zero, or a head has another size.
+    """
+
+    class_weight: float = 1.0
+    tag_weight: float = 1.0
+
+    watched_metric: ClassVar[str] = "accuracy"
+    watched_mode: ClassVar[str] = "max"
+    model_methods: ClassVar[tuple[str, ...]] = ("num_tags",)
+
+    def __post_init__(self) -> None:
+        for name in ("class_weight", "tag_weight"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if not self.class_weight + self.tag_weight:
+            raise UsageError("class_weight and tag_weight are both 0: nothing would be learnt")
+        if not hasattr(self.model, "num_tags"):
+            return  # Not a model for this task, as the launcher's check of its parts says.
+        heads = (self.model.num_classes, self.model.num_tags)
+        if heads != SEVEN_SEGMENT_CODE.shape:
+            raise UsageError(f"multitask learns 10 digits and 7 segments, not {heads}")
+
+    def metrics(self, outputs: Any, batch: Batch) -> Metrics:
+        """Sums for "loss", "accuracy" of the class, and the segments' "tag_" metrics."""
+        scores, logits = (output.astype(jnp.float32) for output in outputs)
+        labels, mask = batch["label"], batch["mask"]
+        of_class = Mean.of(
+            optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels), mask
+        )
+        of_tags = tag_metrics(logits, jnp.asarray(SEVEN_SEGMENT_CODE)[labels], mask)
+        total = self.class_weight * of_class.total + self.tag_weight * of_tags["loss"].total
+        return {
+            "loss": Mean(total, of_class.count),
+            "accuracy": Mean.of(scores.argmax(-1) == labels, mask),
+            **{f"tag_{name}": metric for name, metric in of_tags.items()},
+        }
+
+    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
+        """Sums of the metrics, and "confusion" of the classes (row: label, column: prediction)."""
+        outputs: Any = self.model.apply(variables, batch["image"], train=False)
+        confusion = confusion_matrix(outputs[0], batch["label"], batch["mask"])
+        return {**self.metrics(outputs, batch), "confusion": Sum(confusion)}
+
+    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+        """Each class's probability."""
+        outputs: Any = self.model.apply(variables, batch["image"], train=False)
+        return jax.nn.softmax(outputs[0].astype(jnp.float32))
+
+
+register("multitask", Multitask)

@@ -1,0 +1,146 @@
+"""Another first state than a model's own: every kernel drawn anew, by one rule for all layers.
+
+A rule reads a kernel's fan-in off its shape: all axes but the last, which counts the units. The
+biases beside the kernels start at zero (D), or are drawn as the kernels are where the rule is one
+of the small intervals of old (K).
+
+LSUV (Mishkin and Matas, 2016, "All you need is a good init", algorithm 1) draws orthogonal kernels
+and divides each by the standard deviation of its layer's output over a batch of data, from the
+bottom up, so that every layer hands on unit variance. A layer without bias is proportional to its
+kernel: one division does what the paper, which measures on a new batch each time, repeats until it
+is near enough.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dlcore.errors import UsageError
+from dlcore.nn import initializers
+from dlcore.parallel import CARRY
+from dlcore.tasks import Batch, Task
+
+Variables = Mapping[str, Any]
+Initialization = Callable[[Task, Variables, Batch, jax.Array], Variables]
+
+NAMES = (*initializers.NAMES, "lsuv")
+
+# The collection in which a layer's scale travels out of the model.
+_SCALES = "lsuv_scales"
+
+
+def make(name: str) -> Initialization:
+    """How `(task, variables, batch, key) -> variables` changes the variables of `task.init`.
+
+    Args:
+      name: empty for the model's own start; a name that `dlcore.nn.initializers.initializer`
+        takes; or lsuv, which is lsuv:layer (one variance a layer, as in the paper) or lsuv:unit
+        (one a unit, as in D).
+
+    Raises:
+      UsageError: no such initializer, or it takes no such argument.
+    """
+    if not name:
+        return lambda task, variables, batch, key: variables
+    kind, _, argument = name.partition(":")
+    if kind not in NAMES:
+        raise UsageError(f"unknown initializer {name!r}: it is one of {', '.join(NAMES)}")
+    if kind == "lsuv":
+        if argument not in ("", "layer", "unit"):
+            raise UsageError(f"initializer {name!r}: lsuv takes layer or unit")
+        return lambda task, variables, batch, key: lsuv(
+            task, variables, batch, key, by_unit=argument == "unit"
+        )
+    rule, biases_too = initializers.initializer(name), kind.startswith("small")
+    return lambda task, variables, batch, key: {
+        **variables,
+        "params": redraw(variables["params"], rule, key, biases_too=biases_too),
+    }
+
+
+def redraw(
+    params: Any, rule: initializers.Initializer, key: jax.Array, *, biases_too: bool = False
+) -> Any:
+    """Parameters with every kernel drawn by a rule, and every bias beside one zero or drawn too."""
+    flat = flatten_dict(params)
+    owners = {path[:-1] for path, array in flat.items() if _is_kernel(path, array)}
+    for path, own_key in zip(sorted(flat), jax.random.split(key, len(flat)), strict=True):
+        array, is_bias = flat[path], path[-1] == "bias" and path[:-1] in owners
+        if _is_kernel(path, array) or (is_bias and biases_too):
+            flat[path] = rule(own_key, array.shape, array.dtype)
+        elif is_bias:
+            flat[path] = jnp.zeros_like(array)
+    return unflatten_dict(flat)
+
+
+def _is_kernel(path: tuple[str, ...], array: jax.Array) -> bool:
+    # The biases of a layer with unshared weights have several axes too.
+    return array.ndim > 1 and path[-1] != "bias"
+
+
+def lsuv(
+    task: Task, variables: Variables, batch: Batch, key: jax.Array, *, by_unit: bool = False
+) -> Variables:
+    """Layer-sequential unit-variance initialisation of a task's model.
+
+    A layer is a module with one kernel and no parts. Recurrent layers, which have two, and layers
+    that see nothing but a constant keep their orthogonal kernels.
+
+    Args:
+      task: says what the model's inputs are in a batch.
+      variables: from `task.init`.
+      batch: what the variances are measured on, in evaluation mode.
+      key: of the orthogonal kernels.
+      by_unit: a variance for every unit instead of one for the layer.
+
+    Raises:
+      UsageError: `by_unit` for a layer whose kernel has no last axis of units.
+    """
+    params = redraw(variables["params"], initializers.orthogonal(), key)
+    flat = flatten_dict(params)
+    layers = _layers(flat)
+
+    def measure(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        outputs, module = call(*args, **kwargs), context.module
+        if context.method_name != "__call__" or module.path not in layers:
+            return outputs
+        if not module.has_variable(_SCALES, "scale"):
+            kernel = flat[layers[module.path]]
+            if by_unit and kernel.shape[-1] != outputs.shape[-1]:
+                raise UsageError(
+                    f"initializer 'lsuv:unit': {'/'.join(module.path)} does not keep a unit's "
+                    "weights apart: use lsuv:layer"
+                )
+            axes = tuple(range(outputs.ndim - 1)) if by_unit else None
+            variance = jnp.var(outputs, axis=axes)
+            scale = jnp.where(variance > 0, jax.lax.rsqrt(variance), 1)
+            module.put_variable(_SCALES, "scale", scale)
+        # What the layers above will see.
+        return outputs * module.get_variable(_SCALES, "scale")
+
+    # The carry is the examples' and an input, no collection of the model's.
+    collections = {name: own for name, own in variables.items() if name != CARRY}
+    with nn.intercept_methods(measure):
+        _, measured = task.model.apply(
+            {**collections, "params": params}, *task.describe_inputs(batch), mutable=[_SCALES]
+        )
+    for path, scale in flatten_dict(measured[_SCALES]).items():
+        name = layers[path[:-1]]
+        flat[name] = flat[name] * scale
+    return {**variables, "params": unflatten_dict(flat)}
+
+
+def _layers(params: Mapping[tuple[str, ...], jax.Array]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The one kernel of every module that has one and no parts, by the module's path."""
+    kernels: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for path, array in params.items():
+        if _is_kernel(path, array):
+            kernels.setdefault(path[:-1], []).append(path)
+    parents = {path[:depth] for path in params for depth in range(len(path) - 1)}
+    return {
+        module: own[0] for module, own in kernels.items() if len(own) == 1 and module not in parents
+    }

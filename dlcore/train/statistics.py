@@ -1,0 +1,50 @@
+"""Statistics of batch normalisation over the whole training set (Ioffe and Szegedy, 2015).
+
+Their algorithm 2 freezes a trained network and gives each normalisation, for use in the test, the
+mean over training batches of the batch's mean and of its unbiased variance. Running averages, which
+have seen the batches of changing parameters, only come near that.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlcore import data
+from dlcore.train.program import Program
+from dlcore.train.state import STATISTICS, TrainState
+
+
+def recompute(
+    program: Program,
+    state: TrainState,
+    batches: data.TrainBatches,
+    on_batch: Callable[[], None] = lambda: None,
+) -> TrainState:
+    """The state with the statistics of its parameters over one epoch's batches.
+
+    Args:
+      program: built with `recompute_statistics`.
+      state: placed.
+      batches: this process's shares of the training batches.
+      on_batch: called after each batch.
+    """
+    assert program.moments
+    total: Any = None
+    frozen = state
+    with data.prefetch(batches.start(0), program.parallelism.place_batch) as placed:
+        for _, batch in zip(range(batches.steps_per_epoch), placed, strict=False):
+            moments = program.moments(frozen, batch)
+            # The host waits for the batch before, so that the devices hold only a few.
+            jax.block_until_ready(total)
+            total = moments if total is None else jax.tree.map(jnp.add, total, moments)
+            # Under another number a model with noise draws other noise.
+            frozen = frozen.replace(step=frozen.step + 1)
+            on_batch()
+    statistics = jax.tree.map(
+        lambda sum_, old: jax.device_put(sum_ / batches.steps_per_epoch, old.sharding),
+        total,
+        state.model_state[STATISTICS],
+    )
+    return state.replace(model_state={**state.model_state, STATISTICS: statistics})

@@ -1,0 +1,135 @@
+"""The landscape of the digits, trained here or opened from run directories."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pytest
+
+from dlcore import data, models, tasks
+from dlcore.analysis import study
+from dlcore.analysis.studies import landscape
+from dlcore.errors import UsageError
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.state import TrainState
+
+TINY = {"resolution": 3, "examples": 200}
+
+
+@functools.cache
+def measured(plane):
+    return study.create("landscape", plane=plane, **TINY).run()
+
+
+def test_trained_parameters_lie_in_a_valley():
+    numbers = measured("random")
+    np.testing.assert_array_equal(numbers["x"], [-1, 0, 1])
+    np.testing.assert_array_equal(numbers["points"], [[0, 0]])
+    centre = numbers["loss"][1, 1]
+    assert centre == numbers["loss_at_points"][0] == numbers["least"]
+    # Chance is ln 10 = 2.3 nats: the network has learnt, and the border is much worse.
+    assert centre < 0.2
+    assert np.delete(numbers["loss"].ravel(), 4).min() > 5 * centre
+    assert numbers["greatest"] == numbers["loss"].max()
+
+
+def test_three_trained_networks_lie_in_valleys_of_their_own():
+    numbers = measured("points")
+    assert numbers["points"].shape == (3, 2)
+    assert numbers["loss_at_points"].max() < 0.2
+    # Between them, the mean of the three, it goes up.
+    assert numbers["loss"][1, 1] > 2 * numbers["loss_at_points"].max()
+    low, high = numbers["points"].min(0), numbers["points"].max(0)
+    for axis, name in enumerate("xy"):
+        assert numbers[name][0] < low[axis]
+        assert numbers[name][-1] > high[axis]
+
+
+@pytest.mark.parametrize("view", ["contour", "surface"])
+def test_both_views_are_drawn(view):
+    experiment = study.create("landscape", view=view, **TINY)
+    figure = experiment.draw(measured("random"))
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert figure.axes[0].name == ("3d" if view == "surface" else "rectilinear")
+
+
+def write_recipe(directory, hidden=(5,)):
+    directory.mkdir()
+    recipe = {"task": "classification", "task_options": {}, "model": "mlp", "data": "digits"}
+    recipe |= {"model_options": {"hidden": list(hidden)}}
+    recipe |= {"data_options": dataclasses.asdict(data.Options())}
+    (directory / "recipe.json").write_text(json.dumps(recipe))
+
+
+def write_checkpoint(directory, params):
+    state = TrainState(
+        step=jnp.asarray(1),
+        params=params,
+        model_state={},
+        opt_state=(),
+        rng=jax.random.key_data(jax.random.key(0)),
+        ema_params=None,
+        metrics={},
+    )
+    checkpoints = Checkpoints(directory / "checkpoints", mode="max")
+    checkpoints.save(1, state, {}, watched=0.5)
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def test_run_directories_give_the_points(tmp_path):
+    task = tasks.create("classification", models.create("mlp", hidden=(5,)))
+    init = jax.jit(lambda key: task.init(key, {"image": jnp.zeros((1, 8, 8, 1))})["params"])
+    written = [init(jax.random.key(seed)) for seed in range(3)]
+    directories = [tmp_path / str(seed) for seed in range(3)]
+    for directory, params in zip(directories, written, strict=True):
+        write_recipe(directory)
+        write_checkpoint(directory, params)
+    runs = ",".join(map(str, directories))
+    numbers = study.create("landscape", plane="points", runs=runs, **TINY).run()
+    dataset = data.load("digits")
+    batch = jax.tree.map(jnp.asarray, dataset.example_batch(200))
+    batch = dataset.transform(batch, None, False)
+    evaluate = jax.jit(lambda params: task.evaluate({"params": params}, batch))
+    expected = [evaluate(params)["loss"].compute() for params in written]
+    np.testing.assert_allclose(numbers["loss_at_points"], expected, rtol=1e-5)
+    sides = [
+        float(optax.tree.norm(jax.tree.map(jnp.subtract, written[0], params)))
+        for params in written[1:]
+    ]
+    np.testing.assert_allclose(np.linalg.norm(numbers["points"][1:], axis=1), sides, rtol=1e-5)
+
+
+def test_runs_of_different_models_are_refused(tmp_path):
+    for name, hidden in (("a", (5,)), ("b", (5,)), ("c", (6,))):
+        write_recipe(tmp_path / name, hidden)
+    runs = ",".join(str(tmp_path / name) for name in "abc")
+    with pytest.raises(UsageError, match="no plane in common: model_options differs"):
+        study.create("landscape", plane="points", runs=runs, **TINY).run()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plane": "curved"}, "unknown plane 'curved': it is random or points"),
+        ({"view": "top"}, "unknown view 'top': it is contour or surface"),
+        ({"resolution": 1}, "resolution is 1: it must be at least 2"),
+        ({"examples": 0}, "examples is 0"),
+        ({"extent": 0.0}, "extent is 0.0: it must be above 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"runs": "a,b"}, "a random plane is of 1 runs, not of 2: a,b"),
+        ({"plane": "points", "runs": "a"}, "a points plane is of 3 runs, not of 1: a"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        study.create("landscape", **options)
+
+
+def test_the_study_is_registered():
+    assert study.kind("landscape") is landscape.Landscape

@@ -1,0 +1,55 @@
+"""What tasks over labels share: training and evaluation differ by the mode, not by the loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlcore import models
+from dlcore.metrics import Mean
+from dlcore.tasks.supervised import Supervised
+
+
+@dataclasses.dataclass(frozen=True)
+class SumOfOutputs(Supervised):
+    """The sum of an example's outputs, less its label."""
+
+    def metrics(self, outputs, batch):
+        return {"loss": Mean.of(outputs.sum(-1) - batch["label"], batch["mask"])}
+
+
+BATCH = {
+    "image": jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)), jnp.float32),
+    "label": jnp.arange(6.0),
+    "mask": jnp.array([1, 1, 1, 1, 0, 0], jnp.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return SumOfOutputs(models.create("mlp", num_classes=3, hidden=(40,), dropout_rate=0.5))
+
+
+@pytest.fixture(scope="module")
+def variables(task):
+    return task.init(jax.random.key(0), BATCH)
+
+
+def trained(task, variables, key):
+    return task.loss(variables["params"], {}, BATCH, jax.random.key(key))
+
+
+def test_the_loss_is_the_metric_of_that_name_over_the_unmasked_examples(task, variables):
+    total, aux = trained(task, variables, 1)
+    assert float(total) == float(aux.metrics["loss"].total)
+    assert float(aux.count) == 4
+
+
+def test_training_is_random_by_its_key_and_evaluation_is_not(task, variables):
+    first, again, other = (float(trained(task, variables, key)[0]) for key in (1, 1, 2))
+    assert first == again != other
+    evaluated = task.evaluate(variables, BATCH)["loss"].total
+    outputs = task.model.apply(variables, BATCH["image"])
+    assert float(evaluated) == pytest.approx(float(outputs[:4].sum()) - 6, rel=1e-5)
