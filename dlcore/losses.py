@@ -1,4 +1,6 @@
-"""Losses an example: pure functions, from logits where there are probabilities, in float32.
+"""Losses an example: pure functions, from logits where there are probabilities.
+
+They compute in the type of what they get: tasks widen a model's outputs to float32 first.
 
 What Optax has as the lectures define it is not defined again:
 
@@ -47,7 +49,12 @@ def absolute(
     predictions: Float[Array, "batch outputs"], targets: Float[Array, "batch outputs"]
 ) -> Float[Array, " batch"]:
     """||y' - y||_1 (Krawiec); its minimum is the targets' median, not their mean."""
-    return jnp.abs(predictions - targets).sum(-1)
+    return magnitude(predictions - targets).sum(-1)
+
+
+def magnitude(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """|x|, with the gradient sign(x): 0 at 0, in the middle, where that of `jnp.abs` is 1."""
+    return x * jnp.sign(x)
 
 
 # What a task's `criterion` may be where outputs are compared with numbers.

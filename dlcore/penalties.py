@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dlcore.losses import magnitude
 from dlcore.optim.builder import decay_mask
 
 
@@ -24,7 +25,7 @@ def l2(params: Any) -> Float[Array, ""]:
 
 def l1(params: Any) -> Float[Array, ""]:
     """The sum of the weights' absolute values; biases and normalisation are left out."""
-    return _sum_over_weights(jnp.abs, params)
+    return _sum_over_weights(magnitude, params)
 
 
 def elastic(
@@ -45,7 +46,7 @@ def _sum_over_weights(function: Callable[[jax.Array], jax.Array], params: Any) -
 
 def sparsity(activations: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     """The sum of an example's absolute activations, the penalty of sparse autoencoders."""
-    return jnp.abs(activations).reshape(activations.shape[0], -1).sum(-1)
+    return magnitude(activations).reshape(activations.shape[0], -1).sum(-1)
 
 
 def contractive(

@@ -1,7 +1,9 @@
 """Things by name: the models, the tasks and the recipes are each kept in one of these."""
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from dlcore.errors import UsageError
 
@@ -42,12 +44,17 @@ class Registry[Thing]:
             raise UsageError(f"unknown {self._kind} {name!r}: did you mean {', '.join(near)}?")
         return self._things[name]
 
-    def check_options(self, name: str, given: Iterable[str], known: Iterable[str]) -> None:
-        """Raises UsageError where an option is given that a thing does not have."""
+    def check_options(self, name: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+        """Raises UsageError for an option that a thing does not have, or that no thing can use.
+
+        No range of numbers has NaN or infinity in it: so nobody else need think of them.
+        """
         known = list(known)
-        for option in given:
+        for option, value in given.items():
             if option not in known:
                 raise UsageError(
                     f"{self._kind} {name!r} has no option {option!r}: "
                     f"it has {', '.join(known) or 'none'}"
                 )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{option} is {value}: it must be a finite number")

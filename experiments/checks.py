@@ -1,5 +1,6 @@
 """What a recipe must hold before any work starts: numbers in range, and parts that fit together."""
 
+import dataclasses
 from typing import Any
 
 from dlcore import data, models
@@ -7,15 +8,31 @@ from dlcore.errors import UsageError
 from dlcore.tasks import Task
 from experiments import recipes
 
+_NOT_NEGATIVE = (
+    "batch_size",
+    "decay_steps",
+    "plateau_patience",
+    "prune_epoch",
+    "patience",
+    "log_every",
+    "seed",
+)
+# What the devices count with.
+_LARGEST = 2**31 - 1
+
 
 def numbers(recipe: recipes.Recipe) -> None:
     """Raises UsageError where a number of the recipe itself is out of range."""
     for name in ("num_epochs", "accumulate", "evaluate_every"):
         if getattr(recipe, name) < 1:
             raise UsageError(f"--{name}={getattr(recipe, name)}: it must be at least 1")
-    for name in ("batch_size", "patience", "log_every", "seed"):
+    for name in _NOT_NEGATIVE:
         if getattr(recipe, name) < 0:
             raise UsageError(f"--{name}={getattr(recipe, name)}: it must not be negative")
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if _is_integer(value) and value > _LARGEST:
+            raise UsageError(f"--{field.name}={value}: it must be at most {_LARGEST}")
     if not 0 <= recipe.ema_decay < 1:
         raise UsageError(f"--ema_decay={recipe.ema_decay}: it must be in [0, 1)")
     _plateau(recipe)
@@ -31,6 +48,10 @@ def _plateau(recipe: recipes.Recipe) -> None:
     if reacts and recipe.plateau_patience < 1:
         raise UsageError(
             f"--plateau_patience={recipe.plateau_patience}: --schedule=plateau needs at least 1"
+        )
+    if reacts and recipe.decay_factor == 1:
+        raise UsageError(
+            "--decay_factor=1.0 leaves the learning rate as it is: --schedule=plateau needs less"
         )
     if reacts and 0 < recipe.patience <= recipe.plateau_patience:
         raise UsageError(
@@ -50,9 +71,9 @@ def _pruning(recipe: recipes.Recipe) -> None:
             f"--prune_fraction={recipe.prune_fraction}: it must be above 0 and below 1, or 0 for "
             "no pruning"
         )
-    if recipe.prune_fraction and not 0 <= recipe.prune_epoch < recipe.num_epochs:
+    if recipe.prune_fraction and recipe.prune_epoch >= recipe.num_epochs:
         raise UsageError(
-            f"--prune_epoch={recipe.prune_epoch}: it must be at least 0 and less than "
+            f"--prune_epoch={recipe.prune_epoch}: it must be less than "
             f"--num_epochs={recipe.num_epochs}"
         )
     if recipe.prune_fraction and recipe.ema_decay:

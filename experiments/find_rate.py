@@ -81,6 +81,9 @@ def read(values: flags.FlagValues) -> tuple[recipes.Recipe, session.Settings, pa
     for name, instead in (("learning_rate", "rates"), ("num_epochs", "epochs")):
         if values[name].present:
             raise UsageError(f"--{name} is what this program sets: use --{instead}")
+    for name in ("overfit", "prune_fraction", "judge"):
+        if values[name].present:
+            raise UsageError(f"--{name} has no part in the search for a rate: leave it out")
     recipe = dataclasses.replace(
         flags.read_recipe(values, recipes.get(values.recipe)),
         num_epochs=values.epochs,
@@ -88,16 +91,25 @@ def read(values: flags.FlagValues) -> tuple[recipes.Recipe, session.Settings, pa
         judge="",
         prune_fraction=0.0,
     )
+    if tasks.kind(recipe.task).watched_metric is None:
+        raise UsageError(f"--task={recipe.task} has no loss that says which rate is better")
     settings = flags.read_dataclass(values, session.Settings)
-    return recipe, settings, pathlib.Path(values.workdir)
+    return recipe, settings, workdir.named(values.workdir)
 
 
 def parsed(rates: Sequence[str]) -> list[float]:
-    """The rates of the flag, whose range the schedule checks."""
+    """The rates of the flag.
+
+    Raises:
+      UsageError: there is none, or one that is no number above 0.
+    """
     try:
-        return [float(rate) for rate in rates]
-    except ValueError as error:
-        raise UsageError(f"--rates={','.join(rates)}: it takes numbers with commas") from error
+        numbers = [float(rate) for rate in rates]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise UsageError(f"--rates={','.join(rates)}: it takes numbers above 0 with commas")
+    return numbers
 
 
 def successive(
@@ -112,7 +124,6 @@ def successive(
     training was stopped, its summary is returned instead.
     """
     task = tasks.kind(recipe.task)
-    metric, mode = "training_loss", "min"
     trials: list[dict[str, Any]] = []
     for rate in rates:
         one, run = dataclasses.replace(recipe, learning_rate=rate), directory / f"rate_{rate:g}"
@@ -124,14 +135,21 @@ def successive(
             continue
         if summary["status"] == "stopped":
             return summary
-        trial = {"rate": rate, "status": "complete", "training_loss": training_losses(run)[-1][1]}
+        loss = training_losses(run)[-1][1]
+        if not math.isfinite(loss):
+            reason = "no update of the last record was finite"
+            trials.append({"rate": rate, "status": "diverged", "reason": reason})
+            continue
+        trial = {"rate": rate, "status": "complete", "training_loss": loss}
         if best := summary["best"]:
-            metric, mode = best["metric"], task.watched_mode
-            trial[metric] = best["value"]
+            trial[best["metric"]] = best["value"]
         trials.append(trial)
-    done = [trial for trial in trials if trial["status"] == "complete"]
-    choose = max if mode == "max" else min
-    chosen = choose(done, key=lambda trial: trial[metric]) if done else {"rate": None}
+    metric, choose = task.watched_metric, max if task.watched_mode == "max" else min
+    if metric is None or not any(metric in trial for trial in trials):
+        metric, choose = "training_loss", min
+    # Where no evaluation was finite, there is no best.
+    scored = [trial for trial in trials if metric in trial]
+    chosen = choose(scored, key=lambda trial: trial[metric]) if scored else {"rate": None}
     return {"status": "complete", "metric": metric, "best_rate": chosen["rate"], "trials": trials}
 
 
@@ -185,7 +203,13 @@ def range_test(
         raise UsageError(
             f"--lowest={lowest} and --highest={highest}: both must be above 0, the first the less"
         )
-    recipe = dataclasses.replace(recipe, learning_rate=lowest, schedule="constant", warmup_steps=0)
+    recipe = dataclasses.replace(
+        recipe,
+        learning_rate=lowest,
+        schedule="constant",
+        warmup_steps=0,
+        restart_from_best=False,
+    )
     prepared = session.prepare(recipe, settings)
     num_steps = prepared.plan.num_steps
     if num_steps < ROWS:

@@ -6,7 +6,6 @@ scalars), `numbers.npz` (arrays) and `figure.png`. Every option of a study is a 
 
 import inspect
 import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
-from experiments import flags, report
+from experiments import flags, report, workdir
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -38,17 +37,17 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError(f"--study is missing: it is one of {', '.join(studies.names())}")
     options = {option: values[option].value for option in studies.defaults(values.study)}
     chosen = studies.create(values.study, **options)
-    workdir = pathlib.Path(values.workdir or pathlib.Path("runs") / values.study)
-    workdir.mkdir(parents=True, exist_ok=True)
+    directory = workdir.named(values.workdir or f"runs/{values.study}")
+    directory.mkdir(parents=True, exist_ok=True)
     numbers = chosen.run()
     scalars = {name: number for name, number in numbers.items() if np.ndim(number) == 0}
     scalars = {name: np.asarray(number).item() for name, number in scalars.items()}
     summary = {"study": values.study, "options": options, "numbers": scalars}
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    np.savez(workdir / "numbers.npz", **numbers)
-    plots.save(chosen.draw(numbers), workdir / "figure.png")
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    np.savez(directory / "numbers.npz", **numbers)
+    plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}
-    print(report.table({**shown, "figure": workdir / "figure.png"}))
+    print(report.table({**shown, "figure": directory / "figure.png"}))
 
 
 def listing() -> str:

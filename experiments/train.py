@@ -16,7 +16,7 @@ import numpy as np
 from dlcore import data, processes
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.loop import Loop
-from experiments import dry_run, flags, outputs, recipes, report, session, workdir
+from experiments import checks, dry_run, flags, outputs, recipes, report, session, workdir
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -44,6 +44,8 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError("--workdir is missing: name the directory that the run is to be kept in")
     settings = flags.read_dataclass(values, session.Settings)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
+    for seed in values.seeds or ():
+        checks.numbers(dataclasses.replace(recipe, seed=seed))
     session.use_compilation_cache()
     if addresses := flags.read_distributed(values):
         processes.start(*addresses)

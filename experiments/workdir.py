@@ -17,6 +17,18 @@ from experiments import recipes
 _EARLY = (".lock", "recipe.json.partial")
 
 
+def named(name: str | pathlib.Path) -> pathlib.Path:
+    """The directory that `--workdir` names, whether it is there or not.
+
+    Raises:
+      UsageError: it is a file.
+    """
+    directory = pathlib.Path(name)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"--workdir={directory} is a file: name a directory")
+    return directory
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file so that a reader finds either the old one or the whole new one.
 
@@ -81,9 +93,7 @@ def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
-    if workdir.exists() and not workdir.is_dir():
-        raise UsageError(f"--workdir={workdir} is a file: name a directory")
-    path = workdir / "recipe.json"
+    path = named(workdir) / "recipe.json"
     if path.exists():
         _check_same(workdir, read_json(path), recipe.to_json())
     elif workdir.exists() and any(entry.name not in _EARLY for entry in workdir.iterdir()):
@@ -109,6 +119,11 @@ def _locked(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
 
 
 def _check_same(workdir: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    if one_sided := sorted(there.keys() ^ here.keys()):
+        raise UsageError(
+            f"--workdir={workdir} belongs to a run of another version: only one of the two knows "
+            f"--{one_sided[0]}: name another directory"
+        )
     there, here = _flat(there), _flat(json.loads(json.dumps(here)))
     names = sorted(there.keys() | here.keys(), key=lambda name: (name != "name", name))
     differing = [name for name in names if there.get(name) != here.get(name)]

@@ -64,6 +64,14 @@ def random_network(
     return network._replace(output=output)
 
 
+def grown(network: HiddenLayer, wider: HiddenLayer) -> HiddenLayer:
+    """The same function with the width of another network, whose last units come in at weight 0."""
+    width = network.bias.size
+    output = np.insert(network.output, width, np.zeros(wider.bias.size - width))
+    kernel = np.concatenate([network.kernel, wider.kernel[:, width:]], axis=1)
+    return HiddenLayer(kernel, np.concatenate([network.bias, wider.bias[width:]]), output)
+
+
 def levenberg_marquardt(
     network: HiddenLayer, x: np.ndarray, y: np.ndarray, iterations: int
 ) -> HiddenLayer:

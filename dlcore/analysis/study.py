@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlcore.errors import UsageError
 from dlcore.registry import Registry
 
 if TYPE_CHECKING:
@@ -45,4 +46,6 @@ def create(name: str, **options: Any) -> Study:
       UsageError: no such study, or it has no such option, or an option's value is out of range.
     """
     _studies.check_options(name, options, defaults(name))
+    if options.get("seed", 0) < 0:
+        raise UsageError(f"seed is {options['seed']}: it must not be negative")
     return kind(name)(**options)

@@ -40,6 +40,9 @@ ACTIVATIONS = {
     "tanh": Activation(np.tanh, lambda a: 1 - np.tanh(a) ** 2),
     "relu": Activation(lambda a: np.maximum(a, 0), lambda a: np.where(a > 0, 1.0, 0.0)),
     "leaky_relu": Activation(lambda a: np.maximum(a, 0.1 * a), lambda a: np.where(a > 0, 1.0, 0.1)),
+    "elu": Activation(
+        lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0))), lambda a: np.exp(np.minimum(a, 0))
+    ),
     "softplus": Activation(lambda a: np.logaddexp(a, 0), _sigmoid),
 }
 

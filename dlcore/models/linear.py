@@ -50,8 +50,17 @@ class LogisticRegression(nn.Module):
     def __call__(
         self, x: Float[Array, "batch ..."], train: bool = False
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Scores of a batch of inputs of any shape."""
+        """Scores of a batch of inputs of any shape.
+
+        Raises:
+          UsageError: there is one class only.
+        """
         del train
+        if self.num_classes < 2:
+            raise UsageError(
+                f"logistic_regression takes two classes or more, not {self.num_classes}: "
+                "for numbers take linear_units"
+            )
         inputs = x.reshape(x.shape[0], -1)
         log_odds = nn.Dense(self.num_classes - 1, kernel_init=nn.initializers.zeros)(inputs)
         return jnp.pad(log_odds, ((0, 0), (1, 0)))

@@ -13,7 +13,13 @@ from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn import normalization
 from dlcore.nn.activations import activation
-from dlcore.nn.regularization import DropConnectDense, Dropout, GaussianNoise, MaskedDense
+from dlcore.nn.regularization import (
+    DropConnectDense,
+    Dropout,
+    GaussianNoise,
+    MaskedDense,
+    checked,
+)
 
 
 class MLP(nn.Module):
@@ -30,7 +36,7 @@ class MLP(nn.Module):
       dropout_rate: probability with which training drops a hidden unit.
       classic_dropout: evaluation scales by what is kept on average, instead of training.
       dropconnect_rate: probability with which training drops a weight or bias of a hidden layer
-        (slow: every example has a mask of its own).
+        (slow: every example has a mask of its own); not with `window`.
       window: rows and columns of the part of the image to which each unit of the first hidden layer
         is connected; the weights of its other connections are fixed to zero. Empty: the whole.
     """
@@ -57,8 +63,12 @@ class MLP(nn.Module):
           UsageError: an option is out of range, or does not fit the image.
         """
         before, after = normalization.placed(self.normalization, self.normalize)
+        for option in ("input_dropout_rate", "dropout_rate", "dropconnect_rate"):
+            checked(option, getattr(self, option))
         if self.window and not self.hidden:
             raise UsageError(f"window={_listed(self.window)} needs a hidden layer")
+        if self.window and self.dropconnect_rate:
+            raise UsageError("dropconnect_rate needs full connections: it does not go with window")
         mask = window_mask(x.shape[1:], self.window, self.hidden[0]) if self.window else None
         x = GaussianNoise(self.input_noise)(jnp.asarray(x).reshape(x.shape[0], -1), train)
         x = Dropout(self.input_dropout_rate, self.classic_dropout)(x, train)

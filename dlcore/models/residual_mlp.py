@@ -17,7 +17,7 @@ from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn import normalization
 from dlcore.nn.activations import activation
-from dlcore.nn.regularization import StochasticDepth
+from dlcore.nn.regularization import StochasticDepth, checked
 
 
 class ResidualMLP(nn.Module):
@@ -51,6 +51,7 @@ class ResidualMLP(nn.Module):
         Raises:
           UsageError: an option is out of range.
         """
+        last_rate = checked("stochastic_depth_rate", self.stochastic_depth_rate)
         before, after = normalization.placed(self.normalization, self.normalize)
         units = activation(self.activation)
 
@@ -66,7 +67,7 @@ class ResidualMLP(nn.Module):
                 "many behind a block as before it"
             )
         for block in range(1, self.blocks + 1):
-            rate = self.stochastic_depth_rate * block / self.blocks
+            rate = last_rate * block / self.blocks
             branch = sums(after(units(sums(x)), train))
             x = after(units(StochasticDepth(rate)(branch, train) + x), train)
         return nn.Dense(self.num_classes)(x)

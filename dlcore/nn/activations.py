@@ -79,7 +79,8 @@ def _sigmoid_derivative(x: jax.Array, slope: float = 1.0) -> jax.Array:
 
 
 def _tanh_derivative(x: jax.Array) -> jax.Array:
-    return 1 - jnp.tanh(x) ** 2
+    # tanh x is 2 s(2x) - 1: for the same reason not 1 - tanh(x) ** 2, as it is printed.
+    return 2 * _sigmoid_derivative(x, 2.0)
 
 
 def _leaky_relu_derivative(x: jax.Array, leak: float) -> jax.Array:

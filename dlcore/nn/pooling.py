@@ -67,19 +67,26 @@ def lp_pool(
 ) -> Float[Array, "batch *new_space maps"]:
     """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 towards the maximum.
 
-    The gradient of a window of zeros is zero. (PyTorch's `lp_pool2d` leaves the absolute value out:
-    it differs for odd p where numbers are negative.)
+    Numbers are joined pair by pair, as the larger times (1 + (smaller / larger)^p)^(1/p): no power
+    leaves the range of floats. The gradient of a window of zeros is zero. (PyTorch's `lp_pool2d`
+    leaves the absolute value out: it differs for odd p where numbers are negative.)
 
     Source: Sermanet, Chintala and LeCun (2012), section 2.2, without their Gaussian weights.
 
     Raises:
       UsageError: p is below 1, or as for `max_pool`.
     """
-    if p < 1:
+    if not p >= 1:
         raise UsageError(f"the p of Lp pooling is at least 1, not {p}")
-    total = sum_pool(jnp.abs(x) ** p, window, strides, padding)
-    empty = total == 0
-    return jnp.where(empty, 0, jnp.where(empty, 1, total) ** (1 / p))
+
+    def norm(first: jax.Array, second: jax.Array) -> jax.Array:
+        larger, smaller = jnp.maximum(first, second), jnp.minimum(first, second)
+        ratio = smaller / jnp.where(larger == 0, 1, larger)
+        return larger * (1 + ratio**p) ** (1 / p)
+
+    # The absolute value, with a gradient of 0 at 0: that of `jnp.abs` is 1.
+    sizes = x * jnp.sign(x)
+    return _over_windows(norm, sizes, _windows(x, window, strides, padding), 0.0)
 
 
 def max_pool_with_indices(

@@ -5,6 +5,7 @@ global batch (`parallel.example_keys`): it is the same on any number of devices.
 the probability of dropping (Laurent and Guillozet's p; Deledalle's p is that of keeping).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dlcore import parallel
 from dlcore.errors import UsageError
-
-Initializer = Callable[..., jax.Array]
+from dlcore.nn.initializers import Initializer
 
 
 class Dropout(nn.Module):
@@ -45,7 +45,7 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
         """Drops, where `train` is set; the first axis of `x` is the batch."""
-        kept = 1 - _checked("dropout", self.rate)
+        kept = 1 - checked("a dropout rate", self.rate)
         if self.rate == 0:
             return x
         if not train:
@@ -91,7 +91,7 @@ class DropConnectDense(nn.Module):
         self, x: Float[Array, "batch inputs"], train: bool
     ) -> Float[Array, "batch {self.features}"]:
         """The units' weighted sums; connections are dropped where `train` is set."""
-        kept = 1 - _checked("dropconnect", self.rate)
+        kept = 1 - checked("a dropconnect rate", self.rate)
         kernel, bias = _parameters(self, x.shape[-1])
         if not train or self.rate == 0:
             return x @ kernel + bias
@@ -139,7 +139,7 @@ class GaussianNoise(nn.Module):
       standard_deviation: of the noise, in units of the input; 0 for none.
 
     Raises:
-      UsageError: the standard deviation is negative.
+      UsageError: the standard deviation is negative or no number.
     """
 
     standard_deviation: float
@@ -147,9 +147,9 @@ class GaussianNoise(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
         """Adds noise, where `train` is set; the first axis of `x` is the batch."""
-        if self.standard_deviation < 0:
+        if not 0 <= self.standard_deviation < math.inf:
             raise UsageError(
-                f"a noise's standard deviation is not negative: {self.standard_deviation}"
+                f"a noise's standard deviation is a number from 0 on, not {self.standard_deviation}"
             )
         if not train or self.standard_deviation == 0:
             return x
@@ -182,7 +182,7 @@ class StochasticDepth(nn.Module):
     @nn.compact
     def __call__(self, branch: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
         """The branch, without the shortcut; dropped for some examples where `train` is set."""
-        kept = 1 - _checked("stochastic depth", self.rate)
+        kept = 1 - checked("a stochastic depth rate", self.rate)
         if not train or self.rate == 0:
             return branch
         shape = (1,) * (branch.ndim - 1)
@@ -253,7 +253,7 @@ class DropPathJoin(nn.Module):
           columns: of `drop_path_columns` in training, None in evaluation. Where an example's column
             does not end here, all inputs are kept: its result does not depend on this join.
         """
-        kept = 1 - _checked("drop-path", self.rate)
+        kept = 1 - checked("a drop-path rate", self.rate)
         count, batch = inputs.shape[:2]
         if columns is None or count == 1:
             return inputs.mean(0)
@@ -271,9 +271,14 @@ class DropPathJoin(nn.Module):
         return jnp.where(active, inputs, 0).sum(0) / active.sum(0)
 
 
-def _checked(what: str, rate: float) -> float:
+def checked(name: str, rate: float) -> float:
+    """The rate, if it is one; its name is for the message.
+
+    Raises:
+      UsageError: the rate is out of range.
+    """
     if not 0 <= rate < 1:
-        raise UsageError(f"a {what} rate is at least 0 and below 1, not {rate}")
+        raise UsageError(f"{name} is at least 0 and below 1, not {rate}")
     return rate
 
 

@@ -39,7 +39,7 @@ holds -V.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -68,8 +68,8 @@ class Options:
       rms_decay: RMSProp's decay of the mean square, in [0, 1).
       epsilon: what keeps the adaptive rules from dividing by zero, above 0; beside the root in
         "adam", under it elsewhere.
-      weight_decay: what is added to the gradient, times the parameters, at least 0. Those of rank 0
-        and 1 (biases, the scales of a normalisation) are left out.
+      weight_decay: what is added to the gradient, times the parameters, at least 0. Biases and the
+        scales of a normalisation are left out (`decay_mask`).
       decoupled_weight_decay: add it to the direction that the rule makes of the gradient instead;
         not for the rules in `VELOCITY_OF_STEPS`.
       l1: what is added to the gradient, times the sign of the same parameters, at least 0: the
@@ -152,8 +152,14 @@ def build(
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters decay: those of rank 2 and more, as a pytree of booleans."""
-    return jax.tree.map(lambda parameter: jnp.ndim(parameter) > 1, params)
+    """Which parameters decay: those of rank 2 and more that are no biases, a pytree of booleans."""
+
+    def decays(path: Sequence[Any], parameter: Any) -> bool:
+        # A layer with unshared weights has a bias for each place: of several axes, too.
+        is_bias = bool(path) and getattr(path[-1], "key", None) == "bias"
+        return jnp.ndim(parameter) > 1 and not is_bias
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def _clipping(options: Options) -> optax.GradientTransformation:

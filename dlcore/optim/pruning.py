@@ -23,8 +23,8 @@ def prune_by_magnitude(fraction: float, step: int) -> optax.GradientTransformati
 
     It goes behind the learning rate, at the end of a chain, for it replaces the update: what is
     pruned moves by minus its value, so that it is zero exactly. All weights are ranked together, so
-    that a small layer of large weights, as a first convolution is, loses few. Parameters of rank 0
-    and 1 (biases, the scales of a normalisation) stay.
+    that a small layer of large weights, as a first convolution is, loses few. Biases and the scales
+    of a normalisation stay (`builder.decay_mask`).
 
     Args:
       fraction: of the weights that goes, rounded to a whole number, in (0, 1). Of equal magnitudes

@@ -1,12 +1,14 @@
 """What every figure shares: its making, its writing, its axes and its colours."""
 
+import math
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 # Matplotlib takes half a second to import, and most runs of a program draw nothing.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008); black and their yellow, which is too light for a line, come last.
@@ -47,12 +49,19 @@ def plain_axes(axes: "Axes") -> None:
     axes.grid(color="0.9", linewidth=0.6)
 
 
-def logarithmic(axes: "Axes", decades: float) -> None:
-    """Makes the ordinate logarithmic, with plain numbers on it."""
+def logarithmic(axes: "Axes", which: Literal["x", "y"]) -> None:
+    """Makes the abscissa or the ordinate of what is drawn logarithmic.
+
+    Its numbers are plain ones where they are not too long for that.
+    """
     from matplotlib import ticker
 
-    axes.set_yscale("log")
+    axis: Axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
     # Over few decades, powers of ten alone would leave one or two numbers on the axis.
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    if decades < 6:
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(ticker.NullLocator())

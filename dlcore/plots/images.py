@@ -88,9 +88,9 @@ def _tiles(
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     tall = height / width
+    inches = min(max(8.0 / columns, 0.6), 1.6)
     # In units of a tile's width: the gap between tiles, and the line that a caption needs.
-    gap, line = 0.08, 0.24 if captions else 0.0
-    inches = min(max(8.0 / columns, 0.6), 1.2)
+    gap, line = 0.08, 0.18 / inches if captions else 0.0
     grid = columns * (1 + gap) - gap, rows * (tall + line + gap) - gap
     figure = new_figure(inches * grid[0] + 0.3, inches * grid[1] + 0.3)
     axes = figure.add_subplot()

@@ -1,19 +1,22 @@
 """The figures of the studies: lines, contours, surfaces and histograms in panels."""
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dlcore.plots.figure import PALETTE, new_figure, plain_axes
+from dlcore.plots.figure import PALETTE, logarithmic, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Yellow is too light for a line.
+_COLOURS = PALETTE[:-1]
+# Of a panel, in inches.
+_WIDTH = 3.8
 _STYLES: dict[str, dict[str, Any]] = {
     "line": {"linestyle": "-"},
     "dashed": {"linestyle": "--"},
@@ -32,7 +35,8 @@ class Line:
       y: `[points]`.
       label: for the legend; empty for none.
       style: "line", "dashed", "points", "path" (points that are joined) or "steps".
-      colour: index in the palette; the line's own number in its panel by default.
+      colour: index in the palette; the line's own number in its panel by default. Where the
+        palette ends it begins again, dashed.
     """
 
     x: np.ndarray
@@ -91,26 +95,30 @@ class Contour:
 
 
 def line_panels(panels: Sequence[Panel], columns: int | None = None) -> "Figure":
-    """Curves, a panel each, with one legend for all.
+    """Curves, a panel each, with one legend for all, or each its own where their labels differ.
 
     Args:
       panels: what is drawn.
       columns: panels in a row; about as many as rows by default.
     """
-    figure, axes = _panels(panels, columns, height=2.8)
+    figure, axes = _panels(panels, columns, height=3.0)
     for own, panel in zip(axes, panels, strict=True):
         _draw_lines(own, panel.lines)
         plain_axes(own)
         if panel.log_x:
-            own.set_xscale("log")
+            logarithmic(own, "x")
+        elif _whole(panel.lines):
+            own.locator_params(axis="x", integer=True)
         if panel.log_y:
-            own.set_yscale("log")
-    _legend(figure)
+            logarithmic(own, "y")
+    _legends(figure)
     return figure
 
 
 def contour_panels(contours: Sequence[Contour], columns: int | None = None) -> "Figure":
-    """Functions of two numbers, a panel each, with one legend for what is drawn on top.
+    """Functions of two numbers, a panel each, as long as wide where they are.
+
+    What is drawn on top has one legend for all, or each its own where their labels differ.
 
     Args:
       contours: what is drawn.
@@ -127,25 +135,33 @@ def contour_panels(contours: Sequence[Contour], columns: int | None = None) -> "
                 shading="nearest",
                 cmap="RdBu_r",
                 # Pale, so that what is drawn on top shows.
-                vmin=-1.6 * limit,
-                vmax=1.6 * limit,
+                vmin=-3 * limit,
+                vmax=3 * limit,
             )
         else:
             levels = _levels(contour.values, contour.log)
-            own.contour(
+            drawn = own.contour(
                 contour.x, contour.y, contour.values, levels, cmap="viridis", linewidths=0.8
             )
+            own.clabel(drawn, levels[2::5].tolist(), fontsize="x-small", fmt="%.2g")
         _draw_lines(own, contour.lines)
         plain_axes(own)
         own.grid(visible=False)
         # A path that runs away must not shrink the landscape to a dot.
         own.set(xlim=(contour.x[0], contour.x[-1]), ylim=(contour.y[0], contour.y[-1]))
-    _legend(figure)
+        own.set_aspect("equal")
+    _legends(figure)
     return figure
 
 
 def surface(
-    x: np.ndarray, y: np.ndarray, values: np.ndarray, title: str, z_label: str = ""
+    x: np.ndarray,
+    y: np.ndarray,
+    values: np.ndarray,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    z_label: str = "",
 ) -> "Figure":
     """A function of two numbers, seen from above and aside.
 
@@ -154,45 +170,69 @@ def surface(
       y: `[rows]`.
       values: `[rows, columns]`.
       title: of the figure.
+      x_label: what the abscissa is.
+      y_label: what the ordinate is.
       z_label: what the height is.
     """
-    figure = new_figure(6.0, 4.8)
+    figure = new_figure(7.0, 5.6)
     axes = figure.add_subplot(projection="3d")
     grid_x, grid_y = np.meshgrid(x, y)
     axes.plot_surface(grid_x, grid_y, values, cmap="viridis", linewidth=0, antialiased=True)
     axes.set_title(title, loc="left", fontsize="medium")
-    axes.set_zlabel(z_label)
+    axes.set_xlabel(x_label, fontsize="small", labelpad=8)
+    axes.set_ylabel(y_label, fontsize="small", labelpad=8)
+    axes.set_zlabel(z_label, fontsize="small")
+    axes.locator_params(nbins=5)
+    # Room for the labels, which the layout leaves out of account.
+    axes.set_box_aspect(None, zoom=0.9)
     axes.tick_params(labelsize="small", labelcolor="0.35")
     return figure
 
 
-def histograms(rows: Mapping[str, Sequence[np.ndarray]], column_titles: Sequence[str]) -> "Figure":
-    """Distributions in a grid: a row for each setting, a column for each layer.
-
-    A row has one scale around zero, so that what shrinks or grows from layer to layer shows.
+def histograms(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    column_titles: Sequence[str],
+    scale_by: Literal["row", "column"] = "row",
+) -> "Figure":
+    """Distributions in a grid: a row for each setting, a column for each layer or quantity.
 
     Args:
       rows: for each setting the numbers of every column, of any shape.
       column_titles: a short title for each column.
+      scale_by: the axes of a row have one scale, so that what shrinks or grows from layer to layer
+        shows; or those of a column.
     """
     columns = len(column_titles)
     figure = new_figure(0.8 + 1.35 * columns, 0.5 + 1.3 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for own, (title, numbers) in zip(grid, rows.items(), strict=True):
-        finite = [np.ravel(values)[np.isfinite(np.ravel(values))] for values in numbers]
-        limit = max(float(np.abs(values).max(initial=0.0)) for values in finite) or 1.0
-        bins = np.linspace(-limit, limit, 61)
-        for axes, values in zip(own, finite, strict=True):
-            axes.hist(values, bins=bins, color=PALETTE[0], density=True)
-            plain_axes(axes)
-            axes.grid(visible=False)
-            axes.spines["left"].set_visible(False)
-            axes.set_yticks([])
-            axes.set_xticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
-        own[0].set_ylabel(title, fontsize="small")
+    table = [
+        [np.ravel(values)[np.isfinite(np.ravel(values))] for values in row] for row in rows.values()
+    ]
+    groups = zip(grid, table, strict=True)
+    if scale_by == "column":
+        groups = zip(grid.T, zip(*table, strict=True), strict=True)
+    for axes, numbers in groups:
+        _draw_histograms(axes, numbers)
+    for axes, title in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(title, fontsize="small")
     for axes, title in zip(grid[0], column_titles, strict=True):
         axes.set_title(title, fontsize="medium")
     return figure
+
+
+def _draw_histograms(grid: Sequence["Axes"], numbers: Sequence[np.ndarray]) -> None:
+    """Histograms on one scale: around zero, or from zero where no number is below it."""
+    limit = max(float(np.abs(values).max(initial=0.0)) for values in numbers) or 1.0
+    low = -limit if min(values.min(initial=0.0) for values in numbers) < 0 else 0.0
+    bins = np.linspace(low, limit, 61).tolist()
+    for axes, values in zip(grid, numbers, strict=True):
+        axes.hist(values, bins=bins, color=PALETTE[0], density=True)
+        plain_axes(axes)
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks([])
+        ticks = sorted({low, 0.0, limit})
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
 
 
 def _panels(
@@ -201,7 +241,9 @@ def _panels(
     """Empty axes with titles and labels."""
     columns = columns or math.ceil(math.sqrt(len(panels)))
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(max(0.6 + 3.8 * columns, 5.0), 0.9 + height * rows)
+    # One by itself may be larger.
+    scale = 1.4 if len(panels) == 1 else 1.0
+    figure = new_figure(0.6 + _WIDTH * scale * columns, 0.9 + height * scale * rows)
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(len(panels))]
     for index, own in enumerate(axes):
         panel = panels[index]
@@ -213,15 +255,23 @@ def _panels(
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
     for number, line in enumerate(lines):
+        again, colour = divmod(number if line.colour is None else line.colour, len(_COLOURS))
+        # Many points would run together.
+        size = min(max(250 / max(np.size(line.x), 1), 1.5), 4)
         axes.plot(
             line.x,
             line.y,
-            color=PALETTE[(number if line.colour is None else line.colour) % len(PALETTE)],
+            color=_COLOURS[colour],
             label=line.label or "_",
-            lw=1.5,
-            markersize=3,
-            **_STYLES[line.style],
+            lw=0.4 * size if line.style == "path" else 1.5,
+            markersize=size,
+            **_STYLES["dashed" if again and line.style == "line" else line.style],
         )
+
+
+def _whole(lines: Sequence[Line]) -> bool:
+    """Whether every abscissa is a whole number, where one in between would mean nothing."""
+    return all(np.array_equal(line.x, np.round(line.x)) for line in lines)
 
 
 def _levels(values: np.ndarray, log: bool) -> np.ndarray:
@@ -232,15 +282,48 @@ def _levels(values: np.ndarray, log: bool) -> np.ndarray:
     return np.geomspace(max(low, high * 1e-6), high, 20)
 
 
-def _legend(figure: "Figure") -> None:
-    """One legend above the panels, each label once."""
-    lines = itertools.chain.from_iterable(axes.lines for axes in figure.axes)
-    labelled = {str(line.get_label()): line for line in lines}
-    labelled = {label: line for label, line in labelled.items() if not label.startswith("_")}
-    if labelled:
-        # About 18 letters to an inch of the figure's width.
-        width = max(map(len, labelled)) + 6
-        columns = max(1, min(len(labelled), int(figure.get_figwidth() * 14) // width))
+def _legends(figure: "Figure") -> None:
+    """One legend above the panels where all have the same labels, else one in each."""
+    legends = [
+        {
+            str(line.get_label()): line
+            for line in axes.lines
+            if not str(line.get_label()).startswith("_")
+        }
+        for axes in figure.axes
+    ]
+    labelled = legends[0]
+    if any(own.keys() != labelled.keys() for own in legends):
+        for axes, own in zip(figure.axes, legends, strict=True):
+            if own:
+                _legend_above(axes, own)
+    elif labelled:
+        columns = _legend_columns(labelled, figure.get_figwidth())
         figure.legend(
             labelled.values(), labelled, loc="outside upper center", ncols=columns, frameon=False
         )
+
+
+def _legend_above(axes: "Axes", labelled: Mapping[str, Any]) -> None:
+    """A legend between a panel and its title, where it hides nothing."""
+    # Its letters are small: 0.83 of the medium size.
+    columns = _legend_columns(labelled, _WIDTH / 0.83)
+    axes.legend(
+        labelled.values(),
+        labelled,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        fontsize="small",
+        frameon=False,
+        borderpad=0.2,
+        borderaxespad=0,
+    )
+    rows = math.ceil(len(labelled) / columns)
+    axes.set_title(axes.get_title("left"), loc="left", fontsize="medium", pad=8 + 13 * rows)
+
+
+def _legend_columns(labels: Iterable[str], width: float) -> int:
+    """As many as fit: about 0.7 inches for a line and its margins, 0.07 for a letter."""
+    labels = list(labels)
+    return max(1, min(len(labels), int(width // (0.7 + 0.07 * max(map(len, labels))))))

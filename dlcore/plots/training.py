@@ -62,7 +62,7 @@ def _draw_curves(axes: "Axes", name: str, records: Sequence[Mapping[str, Any]]) 
     axes.locator_params(axis="x", steps=[1, 2, 5, 10])
     values = [record[name] for record in records if record[name] is not None]
     if name.endswith(_LOGARITHMIC) and values and max(values) > 10 * min(values) > 0:
-        logarithmic(axes, decades=math.log10(max(values) / min(values)))
+        logarithmic(axes, "y")
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":

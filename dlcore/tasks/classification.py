@@ -4,6 +4,7 @@ Their losses are in `dlcore.losses`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -58,9 +59,9 @@ class Classification(Supervised):
             raise UsageError(
                 f"label_smoothing is at least 0 and below 1, not {self.label_smoothing}"
             )
-        if self.rubbish_penalty < 0:
+        if not 0 <= self.rubbish_penalty < math.inf:
             raise UsageError(
-                f"rubbish_penalty is positive, or 0 for none, not {self.rubbish_penalty}"
+                f"rubbish_penalty is a positive number, or 0 for none, not {self.rubbish_penalty}"
             )
         if self.criterion not in CRITERIA:
             raise UsageError(
@@ -91,7 +92,7 @@ class Classification(Supervised):
             return jnp.asarray(self.model.apply(variables, batch["image"], train=False))
         views = batch["views"]
         each: Any = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
-        each = each.reshape(*views.shape[:2], -1)
+        each = each.reshape(*views.shape[:2], -1).astype(jnp.float32)
         if self.criterion in losses.OF_OUTPUTS:
             return each.mean(1)
         return jax.nn.logsumexp(jax.nn.log_softmax(each), axis=1) - jnp.log(views.shape[1])

@@ -1,6 +1,7 @@
 """Multitask learning (Caruana 1997): two heads over one trunk, their losses weighted."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ class Multitask(Supervised):
       tag_weight: of the segment head's loss.
 
     Raises:
-      UsageError: a weight is negative, or both are zero, or a head has another size.
+      UsageError: a weight is negative or no number, or both are zero, or a head has another size.
     """
 
     class_weight: float = 1.0
@@ -44,8 +45,8 @@ class Multitask(Supervised):
 
     def __post_init__(self) -> None:
         for name in ("class_weight", "tag_weight"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be a number from 0 on")
         if not self.class_weight + self.tag_weight:
             raise UsageError("class_weight and tag_weight are both 0: nothing would be learnt")
         if not hasattr(self.model, "num_tags"):

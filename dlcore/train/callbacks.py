@@ -137,7 +137,7 @@ class Plateau(_Patience):
     waits anew; what counts as better does not change.
 
     Args:
-      decay_factor: what the rate is multiplied by, in (0, 1].
+      decay_factor: what the rate is multiplied by, in (0, 1).
       patience: of `_Patience`, as the rest.
     """
 

@@ -287,8 +287,9 @@ class Checkpoints:
         # Parameters first: their names are the model's own.
         for name in sorted(names, key=lambda name: not name.startswith("params/")):
             if found.get(name) != expected.get(name):
+                kind = "optimizer or version" if name.startswith("opt_state/") else "model"
                 raise UsageError(
-                    f"the checkpoint {self.path(step)} is of another model: {name} is "
+                    f"the checkpoint {self.path(step)} is of another {kind}: {name} is "
                     f"{found.get(name, 'absent')} there and {expected.get(name, 'absent')} here"
                 )
 

@@ -321,7 +321,9 @@ class Loop:
             return
         self._settle(0)
         self._watchdog.progress(f"the statistics after step {step}", PATIENCE)
-        batches = self._dataset.train_batches(
+        # Without a curriculum, whose first epochs leave examples out.
+        whole = self._dataset.limited(self._dataset.num_examples("train"))
+        batches = whole.train_batches(
             self._batch_size, self._seed, jax.process_index(), jax.process_count()
         )
         self._state = recompute(

@@ -46,8 +46,9 @@ class Recipe:
       data: dataset: digits, diabetes or another bundled one, a TFDS name under --data_dir, or a
         path of one's own.
       data_options: of the dataset, where they differ from the defaults.
-      initializer: how the kernels are drawn: small_uniform, small_normal, xavier, glorot, he, kumar,
-        orthogonal or lsuv, with more behind a colon, as in he:uniform; empty for the model's own.
+      initializer: how the kernels are drawn: small_uniform, small_normal, xavier, glorot, he,
+        kumar, orthogonal or lsuv, with more behind a colon, as in he:uniform; empty for the model's
+        own.
       optimizer: learning rule: sgd, momentum, nesterov, heavy_ball, nesterov_heavy_ball, adagrad,
         rmsprop, adam, all_together.
       learning_rate: peak learning rate.

@@ -54,6 +54,12 @@ def test_the_half_square_has_the_error_itself_for_its_gradient():
     np.testing.assert_allclose(gradient, predictions - targets, rtol=1e-6)
 
 
+def test_the_absolute_loss_has_the_error_s_sign_for_its_gradient_and_none_at_the_target():
+    targets = jnp.array([[1.0, 1.0, 1.0]])
+    gradient = jax.grad(lambda p: losses.absolute(p, targets).sum())(jnp.array([[0.5, 1.0, 9.0]]))
+    np.testing.assert_array_equal(gradient, [[-1, 0, 1]])
+
+
 def test_squares_are_least_at_the_mean_and_absolute_values_at_the_median():
     targets = jnp.array([[0.0], [1.0], [2.0], [3.0], [14.0]])
     guesses = np.arange(0, 14.5, 0.5)

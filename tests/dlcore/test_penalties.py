@@ -30,6 +30,8 @@ def test_a_recipe_s_weight_decay_and_l1_descend_the_elastic_penalty():
     options = builder.Options(weight_decay=0.1, l1=0.3)
     optimizer = builder.build("sgd", schedules.build("constant", 0.5, 10), options)
     params = jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), PARAMS)
+    # One that is 0, as a lasso has them, is not pushed off it.
+    params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[2, 3].set(0)
     no_gradient = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(no_gradient, optimizer.init(params), params)
     slopes = jax.grad(penalties.elastic)(params, 0.3, 0.1)
@@ -46,6 +48,8 @@ def test_sparsity_is_the_sum_of_each_example_s_absolute_activations():
     activations = rng.normal(size=(3, 2, 4))
     expected = np.abs(activations).sum((1, 2))
     np.testing.assert_allclose(penalties.sparsity(activations), expected, rtol=1e-5)
+    slopes = jax.grad(lambda x: penalties.sparsity(x).sum())(jnp.array([[-2.0, 0.0, 3.0]]))
+    np.testing.assert_array_equal(slopes, [[-1, 0, 1]])
 
 
 def test_a_linear_code_contracts_by_its_weights_everywhere():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from dlcore.errors import UsageError
@@ -31,6 +33,12 @@ def test_an_unknown_name_is_answered_with_near_matches_or_with_all(registry):
 
 
 def test_an_option_that_is_not_there_is_named_with_those_that_are(registry):
-    registry.check_options("pear", ["size"], ["size", "colour"])
+    registry.check_options("pear", {"size": 1}, ["size", "colour"])
     with pytest.raises(UsageError, match="fruit 'pear' has no option 'sise': it has size, colour"):
-        registry.check_options("pear", ["sise"], ["size", "colour"])
+        registry.check_options("pear", {"sise": 1}, ["size", "colour"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_option_that_is_no_finite_number_is_refused_by_name(registry, value):
+    with pytest.raises(UsageError, match=f"size is {value}: it must be a finite number"):
+        registry.check_options("pear", {"size": value}, ["size", "colour"])

@@ -84,8 +84,8 @@ def search(directory, task="classification"):
     return find_rate.successive(recipe, Settings(), directory, [0.1, 0.01, 0.001])
 
 
-def perplexity(value):
-    return {"step": 5, "metric": "perplexity", "value": value}
+def validated(metric, value):
+    return {"step": 5, "metric": metric, "value": value}
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,16 @@ def perplexity(value):
         ("classification", [(0.5, None), (0.2, None), (0.4, None)], "training_loss", 0.01),
         (
             "language_model",
-            [(1, perplexity(3)), (1, perplexity(5)), (1, perplexity(2))],
-            "perplexity",
+            [(1, validated("loss", 3)), (1, validated("loss", 5)), (1, validated("loss", 2))],
+            "loss",
             0.001,
+        ),
+        # No validation of the second was finite, nor the last training loss of the third.
+        (
+            "classification",
+            [(0.5, validated("accuracy", 0.7)), (0.1, None), (None, validated("accuracy", 0.9))],
+            "accuracy",
+            0.1,
         ),
         ("classification", ["diverged", (9.0, None), "diverged"], "training_loss", 0.01),
         ("classification", ["diverged"] * 3, "training_loss", None),
@@ -144,7 +151,13 @@ def test_a_range_test_follows_the_loss_while_the_rate_grows(call, directory):
         ((*SOFTMAX, "--workdir=x", "--num_epochs=3"), "--num_epochs is .* use --epochs"),
         ((*SOFTMAX, "--workdir=x", "--learning_rate=3"), "--learning_rate is .* use --rates"),
         ((*SOFTMAX, "--workdir=x", "--rates=0.1,fast"), "--rates=0.1,fast: it takes numbers"),
-        ((*SOFTMAX, "--workdir=x", "--rates=-0.1"), "learning_rate is -0.1"),
+        ((*SOFTMAX, "--workdir=x", "--rates=0.1,-0.1"), "--rates=0.1,-0.1: it takes numbers above"),
+        ((*SOFTMAX, "--workdir=x", "--rates=nan"), "--rates=nan: it takes numbers above 0"),
+        ((*SOFTMAX, "--workdir=x", "--rates="), "--rates=: it takes numbers above 0"),
+        ((*SOFTMAX, "--workdir=x", "--overfit=20"), "--overfit has no part in the search"),
+        ((*SOFTMAX, "--workdir=x", "--prune_fraction=3"), "--prune_fraction has no part"),
+        (("--recipe=gan_digits", "--workdir=x"), "--task=gan has no loss that says which rate"),
+        ((*SOFTMAX, "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
         ((*SOFTMAX, "--workdir=x", "--method=range", "--lowest=0"), "--lowest=0.0 and --highest"),
         ((*SOFTMAX, "--workdir=x", "--method=range", "--batch_size=600"), "12 are needed"),
     ],

@@ -87,6 +87,21 @@ def test_another_model_brings_its_own_options_and_takes_none_of_the_recipes():
     assert parsed(changed, "--model=mlp", "--model.hidden=8,9").model_options["hidden"] == (8, 9)
 
 
+def test_the_regularised_lenet_is_the_modern_one_with_flags():
+    given = parsed(
+        recipes.get("lenet5_modern_mnist"),
+        "--model.dropout_rate=0.2",
+        "--model.normalization=batch",
+        "--optimizer=nesterov",
+        "--learning_rate=0.05",
+        "--weight_decay=1e-4",
+        "--gradient_noise=0.01",
+        "--num_epochs=12",
+    )
+    registered = parsed(recipes.get("lenet5_regularized_mnist"))
+    assert {**given.to_json(), "name": ""} == {**registered.to_json(), "name": ""}
+
+
 def test_data_of_another_name_keeps_the_recipes_preparation():
     recipe = recipes.get("lenet5_digits")
     assert recipe.data_options["resize"] == 28

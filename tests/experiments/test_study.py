@@ -35,6 +35,9 @@ def test_a_study_leaves_its_options_its_numbers_and_its_figure(call, tmp_path):
     [
         ((), "--study is missing: it is one of "),
         (("--study=hopfeld",), "unknown study 'hopfeld': did you mean hopfield"),
+        (("--study=initialization", "--seed=-1"), "seed is -1: it must not be negative"),
+        (("--study=units", "--bias=nan"), "bias is nan: it must be a finite number"),
+        (("--study=units", "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
         (("--study=activations", "--width=3"), "Unknown command line flag 'width'"),
     ],
 )

@@ -96,6 +96,15 @@ def test_a_recipe_of_another_version_is_named(tmp_path):
         workdir.read_recipe(tmp_path)
 
 
+def test_a_run_of_another_version_is_not_gone_on_with(tmp_path):
+    of_old = RECIPE.to_json()
+    del of_old["plateau_patience"]
+    (tmp_path / "recipe.json").write_text(json.dumps(of_old))
+    claimed = workdir.claim(tmp_path, RECIPE)
+    with pytest.raises(UsageError, match="run of another version: .* --plateau_patience"), claimed:
+        pass
+
+
 def test_a_run_of_a_recipe_that_is_gone_can_still_be_read(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({**RECIPE.to_json(), "name": "gone"}))
     recipe = workdir.read_recipe(tmp_path)

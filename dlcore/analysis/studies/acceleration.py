@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 # Rules of `dlcore.optim.builder`, by the name of their numbers.
 RULES = {"gradient_descent": "sgd", "momentum": "momentum", "nesterov_constant": "nesterov"}
+_LABELS = {
+    "gradient_descent": "gradient descent",
+    "momentum": "momentum",
+    "nesterov_constant": "Nesterov, constant",
+    "nesterov": "Nesterov, growing",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +92,22 @@ class Acceleration(study.Study):
         return numbers
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
-        """The errors by step, both on logarithmic scales."""
+        """The errors by step with their powers of t, both on logarithmic scales."""
         step = numbers["step"]
         lines = [
             plots.Line(
                 step,
                 numbers[f"error_{name}"],
-                f"{name.replace('_', ' ')}: t^{float(numbers[f'power_{name}']):.2f}",
-                colour=colour,
+                f"{label}: t^{float(numbers[f'power_{name}']):.2f}",
             )
-            for colour, name in enumerate((*RULES, "nesterov"))
+            for name, label in _LABELS.items()
         ]
         for name, colour in (("gradient_descent", 0), ("nesterov", len(RULES))):
             bound = numbers[f"bound_{name}"]
-            label = f"bound of {name.replace('_', ' ')}"
-            lines.append(plots.Line(step, bound, label, "dashed", colour))
-        panel = plots.Panel("a convex quadratic", lines, "step t", "error", True, True)
+            lines.append(plots.Line(step, bound, f"{_LABELS[name]}: bound", "dashed", colour))
+        panel = plots.Panel(
+            "a convex quadratic; momentum constant or growing", lines, "step t", "error", True, True
+        )
         return plots.line_panels([panel])
 
 

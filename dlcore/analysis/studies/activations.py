@@ -42,9 +42,9 @@ class Activations(study.Study):
         for name in self._names():
             activation(name)
         if not 0 < self.limit < math.inf:
-            raise UsageError(f"--limit={self.limit}: it must be above 0")
+            raise UsageError(f"limit is {self.limit}: it must be above 0")
         if self.points < 2 or self.points % 2:
-            raise UsageError(f"--points={self.points}: it must be even, and 2 or more")
+            raise UsageError(f"points is {self.points}: it must be even, and 2 or more")
 
     def _names(self) -> list[str]:
         return self.functions.split(",")
@@ -71,6 +71,7 @@ class Activations(study.Study):
                     plots.Line(x, numbers[f"value {name}"], "value"),
                     plots.Line(x, numbers[f"derivative {name}"], "derivative", "dashed"),
                 ),
+                "x",
             )
             for name in self._names()
         ]

@@ -102,7 +102,7 @@ class DescentPaths(study.Study):
             return trajectory(optimizer, gradient, START, len(batches))
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
-        """The loss over the two weights, with a path in each panel."""
+        """The loss over the two weights, with a path in each panel, and where it ends."""
         panels = []
         for name in ("batch", "mini_batch", "stochastic"):
             path, minimum = numbers[f"path_{name}"], numbers["minimum"][:, None]
@@ -110,7 +110,9 @@ class DescentPaths(study.Study):
                 plots.Line(path[:, 0], path[:, 1], "path", "path"),
                 plots.Line(minimum[0], minimum[1], "minimum", "points"),
             ]
-            title = f"{name.replace('_', '-')}: {len(path) - 1} updates"
+            excess = float(numbers[f"excess_{name}"])
+            kind = name.replace("_", "-")
+            title = f"{kind}, {len(path) - 1} updates: excess {excess:.2g}"
             axes = (numbers["x"], numbers["y"], numbers["plane"])
             panels.append(plots.Contour(title, *axes, lines, "weight 1", "weight 2", log=True))
         return plots.contour_panels(panels, columns=3)

@@ -59,8 +59,6 @@ class Differentiation(study.Study):
             raise UsageError(f"unknown activation {self.activation!r}: it is one of {known}")
         if self.examples < 1:
             raise UsageError(f"examples is {self.examples}: it must be at least 1")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}: it must not be negative")
 
     @override
     def run(self) -> study.Numbers:

@@ -54,7 +54,7 @@ class DropoutEnsemble(study.Study):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1), ("seed", 0)):
+        for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not self.depths or min(self.depths) < 1:
@@ -70,12 +70,18 @@ class DropoutEnsemble(study.Study):
           `arithmetic_loss`, `geometric_loss`: mean negative log-probabilities of the right one;
         - `scaled_error`, `scaled_loss` `[depths]`: of the network with test-time scaling;
         - `arithmetic_distance`, `geometric_distance` `[depths, counts]`: mean total variation
-          between the average and the network with test-time scaling.
+          between the average and the network with test-time scaling;
+        - `distance_DEPTH`: the last geometric distance of the network of that depth.
         """
         train, test = _digits("train"), _digits("test")
         count = 2 ** np.arange(int(np.log2(self.subnetworks)) + 1)
         rows = [self._measure(depth, train, test, count) for depth in self.depths]
-        return {"count": count} | {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        last = {
+            f"distance_{depth}": row["geometric_distance"][-1]
+            for depth, row in zip(self.depths, rows, strict=True)
+        }
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return {"count": count} | arrays | last
 
     def _measure(
         self, depth: int, train: tasks.Batch, test: tasks.Batch, count: np.ndarray

@@ -77,7 +77,7 @@ class Hopfield(study.Study):
         updates = np.arange(numbers["energy"].shape[1])
         energies = [
             plots.Line(updates, energy, f"{damage:.0%} flipped", colour=colour)
-            for damage, energy, colour in zip(_DAMAGES, numbers["energy"], (4, 5, 7), strict=True)
+            for damage, energy, colour in zip(_DAMAGES, numbers["energy"], (3, 4, 5), strict=True)
         ]
         overlaps = [
             plots.Line(numbers["load"], overlap, f"{units} units", "path", colour)
@@ -85,9 +85,10 @@ class Hopfield(study.Study):
                 zip(self.sizes, numbers["overlap"], strict=True)
             )
         ]
+        shown = numbers["theory_load"] >= numbers["load"][0]
         theory = plots.Line(
-            np.insert(numbers["theory_load"], 0, numbers["capacity_in_theory"]),
-            np.insert(numbers["theory_overlap"], 0, 0.0),
+            np.insert(numbers["theory_load"][shown], 0, numbers["capacity_in_theory"]),
+            np.insert(numbers["theory_overlap"][shown], 0, 0.0),
             "infinitely many, in theory",
             "dashed",
             6,

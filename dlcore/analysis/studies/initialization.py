@@ -50,7 +50,7 @@ class Initialization(study.Study):
             initializer(rule)
         for name in ("layers", "units", "examples"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def _settings(self) -> list[tuple[str, str]]:
         pairs = [setting.partition("+") for setting in self.settings.split(",")]

@@ -61,7 +61,7 @@ class Landscape(study.Study):
     plane: str = "random"
     runs: str = ""
     view: str = "contour"
-    resolution: int = 25
+    resolution: int = 41
     extent: float = 1.0
     examples: int = 1000
     seed: int = 0
@@ -72,7 +72,7 @@ class Landscape(study.Study):
                 raise UsageError(
                     f"unknown {name} {getattr(self, name)!r}: it is {' or '.join(known)}"
                 )
-        for name, least in (("resolution", 2), ("examples", 1), ("seed", 0)):
+        for name, least in (("resolution", 2), ("examples", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not self.extent > 0:
@@ -122,25 +122,16 @@ class Landscape(study.Study):
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Contour lines with the trained models on them, or the surface."""
         x, y, loss = numbers["x"], numbers["y"], numbers["loss"]
+        title = "Training loss over a plane of parameters"
+        unit = "distance" if self.plane == "points" else "in norms of the filters"
+        labels = f"direction 1, {unit}", f"direction 2, {unit}"
         if self.view == "surface":
-            return plots.surface(x, y, loss, "Loss over a plane of parameters", "loss")
-        unit = "distance in parameter space" if self.plane == "points" else "filters' own norms"
+            return plots.surface(x, y, loss, title, *labels, "loss")
         trained = plots.Line(
             numbers["points"][:, 0], numbers["points"][:, 1], "trained", style="points", colour=1
         )
         return plots.contour_panels(
-            [
-                plots.Contour(
-                    "Loss over a plane of parameters",
-                    x,
-                    y,
-                    loss,
-                    [trained],
-                    x_label=unit,
-                    y_label=unit,
-                    log=True,
-                )
-            ]
+            [plots.Contour(title, x, y, loss, [trained], *labels, log=True)]
         )
 
     def _losses(self, trained: _Trained, plane: landscape.Plane, places: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ class LearningRates(study.Study):
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """The valley with the path of each rate."""
-        x, y = np.linspace(-3.5, 3.5, 60), np.linspace(-2.5, 2.5, 60)
+        x, y = np.linspace(-3.5, 3.5, 60), np.linspace(-3, 3, 60)
         valley = (x**2 + self.condition * y[:, None] ** 2) / 2
         panels = [
             plots.Contour(
@@ -82,7 +82,9 @@ class LearningRates(study.Study):
                 x,
                 y,
                 valley,
-                [plots.Line(path[:, 0], path[:, 1], style="path")],
+                [plots.Line(path[:, 0], path[:, 1], style="path", colour=1)],
+                "weight 1",
+                "weight 2",
                 log=True,
             )
             for rate, loss, path in zip(

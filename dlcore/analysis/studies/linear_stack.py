@@ -39,7 +39,7 @@ class LinearStack(study.Study):
         activation(self.nonlinearity)
         for name in ("depth", "units"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Measures what both stacks answer along the input x.

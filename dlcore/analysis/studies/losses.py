@@ -39,11 +39,11 @@ class Losses(study.Study):
 
     def __post_init__(self) -> None:
         if not 0 < self.limit < math.inf:
-            raise UsageError(f"--limit={self.limit}: it must be above 0")
+            raise UsageError(f"limit is {self.limit}: it must be above 0")
         if not 0 < self.truth < 1:
-            raise UsageError(f"--truth={self.truth}: it must be above 0 and below 1")
+            raise UsageError(f"truth is {self.truth}: it must be above 0 and below 1")
         if self.points < 2:
-            raise UsageError(f"--points={self.points}: it must be 2 or more")
+            raise UsageError(f"points is {self.points}: it must be 2 or more")
 
     def run(self) -> study.Numbers:
         """Measures: every curve, and the prediction with the least cross-entropy."""

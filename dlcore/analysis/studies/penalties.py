@@ -61,10 +61,10 @@ class Penalties(study.Study):
     def __post_init__(self) -> None:
         for name in _WEIGHTS:
             if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"--{name}={getattr(self, name)}: it must not be negative")
+                raise UsageError(f"{name} is {getattr(self, name)}: it must not be negative")
         for name in ("units", "steps"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Measures, for each penalty: weights, codes and slopes, and their summaries."""
@@ -95,7 +95,7 @@ class Penalties(study.Study):
             name: [numbers[f"{name} {column}"] for column in ("weights", "code", "slopes")]
             for name in _ROWS
         }
-        return plots.histograms(rows, ("weights", "code", "slope"))
+        return plots.histograms(rows, ("weights", "code", "slope"), scale_by="column")
 
     def _train(self, x: jax.Array, weights: Mapping[str, jax.Array]) -> Params:
         optimizer = builder.build("adam", schedules.build("cosine", 0.01, self.steps))

@@ -90,8 +90,8 @@ class ReceptiveField(study.Study):
 
         def compared(x: str, y: str) -> list[plots.Line]:
             return [
-                plots.Line(numbers[x], numbers[f"{y}_stacked"], "3x3 stacked", "path", 4),
-                plots.Line(numbers[x], numbers[f"{y}_one_layer"], "one layer", "path", 5),
+                plots.Line(numbers[x], numbers[f"{y}_stacked"], "3x3 stacked", "path", 0),
+                plots.Line(numbers[x], numbers[f"{y}_one_layer"], "one layer", "path", 1),
             ]
 
         title = "field: formula (dashed), measured (points)"

@@ -91,12 +91,12 @@ class SaddlePoints(study.Study):
         levels = np.unique(numbers["negative"])
         means = np.asarray([numbers["height"][numbers["negative"] == x].mean() for x in levels])
         heights = [
-            plots.Line(numbers["height"][:500], numbers["negative"][:500], "", "points", 4),
-            plots.Line(means, levels, "mean height", "path", 3),
+            plots.Line(numbers["height"][:500], numbers["negative"][:500], "", "points"),
+            plots.Line(means, levels, "mean height", "path"),
         ]
         training = [
-            plots.Line(parameters, numbers["negative_before"], "before training", "path", 2),
-            plots.Line(parameters, numbers["negative_after"], "after training", "path", 5),
+            plots.Line(parameters, numbers["negative_before"], "before training", "path"),
+            plots.Line(parameters, numbers["negative_after"], "after training", "path"),
         ]
         share = "negative eigenvalues, share"
         return plots.line_panels(

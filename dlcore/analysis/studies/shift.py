@@ -5,7 +5,6 @@ P has the word for the first, covariance: a map is not invariant, as K says, it 
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -85,23 +84,22 @@ class Shift(study.Study):
         """The layers, max pooling by window, and the largest window by kind of pooling."""
         windows = ["no pooling" if size == 1 else f"max {size}x{size}" for size in self.windows]
         panels = (
-            ("a map moves with its image", "covariance_error", list(_LAYERS), "path"),
-            ("pooling forgets small shifts", "change_by_window", windows, "path"),
-            ("kinds of pooling", "change_by_pooling", self._poolings(), "dashed"),
+            ("a map moves with its image", "covariance_error", list(_LAYERS)),
+            ("pooling forgets small shifts", "change_by_window", windows),
+            ("kinds of pooling", "change_by_pooling", self._poolings()),
         )
-        colours = itertools.count()
         return plots.line_panels(
             [
                 plots.Panel(
                     title,
                     [
-                        plots.Line(numbers["shift"], row, label, style, next(colours))
+                        plots.Line(numbers["shift"], row, label, "path")
                         for row, label in zip(numbers[key], labels, strict=True)
                     ],
                     x_label="shift in pixels",
                     y_label=key.split("_by_")[0].replace("_", " "),
                 )
-                for title, key, labels, style in panels
+                for title, key, labels in panels
             ],
             columns=3,
         )

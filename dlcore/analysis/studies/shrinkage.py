@@ -16,6 +16,9 @@ from dlcore.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# The columns of the table: s1 to s6 are measured in the blood.
+_INPUTS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+
 
 @dataclasses.dataclass(frozen=True)
 class Shrinkage(study.Study):
@@ -41,13 +44,13 @@ class Shrinkage(study.Study):
     def __post_init__(self) -> None:
         if not 0 < self.smallest < self.largest < math.inf:
             raise UsageError(
-                f"--smallest={self.smallest}, --largest={self.largest}: both must be above 0, the"
+                f"smallest is {self.smallest} and largest {self.largest}: both must be above 0, the"
                 " second the larger"
             )
         if self.strengths < 2:
-            raise UsageError(f"--strengths={self.strengths}: it must be 2 or more")
+            raise UsageError(f"strengths is {self.strengths}: it must be 2 or more")
         if self.steps < 1:
-            raise UsageError(f"--steps={self.steps}: it must be at least 1")
+            raise UsageError(f"steps is {self.steps}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Measures: the weights `[strengths, inputs]`, and how many are zero."""
@@ -74,8 +77,11 @@ class Shrinkage(study.Study):
             [
                 plots.Panel(
                     title,
-                    [plots.Line(numbers["strength"], weight) for weight in numbers[name].T],
-                    "penalty",
+                    [
+                        plots.Line(numbers["strength"], weight, label)
+                        for weight, label in zip(numbers[name].T, _INPUTS, strict=True)
+                    ],
+                    "penalty k",
                     "weight",
                     log_x=True,
                 )

@@ -33,7 +33,7 @@ class ThresholdLogic(study.Study):
 
     def __post_init__(self) -> None:
         if not 1 <= self.inputs <= 4:
-            raise UsageError(f"--inputs={self.inputs}: it must be from 1 to 4")
+            raise UsageError(f"inputs is {self.inputs}: it must be from 1 to 4")
 
     def run(self) -> study.Numbers:
         """Measures what the gates answer, and how far one unit gets.
@@ -68,9 +68,11 @@ class ThresholdLogic(study.Study):
                     numbers["axis"],
                     numbers[f"{name} plane"],
                     (
-                        plots.Line(x[fires], y[fires], "1", "points"),
-                        plots.Line(x[~fires], y[~fires], "0", "points"),
+                        plots.Line(x[fires], y[fires], "answer 1", "points", 1),
+                        plots.Line(x[~fires], y[~fires], "answer 0", "points", 0),
                     ),
+                    "x1",
+                    "x2",
                     filled=True,
                 )
             )

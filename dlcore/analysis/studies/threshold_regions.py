@@ -74,7 +74,7 @@ class ThresholdRegions(study.Study):
         axis = numbers["axis"]
         return plots.contour_panels(
             [
-                plots.Contour(title, axis, axis, numbers[name], filled=True)
+                plots.Contour(title, axis, axis, numbers[name], (), "x1", "x2", filled=True)
                 for name, title in titles.items()
             ],
             columns=2,
@@ -87,7 +87,7 @@ class ThresholdRegions(study.Study):
             np.array([outer[i - 1], outer[i], inner[i], inner[i - 1]]) for i in range(self.sides)
         ]
         return {
-            "half_plane": [(np.array([[-1.0], [1.0]]), np.array([0.0]))],
+            "half_plane": [(np.array([[-1.0], [2.0]]), np.array([0.0]))],
             "polygon": [half_planes(outer), (any_side, np.array([self.sides]))],
             "star": [
                 half_planes(self._corners(self._core())),

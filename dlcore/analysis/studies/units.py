@@ -39,9 +39,9 @@ class Units(study.Study):
 
     def __post_init__(self) -> None:
         if not 0 < self.width < math.inf:
-            raise UsageError(f"--width={self.width}: it must be above 0")
+            raise UsageError(f"width is {self.width}: it must be above 0")
         if self.points < 2:
-            raise UsageError(f"--points={self.points}: it must be at least 2")
+            raise UsageError(f"points is {self.points}: it must be at least 2")
 
     def run(self) -> study.Numbers:
         """Measures the outputs [points, points] over the plane; `axis` is either coordinate."""

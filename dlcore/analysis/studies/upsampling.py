@@ -19,6 +19,11 @@ from dlcore.nn.pooling import max_pool_with_indices, unpool
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_CAPTIONS = {
+    "from_unpooled": "unpooling",
+    "from_upsampled": "upsampling",
+    "from_transposed": "transposed",
+}
 # A layer without bias: small maps and a kernel [f, f, 1, 1] to maps twice as large.
 _Layer = Callable[[jax.Array, jax.Array], Any]
 
@@ -90,9 +95,7 @@ class Upsampling(study.Study):
         shown = {name: np.asarray(numbers[name]) for name in names}
         shown["pooled"] = shown["pooled"].repeat(2, 0).repeat(2, 1)
         captions = [
-            f"{name.removeprefix('from_')}, {numbers[f'{name}_psnr']:.1f} dB"
-            if name in restored
-            else name
+            f"{_CAPTIONS[name]}, {numbers[f'{name}_psnr']:.1f} dB" if name in restored else name
             for name in names
         ]
         return plots.image_grid(np.stack(list(shown.values())), captions, columns=3)

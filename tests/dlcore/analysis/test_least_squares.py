@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcore.analysis.least_squares import HiddenLayer, levenberg_marquardt, random_network
+from dlcore.analysis.least_squares import (
+    HiddenLayer,
+    grown,
+    levenberg_marquardt,
+    random_network,
+)
 
 
 def drawn(seed, inputs=2, width=3):
@@ -55,3 +60,12 @@ def test_a_random_network_s_units_turn_over_inside_the_cube(inputs):
     # Their output is fitted: no linear change of it is better.
     residual = network(x) - x[:, 0]
     assert np.abs(network.features(x).T @ residual).max() < 1e-3
+
+
+def test_a_grown_network_is_wider_and_the_same_function():
+    x, network, _ = drawn(0)
+    _, wider, _ = drawn(1, width=5)
+    result = grown(network, wider)
+    assert result.bias.size == 5
+    np.testing.assert_allclose(result(x), network(x), rtol=1e-13)
+    np.testing.assert_array_equal(result.kernel[:, 3:], wider.kernel[:, 3:])

@@ -20,6 +20,7 @@ JAX_ACTIVATIONS = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
     "leaky_relu": lambda a: jax.nn.leaky_relu(a, 0.1),
+    "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
 }
 

@@ -160,7 +160,7 @@ def test_noise_is_on_in_training_alone_and_normalisation_in_both_modes():
         ("lenet5_modern", {"normalization": "group:5"}, (1, 28, 28, 1), "6 channels do not divide"),
         ("lenet5_modern", {"normalize": "at"}, (1, 28, 28, 1), "normalize is before or after"),
         ("lenet5_modern", {"dropout_rate": 1.0}, (1, 28, 28, 1), "at least 0 and below 1"),
-        ("lenet5_modern", {"input_noise": -1.0}, (1, 28, 28, 1), "deviation is not negative"),
+        ("lenet5_modern", {"input_noise": -1.0}, (1, 28, 28, 1), "from 0 on, not -1.0"),
         ("lenet5", {}, (1, 28, 28, 1), "takes images of 32x32x1, not 28x28x1: pad them"),
         ("lenet5", {"num_classes": 11}, (1, 32, 32, 1), "the ten digits, not 11 classes"),
         ("lenet5_modern", {}, (1, 8, 8, 1), "takes images of 12x12 or more, not 8x8x1"),

@@ -61,6 +61,11 @@ def test_logistic_regression_of_two_classes_is_one_sigmoid_unit():
     np.testing.assert_allclose(gradient["kernel"][:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_logistic_regression_of_one_class_is_refused():
+    with pytest.raises(UsageError, match="two classes or more, not 1: for numbers take linear"):
+        models.create("logistic_regression", num_classes=1).init(jax.random.key(0), IMAGES)
+
+
 # The units' functions, and their derivatives as functions of the output.
 FUNCTIONS = {
     "linear": (lambda e: e, np.ones_like),

@@ -86,7 +86,7 @@ def test_the_rate_of_stochastic_depth_grows_in_equal_steps_to_that_of_the_last_b
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stochastic_depth_rate": 1.5}, "a stochastic depth rate is at least 0 and below 1"),
+        ({"stochastic_depth_rate": 1.5}, "stochastic_depth_rate .* below 1, not 1.5"),
         ({"activation": "maxout"}, "activation='maxout' changes the number of units"),
     ],
 )

@@ -88,10 +88,21 @@ def test_the_derivative_of_softmax_is_its_jacobian():
     np.testing.assert_allclose(derivative("softmax")(x), by_jax, atol=1e-7)
 
 
-def test_the_derivative_of_a_sigmoid_keeps_its_digits_where_the_sigmoid_is_one():
-    x = np.linspace(-80, 80, 41)
-    expected = np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))) ** 2
-    np.testing.assert_allclose(derivative("sigmoid")(jnp.float32(x)), expected, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("sigmoid", lambda x: np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))) ** 2),
+        ("tanh", lambda x: np.cosh(x) ** -2),
+        ("scaled_tanh", lambda x: 1.7159 * 2 / 3 * np.cosh(x * 2 / 3) ** -2),
+    ],
+)
+def test_a_saturated_unit_s_derivative_keeps_its_digits_where_its_value_is_flat(name, formula):
+    x = np.linspace(-40, 40, 41)
+    np.testing.assert_allclose(derivative(name)(jnp.float32(x)), formula(x), rtol=2e-5)
+    # A value of 8 bits rounds to 1 from 3 or 6 on.
+    x = np.linspace(-8, 8, 33)
+    half = derivative(name)(jnp.asarray(x, jnp.bfloat16)).astype(jnp.float32)
+    np.testing.assert_allclose(half, formula(x), rtol=0.05)
 
 
 def test_the_derivative_of_elu_is_finite_far_from_zero():

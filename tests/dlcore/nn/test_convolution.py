@@ -30,6 +30,8 @@ LAYER = PartiallyConnectedConv(TABLE, (3, 2))
         ((3, 4, 5), {"padding": "SAME"}),
         ((7, 9, 1), {"strides": 2}),
         ((7, 9, 2), {}),
+        ((7, 9, 1), {"kernel_dilation": 2}),
+        ((3, 4, 2), {"padding": "VALID", "feature_group_count": 2}),
     ],
 )
 def test_the_faster_convolution_and_its_gradients_equal_xla_s(shape, options):

@@ -262,8 +262,9 @@ def test_a_rate_out_of_range_is_refused(rate):
             layer.init(jax.random.key(0), *inputs)
 
 
-def test_a_negative_deviation_and_a_share_above_one_are_refused():
-    with pytest.raises(UsageError, match="standard deviation is not negative: -1"):
-        GaussianNoise(-1.0).apply({}, jnp.ones((2, 2)), False)
+def test_a_deviation_that_is_none_and_a_share_above_one_are_refused():
+    for deviation in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=f"a number from 0 on, not {deviation}"):
+            GaussianNoise(deviation).apply({}, jnp.ones((2, 2)), False)
     with pytest.raises(UsageError, match="from 0 to 1, not 1.5"):
         drop_path_columns(jax.random.key(0), 2, 3, 1.5)

@@ -282,12 +282,14 @@ def test_every_optimizer_approaches_the_minimum(name):
 PARAMS = {
     "Dense_0": {"kernel": np.full((3, 2), 2.0), "bias": np.full(2, 2.0)},
     "Conv_0": {"kernel": np.full((1, 1, 2, 2), 2.0)},
+    "ConvLocal_0": {"kernel": np.full((3, 1, 2), 2.0), "bias": np.full((3, 2), 2.0)},
     "BatchNorm_0": {"scale": np.full(2, 2.0), "bias": np.full(2, 2.0)},
     "temperature": np.asarray(2.0),
 }
 DECAYED = {
     "Dense_0": {"kernel": True, "bias": False},
     "Conv_0": {"kernel": True},
+    "ConvLocal_0": {"kernel": True, "bias": False},
     "BatchNorm_0": {"scale": False, "bias": False},
     "temperature": False,
 }

@@ -37,6 +37,45 @@ def test_one_legend_names_each_label_of_all_panels_once():
     assert plots.line_panels([plots.Panel("", [plots.Line(X, X)])]).legends == []
 
 
+def test_panels_with_labels_of_their_own_have_legends_of_their_own():
+    panels = [
+        plots.Panel(title, [plots.Line(X, X, f"{title} first"), plots.Line(X, -X, "second")])
+        for title in "ab"
+    ]
+    figure = plots.line_panels(panels)
+    assert figure.legends == []
+    for axes, title in zip(figure.axes, "ab", strict=True):
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert texts == [f"{title} first", "second"]
+        assert axes.get_title("left") == title
+
+
+def test_a_legend_of_a_panel_hides_no_line():
+    lines = [plots.Line(X, X + row, f"line {row}") for row in range(7)]
+    panels = [plots.Panel("many", lines), plots.Panel("none", [plots.Line(X, X)])]
+    figure = plots.line_panels(panels)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y0 >= axes.get_window_extent().y1
+    assert axes._left_title.get_window_extent().y0 >= legend.y1
+
+
+def test_no_two_of_ten_lines_look_alike():
+    lines = [plots.Line(X, X) for _ in range(10)]
+    (axes,) = plots.line_panels([plots.Panel("", lines)]).axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 10
+
+
+def test_steps_and_layers_have_no_ticks_between_whole_numbers():
+    x = np.arange(1, 5)
+    whole, other = plots.line_panels(
+        [plots.Panel("", [plots.Line(x, x)]), plots.Panel("", [plots.Line(x / 2, x)])]
+    ).axes
+    assert (whole.get_xticks() % 1 == 0).all()
+    assert (other.get_xticks() % 1 != 0).any()
+
+
 def test_a_line_keeps_the_colour_it_asks_for():
     lines = [plots.Line(X, X, colour=2), plots.Line(X, X), plots.Line(X, X)]
     colours = [
@@ -74,10 +113,10 @@ def test_regions_are_filled_with_the_colour_of_their_value():
 
 
 def test_a_surface_has_the_height_of_the_function():
-    (axes,) = plots.surface(GRID_X, GRID_Y, BOWL, "bowl", "loss").axes
+    (axes,) = plots.surface(GRID_X, GRID_Y, BOWL, "bowl", "first", "second", "loss").axes
     low, high = axes.get_zlim()
     assert low <= BOWL.min() < BOWL.max() <= high
-    assert axes.get_zlabel() == "loss"
+    assert [axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()] == ["first", "second", "loss"]
 
 
 def test_histograms_have_a_row_a_setting_and_leave_out_what_is_not_finite():
@@ -93,3 +132,14 @@ def test_histograms_have_a_row_a_setting_and_leave_out_what_is_not_finite():
         sum(bar.get_height() * bar.get_width() for bar in axes.patches) for axes in figure.axes
     ]
     np.testing.assert_allclose(areas, 1)
+
+
+def test_histograms_share_a_scale_along_rows_or_columns():
+    rows = {"small": [np.asarray([-1.0, 0.5]), np.asarray([2.0])], "large": [X, 5 * X]}
+    limits = {}
+    for scale_by in ("row", "column"):
+        figure = plots.histograms(rows, ["weights", "code"], scale_by)
+        limits[scale_by] = [(axes.get_xticks()[0], axes.get_xticks()[-1]) for axes in figure.axes]
+    # Around zero where something is below it, else from zero.
+    assert limits["row"] == [(-2, 2), (-2, 2), (0, 500), (0, 500)]
+    assert limits["column"] == [(-100, 100), (0, 500), (-100, 100), (0, 500)]

@@ -223,19 +223,19 @@ def test_training_moves_the_model_s_state_and_evaluation_does_not():
     model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
     task = tasks.create("classification", model)
     batch = {**make_batch(), "image": jax.random.normal(jax.random.key(1), (12, 8, 8, 1))}
-    variables = task.init(jax.random.key(0), batch)
+    variables = jax.jit(task.init)(jax.random.key(0), batch)
     state = {"batch_stats": variables["batch_stats"]}
-    _, aux = task.loss(variables["params"], state, batch, jax.random.key(0))
+    _, aux = jax.jit(task.loss)(variables["params"], state, batch, jax.random.key(0))
     moved = jax.tree.map(lambda a, b: bool((a != b).all()), dict(aux.model_state), state)
     assert all(jax.tree.leaves(moved))
-    assert set(task.evaluate(variables, batch)) == {"loss", "accuracy", "confusion"}
+    assert set(jax.eval_shape(task.evaluate, variables, batch)) == {"loss", "accuracy", "confusion"}
 
 
 def test_eight_devices_sum_to_what_one_gives():
     model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
     task = tasks.create("classification", model)
     batch = {**make_batch(16), "image": jax.random.normal(jax.random.key(1), (16, 8, 8, 1))}
-    variables = task.init(jax.random.key(0), batch)
+    variables = jax.jit(task.init)(jax.random.key(0), batch)
     state = {"batch_stats": variables["batch_stats"]}
 
     def sums(batch):
@@ -269,7 +269,7 @@ def test_eight_devices_sum_to_what_one_gives():
             "goes with cross_entropy, not with square",
         ),
         ({"label_smoothing": -0.1}, "label_smoothing is at least 0"),
-        ({"rubbish_penalty": -1.0}, "rubbish_penalty is positive, or 0 for none, not -1.0"),
+        ({"rubbish_penalty": -1.0}, "rubbish_penalty is a positive number, or 0 for none, not -1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -186,7 +186,7 @@ def test_the_best_class_is_predicted():
     [
         ({"population_size": 1}, "population_size is at least 2, not 1"),
         ({"deviation": 0.0}, "deviation is above 0, not 0.0"),
-        ({"deviation": float("inf")}, "deviation is above 0, not inf"),
+        ({"deviation": float("inf")}, "deviation is inf"),
         ({"fitness": "luck"}, "unknown fitness 'luck': it is cross_entropy or errors"),
     ],
 )

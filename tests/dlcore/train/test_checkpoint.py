@@ -359,6 +359,13 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_parameters_name(copy, c
     assert contents(copy) == before
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused_as_such(copy):
+    other = {**state_of(0), "opt_state": (jnp.zeros(3), {})}
+    with opened(copy) as checkpoints:  # noqa: SIM117
+        with pytest.raises(UsageError, match="another optimizer or version: opt_state/1/count"):
+            checkpoints.restore_newest(abstract(other))
+
+
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "checkpoints").write_text("notes")
     with pytest.raises(UsageError, match="checkpoints cannot hold checkpoints"):

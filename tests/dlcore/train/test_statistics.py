@@ -1,5 +1,7 @@
 """Normalisation by the whole training set, against algorithm 2 of the paper in float64 NumPy."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -126,10 +128,15 @@ def test_every_batch_draws_noise_of_its_own(dataset):
     assert not np.allclose(one, other)
 
 
-def test_a_training_evaluates_and_saves_with_them(dataset, tmp_path):
+@pytest.mark.parametrize("curriculum_epochs", [0, 3])
+def test_a_training_evaluates_and_saves_with_those_of_all_examples(
+    dataset, tmp_path, curriculum_epochs
+):
     made = build(dataset)
+    options = dataclasses.replace(dataset.options, curriculum_epochs=curriculum_epochs)
+    taught = dataclasses.replace(dataset, options=options)
     plan = Plan(num_steps=4, steps_per_epoch=5, log_every=10, evaluate_every=2, checkpoint_every=1)
-    Loop(made, dataset, plan, tmp_path, seed=SEED).run()
+    Loop(made, taught, plan, tmp_path, seed=SEED).run()
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
     saved = checkpoints.restore_newest(made.abstract_state).state
     checkpoints.close()

@@ -64,7 +64,15 @@ def test_at_the_same_rate_smaller_batches_learn_more_in_an_epoch_and_settle_wors
 def test_the_figure_shows_each_descent_once():
     study, numbers = measured()
     titles = [axes.get_title(loc="left") for axes in study.draw(numbers).axes]
-    assert titles == ["batch: 3 updates", "mini-batch: 9 updates", "stochastic: 36 updates"]
+    kinds = {
+        "batch": ("batch", 3),
+        "mini_batch": ("mini-batch", 9),
+        "stochastic": ("stochastic", 36),
+    }
+    assert titles == [
+        f"{kind}, {updates} updates: excess {numbers[f'excess_{name}']:.2g}"
+        for name, (kind, updates) in kinds.items()
+    ]
 
 
 @pytest.mark.parametrize(

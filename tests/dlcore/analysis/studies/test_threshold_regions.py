@@ -32,7 +32,8 @@ def test_the_star_s_exact_area_is_the_pentagram_s(numbers):
 
 def test_one_unit_answers_on_one_side_of_a_line(numbers):
     x, y = np.meshgrid(numbers["axis"], numbers["axis"])
-    np.testing.assert_array_equal(numbers["half_plane"], y >= x)
+    np.testing.assert_array_equal(numbers["half_plane"], y > x / 2)
+    assert numbers["half_plane_area"] == 2
 
 
 def test_what_two_layers_carve_is_convex_where_they_ask_for_every_side(numbers):

@@ -27,10 +27,10 @@ def test_a_shift_in_time_repeats_the_end_that_it_uncovers(shape):
     assert counts[1].min() > 500 / 7 - 5 * np.sqrt(500 / 7)
 
 
-@pytest.mark.parametrize("shape", [(10,), (10, 4, 1)])
-def test_a_mask_in_time_hides_one_stretch_behind_the_mean(shape):
+@pytest.mark.parametrize(("shape", "longest"), [((10,), 10), ((10, 4, 1), 4)])
+def test_a_mask_in_time_hides_one_stretch_behind_the_mean(shape, longest):
     values = series_of(shape)
-    mask = jax.vmap(lambda key: series.time_mask(key, 0.4, jnp.asarray(values)))
+    mask = jax.vmap(lambda key: series.time_mask(key, longest / 10, jnp.asarray(values)))
     lengths, begins = [], []
     for masked in np.asarray(mask(KEYS)):
         hidden = np.flatnonzero((masked != values).reshape(10, -1).all(axis=1))
@@ -42,8 +42,9 @@ def test_a_mask_in_time_hides_one_stretch_behind_the_mean(shape):
         lengths.append(len(hidden))
         if len(hidden) == 4:
             begins.append(hidden[0])
-    # Up to 4 of the 10 steps, and every place at which as many may begin.
+    # Each number of steps about equally often, and 4 at every place at which as many may begin.
     counts = np.unique(lengths, return_counts=True)
-    np.testing.assert_array_equal(counts[0], np.arange(5))
-    assert counts[1].min() > 100 - 5 * np.sqrt(100)
+    np.testing.assert_array_equal(counts[0], np.arange(longest + 1))
+    expected = 500 / (longest + 1)
+    assert counts[1].min() > expected - 5 * np.sqrt(expected)
     assert set(begins) == set(range(7))
