@@ -2,9 +2,10 @@
 #
 #   make train    install, then train LeNet-5 on the bundled digits into $(WORKDIR)
 #   make test     install what the tests need, then run all tests but the long ones
-#   make test-all the same, then the long ones
+#   make test-all the same, and the compilers, then the long ones
 #   make lint     format, rules, types and the direction of imports
 #   make format   put right what the formatter and the rules can put right
+#   make compilers the compilers of TPUs and GPUs, 1.2 GB, for the tests that compile for them
 #   make peers    the environment with PyTorch that writes the reference fixtures
 #   make clean    remove the environments and the caches; runs stay
 
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 SOURCES := dlcore experiments kernels tests notebooks
 
-.PHONY: train test test-all lint format peers clean
+.PHONY: train test test-all lint format compilers peers clean
 
 train: .venv/installed
 	$(BIN)/python -m experiments.train --recipe=lenet5_digits --workdir=$(WORKDIR)
@@ -27,7 +28,8 @@ train: .venv/installed
 test: .venv/installed-test
 	$(PYTEST) -m "not slow"
 
-test-all: test
+# The compilers first: the short tests use them where they are.
+test-all: compilers test
 	$(PYTEST) -m slow
 
 lint: .venv/installed-test
@@ -40,10 +42,12 @@ format: .venv/installed-test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+compilers: .compilers/installed
+
 peers: .peers/installed
 
 clean:
-	rm -rf .venv .peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .compilers .peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, so that a second call installs nothing.
@@ -60,6 +64,15 @@ clean:
 .venv:
 	@# A half-made environment would pass for a whole one.
 	$(PYTHON) -m venv $@ || { rm -rf $@; exit 1; }
+
+# Without what they depend on: that is jax itself, and libraries that only running needs.
+.compilers/installed: compilers.txt .venv/installed-test
+	@echo "Installing the compilers into .compilers: 1.2 GB."
+	rm -rf .compilers
+	version=$$($(BIN)/python -c 'import jax; print(jax.__version__)') && \
+	$(INSTALL) --no-deps --target .compilers --requirement compilers.txt \
+	  jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
+	@touch $@
 
 # PyPI's PyTorch for newer Pythons is a CUDA build of several GB, hence an environment of its own.
 .peers/installed:

@@ -18,6 +18,13 @@ hypothesis.settings.register_profile("dlcore", deadline=None)
 hypothesis.settings.load_profile("dlcore")
 
 
+def pytest_sessionstart() -> None:
+    """Makes the accelerators' compilers known, where they are, before JAX looks for devices."""
+    from kernels import aot
+
+    aot.prepare()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
     """The TFDS data directory of the environment; tests of real data skip without one."""

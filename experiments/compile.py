@@ -1,0 +1,163 @@
+"""Compiles a recipe's training step for accelerators that need not be there.
+
+`python -m experiments.compile --recipe=lenet5_digits --target=tpu:v5e:8x8` compiles the whole step
+for 64 chips of a TPU v5e, and `--target=gpu:h200:1x8` for the eight H200 of one host, under each
+parallelism that the task supports. It prints what a device has to hold and to do, the collectives,
+the Pallas kernels, and whether it fits. Every field of the recipe is a flag. The compilers are
+installed by `make compilers`.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from dlcore import parallel, tasks
+from dlcore.errors import UsageError
+from experiments import flags, recipes, report, session
+from kernels import aot, dispatch
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """The flags of this program and of the recipe that is named."""
+    flags.define_one(values, "recipe", None, "Name of the recipe.", str)
+    where = "tpu:CHIP:AxB or gpu:CHIP:HOSTSxGPUS; CHIP is one of "
+    flags.define_one(values, "target", None, f"Machine: {where}{', '.join(aot.CHIPS)}.", str)
+    flags.define_one(values, "parallelism", "", "Only this one; all that the task supports else.")
+    flags.define_one(values, "data_dir", "", "Directory of prepared TFDS datasets.")
+    recipe = flags.peek(argv, "recipe")
+    if recipe:
+        flags.define_recipe(values, recipes.get(recipe), argv)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Compiles under each parallelism and prints a table of each."""
+    aot.prepare()
+    machine = _machine(values)
+    recipe = flags.read_recipe(values, recipes.get(values.recipe))
+    supported = tasks.kind(recipe.task).parallelisms
+    if values.parallelism and values.parallelism not in supported:
+        raise UsageError(
+            f"--parallelism={values.parallelism}: task {recipe.task} supports "
+            f"{', '.join(supported)}"
+        )
+    print(report.table(whole(recipe, values.data_dir, machine)))
+    for name in (values.parallelism,) if values.parallelism else supported:
+        settings = session.Settings(data_dir=values.data_dir, parallelism=name)
+        try:
+            rows = described(compiled(recipe, settings, machine), machine)
+        except UsageError as error:
+            # A batch that does not divide over this parallelism's devices may over another's.
+            rows = {"refused": str(error)}
+        print(f"\n--parallelism={name}\n{report.table(rows)}", flush=True)
+
+
+def _machine(values: flags.FlagValues) -> aot.Target:
+    for name in ("recipe", "target"):
+        if not values[name].value:
+            raise UsageError(f"--{name} is missing")
+    try:
+        machine = aot.target(values.target)
+        reason = aot.missing(machine.chip.platform)
+        # Only the compiler knows which topologies there are.
+        present = not reason and machine.devices
+    except ValueError as error:
+        raise UsageError(f"--target: {error}") from error
+    if not present:
+        raise UsageError(f"--target={values.target}: {reason}")
+    return machine
+
+
+def whole(recipe: recipes.Recipe, data_dir: str, machine: aot.Target) -> dict[str, str]:
+    """What is printed of the machine, and of a step whatever its layout."""
+    chip = machine.chip
+    program = session.prepare(recipe, session.Settings(data_dir=data_dir)).program
+    step: Any = program.step
+    cost = step.lower(program.abstract_state, program.batch).cost_analysis()
+    return {
+        "machine": f"{len(machine.devices)} x {chip.device_kind}, {chip.memory:,} bytes each",
+        "batch size": str(next(iter(program.batch.values())).shape[0]),
+        # XLA's count, before its optimisation; it counts the body of a loop once.
+        "floating-point operations a step, of all devices": f"{cost['flops']:,.0f}",
+    }
+
+
+def compiled(
+    recipe: recipes.Recipe, settings: session.Settings, machine: aot.Target
+) -> aot.Program:
+    """The training step of a recipe, compiled for a machine.
+
+    Raises:
+      UsageError: the recipe or the data has to be mended, or the batch does not divide.
+    """
+    with _present(machine), dispatch.target(machine.chip.device_kind):
+        program = session.prepare(recipe, settings).program
+        state = program.abstract_state
+        sharding = _batch_sharding(jax.tree.leaves(state)[0].sharding)
+        batch = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+            for name, array in program.batch.items()
+        }
+        if program.parallelism.name == "pmap":
+            state, batch = _stacked(program.parallelism.device_count, state, batch)
+        step: Any = program.step
+        return aot.compile_for(machine, step.lower(state, batch))
+
+
+@contextlib.contextmanager
+def _present(machine: aot.Target) -> Iterator[None]:
+    """Within, a layout is made over a machine's devices, all of them of this process."""
+    devices = machine.devices
+    with mock.patch.multiple(
+        jax, devices=lambda *_: devices, local_devices=lambda *_: devices, process_count=lambda: 1
+    ):
+        yield
+
+
+def _batch_sharding(state: Sharding) -> Sharding:
+    if isinstance(state, NamedSharding):
+        return NamedSharding(state.mesh, PartitionSpec(parallel.AXIS))
+    return state
+
+
+def _stacked(count: int, state: Any, batch: Any) -> tuple[Any, Any]:
+    """The shapes of `pmap`: a device axis in front; a carry and a batch are split over it."""
+
+    def split(array: Any) -> Any:
+        shape = (count, array.shape[0] // count, *array.shape[1:])
+        return jax.ShapeDtypeStruct(shape, array.dtype)
+
+    def stack(path: Sequence[Any], array: Any) -> Any:
+        if any(getattr(key, "key", None) == parallel.CARRY for key in path):
+            return split(array)
+        return jax.ShapeDtypeStruct((count, *array.shape), array.dtype)
+
+    return jax.tree_util.tree_map_with_path(stack, state), jax.tree.map(split, batch)
+
+
+def described(program: aot.Program, machine: aot.Target) -> dict[str, str]:
+    """What is printed of a program."""
+    fits = program.peak_bytes <= machine.chip.memory
+    collectives = [f"{count} {kind}" for kind, count in program.collectives.items()]
+    kernels = {name: program.kernels.count(name) for name in program.kernels}
+    # XLA counts nothing of a program for a GPU that is not there.
+    counts = {
+        "floating-point operations a device": program.flops,
+        "bytes moved a device": program.bytes_accessed,
+    }
+    return {
+        "bytes a device": f"{program.peak_bytes:,}",
+        "of state and batch": f"{program.argument_bytes:,}",
+        "of temporaries": f"{program.temporary_bytes:,}",
+        **{name: f"{count:,.0f}" for name, count in counts.items() if count},
+        "collectives": ", ".join(collectives) or "none",
+        "Pallas kernels": ", ".join(f"{n} {name}" for name, n in kernels.items()) or "none",
+        "fits": "yes" if fits else f"no: a device has {machine.chip.memory:,} bytes",
+    }
+
+
+if __name__ == "__main__":
+    flags.run(main, define)

@@ -1,0 +1,259 @@
+"""Compiling for an accelerator that is not there.
+
+The compilers of TPUs (`libtpu`) and of NVIDIA GPUs (JAX's CUDA plugin and `ptxas`) run on any
+machine; `make compilers` puts them into the folder `.compilers`. What is compiled cannot be run,
+but it says whether it compiles, what memory it takes, and which kernels and collectives it holds.
+
+A TPU's Pallas kernels are compiled to machine code on the way. A GPU's are only carried along by
+XLA, which leaves them to the start of the program: `kernels.assembly` takes them to machine code.
+
+Call `prepare` before anything touches a device.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+COMPILERS = pathlib.Path(__file__).parent.parent / ".compilers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A kind of accelerator.
+
+    Attributes:
+      platform: "tpu" or "cuda", as the compilers say.
+      device_kind: as JAX names a device of that kind.
+      memory: bytes of a device.
+      description: what the GPU compiler asks, in the text form of XLA's GpuTargetConfigProto.
+    """
+
+    platform: str
+    device_kind: str
+    memory: int
+    description: str = ""
+
+
+def _gpu(name: str, capability: str, memory: int, bandwidth: int, **numbers: Any) -> Chip:
+    # Per multiprocessor, per block, and of the whole chip: the vendor's data sheets.
+    facts = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "shared_memory_per_block": 49152,
+        "threads_per_core_limit": 2048,
+        "block_dim_limit_x": 2147483647,
+        "block_dim_limit_y": 65535,
+        "block_dim_limit_z": 65535,
+        "registers_per_core_limit": 65536,
+        "registers_per_block_limit": 65536,
+        "device_memory_size": memory,
+        "memory_bandwidth": bandwidth,
+        **numbers,
+    }
+    listed = " ".join(f"{fact}: {number}" for fact, number in facts.items())
+    description = (
+        f"gpu_device_info {{ {listed} cuda_compute_capability {{ {capability} }} }} "
+        'platform_name: "CUDA" dnn_version_info { major: 9 minor: 28 } '
+        "runtime_version { major: 12 minor: 9 patch: 0 } "
+        f'device_description_str: "{name}"'
+    )
+    return Chip("cuda", name, memory, description)
+
+
+_HOPPER: dict[str, Any] = {
+    "shared_memory_per_core": 233472,
+    "shared_memory_per_block_optin": 232448,
+    "core_count": 132,
+    "fpus_per_core": 128,
+    "l2_cache_size": 52428800,
+    "clock_rate_ghz": 1.98,
+}
+_AMPERE: dict[str, Any] = {
+    "shared_memory_per_core": 167936,
+    "shared_memory_per_block_optin": 166912,
+    "core_count": 108,
+    "fpus_per_core": 64,
+    "l2_cache_size": 41943040,
+    "clock_rate_ghz": 1.41,
+}
+_GIB = 2**30
+CHIPS = {
+    "v5e": Chip("tpu", "TPU v5 lite", 16 * _GIB),
+    "v5p": Chip("tpu", "TPU v5", 95 * _GIB),
+    "v6e": Chip("tpu", "TPU v6 lite", 32 * _GIB),
+    "a100": _gpu("NVIDIA A100", "major: 8", 80 * 10**9, 2_039 * 10**9, **_AMPERE),
+    "h100": _gpu("NVIDIA H100", "major: 9", 80 * 10**9, 3_350 * 10**9, **_HOPPER),
+    "h200": _gpu("NVIDIA H200", "major: 9", 141 * 10**9, 4_800 * 10**9, **_HOPPER),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A machine: chips of one kind, connected.
+
+    Attributes:
+      name: as it was written: "tpu:v5e:8x8", "gpu:h200:1x8".
+      chip: the kind.
+      topology: "8x8": for TPUs the axes of the torus, for GPUs hosts and GPUs of each.
+    """
+
+    name: str
+    chip: Chip
+    topology: str
+
+    @functools.cached_property
+    def devices(self) -> list[Any]:
+        """The devices, on which nothing can run.
+
+        Raises:
+          ValueError: there is no such topology of that chip.
+        """
+        platform, options = self.chip.platform, {}
+        name = f"{self.name.split(':')[1]}:{self.topology}"
+        if platform == "cuda":
+            # XLA counts partitions, hosts, and GPUs of a host.
+            options = {
+                "target_config": self.chip.description,
+                "topology": f"1x{self.topology}",
+            }
+        try:
+            topology = topologies.get_topology_desc(name, platform=platform, **options)
+        except jax.errors.JaxRuntimeError as error:
+            raise ValueError(f"target {self.name!r} is not to be had: {error}") from error
+        return list(topology.devices)
+
+
+def target(name: str) -> Target:
+    """The machine of a name: "tpu:v5e:8x8" or "gpu:h200:1x8"; without a topology a small one.
+
+    Raises:
+      ValueError: the name is none, or there is no such kind of chip.
+    """
+    match = re.fullmatch(r"(tpu|gpu):(\w+)(?::(\d+(?:x\d+)*))?", name)
+    kinds = ", ".join(CHIPS)
+    if not match or match[2] not in CHIPS:
+        raise ValueError(
+            f"target {name!r}: it is tpu:CHIP:AxB or gpu:CHIP:AxB, CHIP one of {kinds}"
+        )
+    chip = CHIPS[match[2]]
+    if (match[1] == "tpu") != (chip.platform == "tpu"):
+        raise ValueError(f"target {name!r}: {match[2]} is no {match[1].upper()}")
+    small = "1x1" if chip.platform == "cuda" else ("2x2x1" if match[2] == "v5p" else "2x2")
+    return Target(name, chip, match[3] or small)
+
+
+def prepare() -> None:
+    """Makes the compilers known to this process; JAX must not have looked for devices yet."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # JAX read the environment when it was imported; it would try the compilers' devices.
+    if not jax.config.jax_platforms:
+        jax.config.update("jax_platforms", "cpu")
+    # They would look for the chips, or for the libraries that only running needs.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    # Only one process may hold a chip, but any number may compile.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    if COMPILERS.is_dir() and str(COMPILERS) not in sys.path:
+        sys.path.append(str(COMPILERS))
+    # What prepares a kernel's launch; where Pallas was imported before, it has not been found.
+    runtime = COMPILERS / "jax_cuda12_plugin" / "libmosaic_gpu_runtime.so"
+    if runtime.exists():
+        os.environ.setdefault("MOSAIC_GPU_RUNTIME_LIB_PATH", str(runtime))
+
+
+def missing(platform: str) -> str | None:
+    """What is missing for compiling for "tpu" or "cuda", or None."""
+    module = {"tpu": "libtpu", "cuda": "jax_plugins.xla_cuda12"}[platform]
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    return None if found else f"the compiler for {platform} is not installed: make compilers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program.
+
+    Attributes:
+      kernels: names of the Pallas kernels in it, one for each call.
+      collectives: how often each kind of collective occurs.
+      flops: floating-point operations of a device, as XLA counts them (kernels left out).
+      bytes_accessed: bytes that a device moves, likewise.
+      argument_bytes: of a device's memory, for the arguments.
+      output_bytes: for the results.
+      temporary_bytes: for what lies between.
+      alias_bytes: results that take the arguments' place.
+    """
+
+    kernels: tuple[str, ...]
+    collectives: dict[str, int]
+    flops: float
+    bytes_accessed: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    alias_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """What a device has to hold at once, at most."""
+        held = self.argument_bytes + self.output_bytes + self.temporary_bytes
+        return held - self.alias_bytes
+
+
+_COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+
+
+def compile_for(machine: Target, lowered: Any) -> Program:
+    """Compiles what was lowered for a target's devices, and looks at the result.
+
+    Args:
+      machine: where it would run.
+      lowered: of `jax.jit(f).lower(...)` over shapes whose shardings are over `machine.devices`,
+        traced within `dispatch.target(machine.chip.device_kind)`.
+    """
+    compiled = lowered.compile()
+    text = compiled.as_text()
+    memory = compiled.memory_analysis()
+    cost = compiled.cost_analysis() or {}
+    return Program(
+        kernels=tuple(_kernel_names(text)),
+        collectives={
+            kind: count
+            for kind in _COLLECTIVES
+            if (count := len(re.findall(rf" {kind}(?:-start)?\(", text)))
+        },
+        flops=cost.get("flops", 0.0),
+        bytes_accessed=cost.get("bytes accessed", 0.0),
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        alias_bytes=memory.alias_size_in_bytes,
+    )
+
+
+def _kernel_names(text: str) -> list[str]:
+    """The names of the Pallas kernels that a compiled program calls."""
+    calls = re.findall(
+        r'custom_call_target="(?:tpu_custom_call|mosaic_gpu_v2)".*?op_name="([^"]*)"', text
+    )
+    scopes = [re.sub(r"/(?:pallas_call|mpmd_map).*", "", name) for name in calls]
+    # Of "jit(f)/transpose(jvp(name))" the name.
+    return [re.sub(r".*?(\w+)\)*$", r"\1", scope) for scope in scopes]

@@ -1,0 +1,46 @@
+"""Which implementation of the LSTM serves a call."""
+
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+
+from kernels import dispatch
+from kernels.lstm import mosaic_gpu, mosaic_tpu, xla
+
+_RECURRENCES = {"xla": xla, "mosaic_gpu": mosaic_gpu, "mosaic_tpu": mosaic_tpu}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """An implementation: its name, why it, and its recurrence (None for the reference)."""
+
+    name: str
+    reason: str
+    recurrence: ModuleType | None
+
+
+def refusals(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str | None]:
+    """For each implementation why it cannot serve such a call on any device, or None."""
+    return {
+        "reference": None,
+        "xla": None,
+        "mosaic_gpu": mosaic_gpu.refusal(batch, time, hidden, dtype),
+        "mosaic_tpu": mosaic_tpu.refusal(batch, time, hidden, dtype),
+    }
+
+
+def choose(implementation: str, batch: int, time: int, hidden: int, dtype: Any) -> Chosen:
+    """The implementation that serves a call; see `kernels.dispatch.choose`."""
+    refused = refusals(batch, time, hidden, dtype)
+    if implementation == "auto":
+        refused["mosaic_gpu"] = refused["mosaic_gpu"] or mosaic_gpu.unproved(hidden)
+    choice = dispatch.choose(
+        "lstm",
+        implementation,
+        refused,
+        {"batch": batch, "time": time, "hidden": hidden},
+        jnp.dtype(dtype),
+    )
+    return Chosen(choice.name, choice.reason, _RECURRENCES.get(choice.name))

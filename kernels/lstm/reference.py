@@ -1,0 +1,44 @@
+"""What is right: the LSTM as its equations say, in float32, differentiated by JAX."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kernels.lstm.types import Params, State
+
+
+def lstm(
+    inputs: Float[Array, "batch time features"],
+    params: Params,
+    first: State,
+    lengths: Int[Array, " batch"] | None,
+    *,
+    reverse: bool,
+) -> tuple[Float[Array, "batch time hidden"], State]:
+    """The layer over whole sequences: every h, zero past a row's end, and the last state.
+
+    Computed in the dtype of the parameters, or in float32 where that is narrower.
+    """
+    dtype = jnp.promote_types(params.recurrent_kernel.dtype, jnp.float32)
+    kernel, recurrent_kernel, bias = (array.astype(dtype) for array in params)
+    steps = inputs.shape[1]
+    limits = jnp.full(inputs.shape[0], steps) if lengths is None else lengths
+
+    def step(state: State, at: tuple[Array, Array]) -> tuple[State, Array]:
+        time, x = at
+        sums = jnp.matmul(x, kernel, precision="highest") + bias
+        sums += jnp.matmul(state.output, recurrent_kernel, precision="highest")
+        i, f, g, o = jnp.split(sums, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        output = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        takes_part = (time < limits)[:, None]
+        new = State(
+            jnp.where(takes_part, cell, state.cell), jnp.where(takes_part, output, state.output)
+        )
+        return new, jnp.where(takes_part, output, 0)
+
+    first = State(*(array.astype(dtype) for array in first))
+    by_time = (jnp.arange(steps), inputs.astype(dtype).swapaxes(0, 1))
+    last, outputs = jax.lax.scan(step, first, by_time, reverse=reverse)
+    outputs = outputs.swapaxes(0, 1).astype(inputs.dtype)
+    return outputs, State(last.cell, last.output.astype(inputs.dtype))

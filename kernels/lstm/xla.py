@@ -1,0 +1,82 @@
+"""The recurrence as a `lax.scan`: serves every device, dtype and shape."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kernels.lstm import steps
+from kernels.lstm.types import State, Trace
+
+
+def forward(
+    projected: Float[Array, "time batch gates"],
+    recurrent_kernel: Float[Array, "hidden gates"],
+    first: State,
+    lengths: Int[Array, " batch"] | None,
+    *,
+    reverse: bool,
+    keep: str,
+) -> tuple[Trace, State]:
+    """See `Recurrence.forward`."""
+    dtype = projected.dtype
+
+    def step(state: State, at: tuple[Array, Array]) -> tuple[State, Trace]:
+        time, sums = at
+        sums = sums.astype(jnp.float32) + product(state.output, recurrent_kernel)
+        gates = steps.activate(steps.split(sums))
+        cell, output = steps.advance(gates, state.cell)
+        output = output.astype(dtype)
+        if lengths is not None:
+            takes_part = (time < lengths)[:, None]
+            cell = jnp.where(takes_part, cell, state.cell)
+            output = jnp.where(takes_part, output, state.output)
+        trace = Trace(
+            output,
+            None if keep == "outputs" else state.cell,
+            jnp.concatenate(gates, axis=-1).astype(dtype) if keep == "gates" else None,
+        )
+        return State(cell, output), trace
+
+    by_time = (jnp.arange(projected.shape[0]), projected)
+    last, trace = jax.lax.scan(step, first, by_time, reverse=reverse)
+    return trace, last
+
+
+def backward(
+    recurrent_kernel: Float[Array, "hidden gates"],
+    gates: Float[Array, "time batch gates"],
+    cells: Float[Array, "time batch hidden"],
+    lengths: Int[Array, " batch"] | None,
+    output_cotangents: Float[Array, "time batch hidden"],
+    last_cotangent: State,
+    *,
+    reverse: bool,
+) -> tuple[Float[Array, "time batch gates"], State]:
+    """See `Recurrence.backward`: back-propagation through time (Werbos, 1990)."""
+    dtype = gates.dtype
+
+    def step(cotangent: State, at: tuple[Array, ...]) -> tuple[State, Array]:
+        time, gates, cell, output_cotangent = at
+        dh = cotangent.output + output_cotangent.astype(jnp.float32)
+        four = steps.split(gates.astype(jnp.float32))
+        sums, dc = steps.retreat(four, cell, cotangent.cell, dh)
+        dz = jnp.concatenate(sums, axis=-1).astype(dtype)
+        if lengths is None:
+            return State(dc, product(dz, recurrent_kernel.T)), dz
+        takes_part = (time < lengths)[:, None]
+        dz = jnp.where(takes_part, dz, 0)
+        before = State(
+            jnp.where(takes_part, dc, cotangent.cell),
+            jnp.where(takes_part, product(dz, recurrent_kernel.T), cotangent.output),
+        )
+        return before, dz
+
+    last_cotangent = State(*(array.astype(jnp.float32) for array in last_cotangent))
+    by_time = (jnp.arange(gates.shape[0]), gates, cells, output_cotangents)
+    first_cotangent, dz = jax.lax.scan(step, last_cotangent, by_time, reverse=not reverse)
+    return dz, first_cotangent
+
+
+def product(a: Array, b: Array) -> Array:
+    """A matrix product of operands of one dtype, summed in float32."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)

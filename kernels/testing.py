@@ -1,0 +1,71 @@
+"""What the proofs of every kernel share: how wrong a result may be, and interpretation."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels import dispatch
+
+
+def error(result: Any, expected: Any) -> float:
+    """The norm of the difference over the norm of what is expected."""
+    result, expected = np.asarray(result, np.float64), np.asarray(expected, np.float64)
+    norm = np.linalg.norm(expected)
+    return float(np.linalg.norm(result - expected) / (norm or 1.0))
+
+
+def assert_as_right_as_xla(result: Any, xla: Any, expected: Any, dtype: Any) -> None:
+    """Asserts that each array of a tree is at most twice as wrong as XLA's.
+
+    Four units in the last place of the dtype are always allowed.
+
+    Args:
+      result: of the implementation under test.
+      xla: of XLA's implementation, for the same inputs and dtype.
+      expected: in float64.
+      dtype: of the computation.
+    """
+    least = 4 * float(jnp.finfo(dtype).eps)
+    trees = (jax.tree.leaves_with_path(result), jax.tree.leaves(xla), jax.tree.leaves(expected))
+    for (path, array), other, right in zip(*trees, strict=True):
+        name = jax.tree_util.keystr(path)
+        assert np.all(np.isfinite(np.asarray(array, np.float64))), f"{name} is not finite"
+        limit = max(2 * error(other, right), least)
+        assert error(array, right) <= limit, f"{name}: {error(array, right):.3g} > {limit:.3g}"
+
+
+def no_interpreter(implementation: str) -> str | None:
+    """What is missing for interpreting "mosaic_tpu" or "mosaic_gpu", or None."""
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    if implementation == "mosaic_tpu" or hasattr(plgpu, "force_gpu_interpret_mode"):
+        return None
+    return f"JAX {jax.__version__} has no interpreter of Mosaic GPU: 0.12 is the first"
+
+
+@contextlib.contextmanager
+def interpreted(implementation: str) -> Iterator[None]:
+    """Within, the kernels of "mosaic_tpu" or "mosaic_gpu" are interpreted on the CPU.
+
+    Memory begins as NaN; a read out of bounds and a race between threads or copies raise.
+    """
+    checks: Any = {
+        "detect_races": True,
+        "uninitialized_memory": "nan",
+        "out_of_bounds_reads": "raise",
+    }
+    mode: contextlib.AbstractContextManager[Any]
+    if implementation == "mosaic_tpu":
+        from jax.experimental.pallas import tpu as pltpu
+
+        mode = pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(**checks))
+    else:
+        from jax.experimental.pallas import mosaic_gpu as plgpu
+
+        mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**checks))
+    with dispatch.target(implementation.removeprefix("mosaic_")), mode:
+        yield

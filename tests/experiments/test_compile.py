@@ -1,0 +1,127 @@
+"""A recipe's step compiled for machines that are not there, and what is said of it."""
+
+import re
+
+import pytest
+
+from experiments import compile as program
+from kernels import aot
+
+SOFTMAX = (
+    "--recipe=lenet5_digits",
+    "--model=softmax_regression",
+    "--data.resize=0",
+    "--batch_size=64",
+)
+# The parameters of the softmax regression on the digits, 64 x 10 and 10, in float32.
+PARAMETERS = 4 * 650
+
+
+@pytest.fixture
+def compiled(call):
+    """`compiled(target, words)`: what is printed for it, by parallelism; under "" of all."""
+
+    def run(target, *words):
+        if reason := aot.missing(aot.target(target).chip.platform):
+            pytest.skip(reason)
+        code, output, errors = call(program, *SOFTMAX, f"--target={target}", *words)
+        assert code == 0, errors
+        head, *rest = re.split(r"\n--parallelism=(\w+)\n", output)
+        blocks = {"": head, **dict(zip(rest[::2], rest[1::2], strict=True))}
+        return {name: rows(block) for name, block in blocks.items()}
+
+    return run
+
+
+def rows(block):
+    """Names and values of a table."""
+    return dict(
+        re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in block.splitlines() if line
+    )
+
+
+def number(text):
+    return int(text.replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("tpu:v5e:2x2", "4 x TPU v5 lite"),
+        pytest.param("gpu:h200:1x8", "8 x NVIDIA H200", marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_is_compiled_and_its_collectives_are_told(compiled, target, kind):
+    found = compiled(target, "--parallelism=data")
+    assert list(found) == ["", "data"]
+    assert found[""]["machine"].startswith(kind)
+    assert found[""]["batch size"] == "64"
+    # Two matrix products over all examples; the rest is elementwise.
+    flops = number(found[""]["floating-point operations a step, of all devices"])
+    assert 2 * 2 * 64 * 640 < flops < 10**6
+    assert "all-reduce" in found["data"]["collectives"]
+    assert number(found["data"]["bytes a device"]) > PARAMETERS
+    assert found["data"]["fits"] == "yes"
+
+
+@pytest.mark.slow
+def test_every_parallelism_that_the_task_supports_is_compiled(compiled):
+    found = compiled("tpu:v5e:4x4")
+    assert list(found) == ["", "jit", "pmap", "data", "fsdp"]
+    assert found["jit"]["collectives"] == "none"
+    assert "all-reduce" in found["pmap"]["collectives"]
+    held = {name: number(found[name]["of state and batch"]) for name in ("jit", "pmap", "data")}
+    assert held["jit"] > held["data"]
+    assert all(found[name]["fits"] == "yes" for name in held)
+
+
+@pytest.mark.slow
+def test_a_parallelism_that_refuses_the_batch_says_so_among_the_others(compiled):
+    found = compiled("tpu:v5e:2x2", "--batch_size=63", "--parallelism=data")
+    assert "--batch_size=63 does not divide over 4 devices" in found["data"]["refused"]
+
+
+def test_what_does_not_fit_is_said_to_be_too_much():
+    machine = aot.target("tpu:v5e")
+    sizes = {"output_bytes": 0, "temporary_bytes": 0, "alias_bytes": 0}
+    large = aot.Program((), {}, 0.0, 0.0, argument_bytes=machine.chip.memory + 1, **sizes)
+    assert program.described(large, machine)["fits"] == "no: a device has 17,179,869,184 bytes"
+    small = aot.Program((), {}, 0.0, 0.0, argument_bytes=machine.chip.memory, **sizes)
+    assert program.described(small, machine)["fits"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--target=tpu:v5e",), "--recipe is missing"),
+        (SOFTMAX, "--target is missing"),
+        ((*SOFTMAX, "--target=v5e"), "--target: target 'v5e': it is tpu:CHIP"),
+        ((*SOFTMAX, "--target=gpu:v5e"), "v5e is no GPU"),
+        (
+            (*SOFTMAX, "--target=tpu:v5e", "--parallelism=pipeline"),
+            "--parallelism=pipeline: task classification supports jit, pmap, data, fsdp",
+        ),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, monkeypatch, words, named):
+    monkeypatch.setattr(aot, "missing", lambda platform: None)
+    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    code, _, errors = call(program, *words)
+    assert code == 2
+    assert "Traceback" not in errors
+    assert named in errors.splitlines()[-1]
+
+
+def test_a_topology_that_a_chip_has_not_is_refused(call):
+    if reason := aot.missing("tpu"):
+        pytest.skip(reason)
+    code, _, errors = call(program, *SOFTMAX, "--target=tpu:v5e:3x5")
+    assert code == 2
+    assert "target 'tpu:v5e:3x5' is not to be had" in errors.splitlines()[-1]
+
+
+def test_a_compiler_that_is_missing_is_named(call, monkeypatch):
+    monkeypatch.setattr(aot, "missing", lambda platform: f"no compiler for {platform}")
+    code, _, errors = call(program, *SOFTMAX, "--target=gpu:h200")
+    assert code == 2
+    assert errors.splitlines()[-1] == "error: --target=gpu:h200: no compiler for cuda"

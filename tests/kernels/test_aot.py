@@ -1,0 +1,105 @@
+"""Programs compiled for machines that are not there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kernels import aot, dispatch
+
+SPLIT, WHOLE = PartitionSpec("x"), PartitionSpec()
+
+
+def machine(name):
+    found = aot.target(name)
+    if reason := aot.missing(found.chip.platform):
+        pytest.skip(reason)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("tpu:v5e", "TPU v5 lite", 4),
+        ("tpu:v5e:8x8", "TPU v5 lite", 64),
+        ("tpu:v5p", "TPU v5", 4),
+        ("tpu:v6e:4x4", "TPU v6 lite", 16),
+        ("gpu:h200", "NVIDIA H200", 1),
+        ("gpu:h100:1x8", "NVIDIA H100", 8),
+        ("gpu:a100:2x8", "NVIDIA A100", 16),
+    ],
+)
+def test_a_target_has_the_devices_of_its_name(name, kind, count):
+    devices = machine(name).devices
+    assert [device.device_kind for device in devices] == [kind] * count
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("v5e", "it is tpu:CHIP:AxB or gpu:CHIP:AxB, CHIP one of v5e, v5p, v6e, a100, h100, h200"),
+        ("tpu:v4", "it is tpu:CHIP"),
+        ("tpu:v5e:8by8", "it is tpu:CHIP"),
+        ("tpu:h200", "h200 is no TPU"),
+        ("gpu:v5e:2x2", "v5e is no GPU"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(name, reason):
+    with pytest.raises(ValueError, match=f"target '{name}': .*{reason}"):
+        aot.target(name)
+
+
+def test_a_topology_that_a_chip_has_not_is_refused():
+    odd = machine("tpu:v5e:3x5")
+    with pytest.raises(ValueError, match="target 'tpu:v5e:3x5' is not to be had"):
+        _ = odd.devices
+
+
+@pytest.mark.parametrize(("name", "count"), [("tpu:v5e:2x2", 4), ("gpu:h200:1x8", 8)])
+def test_memory_operations_and_collectives_of_a_program_are_counted(name, count):
+    target = machine(name)
+    mesh = Mesh(np.array(target.devices), ("x",))
+    rows, size = 128 * count, 1024
+
+    def shaped(shape, spec):
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+
+    def product(a, b):
+        return jnp.matmul(a, b, precision="highest").sum()
+
+    lowered = jax.jit(product).lower(shaped((rows, size), SPLIT), shaped((size, size), WHOLE))
+    program = aot.compile_for(target, lowered)
+    # What a device holds: its rows, and the whole other matrix.
+    assert program.argument_bytes == 4 * (rows // count + size) * size
+    assert program.peak_bytes >= program.argument_bytes
+    assert program.collectives == {"all-reduce": 1}
+    assert program.kernels == ()
+    if target.chip.platform == "tpu":
+        # On a GPU the product is a library's, which XLA does not count.
+        assert program.flops >= 2 * rows // count * size * size
+
+
+def test_a_pallas_kernel_is_found_by_its_name():
+    target = machine("tpu:v5e:2x2")
+    x = jax.ShapeDtypeStruct(
+        (8, 128), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(target.devices[0])
+    )
+
+    def double(source, out):
+        out[...] = 2 * source[...]
+
+    def twice(x):
+        call = pl.pallas_call(double, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), name="dbl")
+        return call(jnp.sin(call(x)))
+
+    with dispatch.target(target.chip.device_kind):
+        program = aot.compile_for(target, jax.jit(twice).lower(x))
+    assert program.kernels == ("dbl", "dbl")
+    assert aot.compile_for(target, jax.jit(jnp.sin).lower(x)).kernels == ()
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert aot.missing("tpu") == "the compiler for tpu is not installed: make compilers"

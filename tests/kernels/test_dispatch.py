@@ -1,0 +1,94 @@
+"""Which implementation serves a call, and what is said of the others."""
+
+import jax.numpy as jnp
+import pytest
+
+from kernels import dispatch
+
+ABLE = {"reference": None, "xla": None, "mosaic_gpu": None, "mosaic_tpu": "too large"}
+SHAPE = {"batch": 16, "time": 64, "hidden": 128}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """`measured(kind, rows)` is what the benchmark wrote for a kind of device."""
+
+    def measure(kind, rows):
+        tables = {("lstm", kind): rows}
+        monkeypatch.setattr(
+            dispatch, "measurements", lambda operation, kind: tables.get((operation, kind), [])
+        )
+
+    return measure
+
+
+def row(hidden, dtype="bfloat16", **seconds):
+    return {"shape": {**SHAPE, "hidden": hidden}, "dtype": dtype, "seconds": seconds}
+
+
+def choose(implementation="auto", refusals=ABLE, dtype=jnp.bfloat16, **sizes):
+    return dispatch.choose("lstm", implementation, refusals, SHAPE | sizes, jnp.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("kind", "platform"),
+    [
+        ("NVIDIA H200", "gpu"),
+        ("gpu", "gpu"),
+        ("TPU v5 lite", "tpu"),
+        ("tpu", "tpu"),
+        ("cpu", "cpu"),
+    ],
+)
+def test_a_kind_of_device_belongs_to_a_platform(kind, platform):
+    assert dispatch.platform(kind) == platform
+
+
+def test_each_implementation_says_whether_it_serves_or_why_not():
+    with dispatch.target("NVIDIA H200"):
+        assert dispatch.explain({**ABLE, "mosaic_gpu": "no bfloat16"}) == {
+            "reference": "serves",
+            "xla": "serves",
+            "mosaic_gpu": "no bfloat16",
+            "mosaic_tpu": "it needs a TPU, not NVIDIA H200",
+        }
+
+
+def test_where_nothing_was_measured_xla_serves():
+    assert choose() == dispatch.Choice("xla", "nothing was measured on cpu for bfloat16")
+
+
+def test_the_fastest_at_the_nearest_measured_shape_serves(measured):
+    measured("NVIDIA H200", [row(64, mosaic_gpu=1.0, xla=2.0), row(512, mosaic_gpu=3.0, xla=2.0)])
+    with dispatch.target("NVIDIA H200"):
+        assert choose(hidden=100).name == "mosaic_gpu"
+        assert choose(hidden=400).name == "xla"
+        assert "measured on NVIDIA H200" in choose(hidden=400).reason
+        # Measured for another dtype, or on another device, is not measured.
+        assert choose(hidden=100, dtype=jnp.float32).name == "xla"
+    with dispatch.target("NVIDIA H100"):
+        assert choose(hidden=100).name == "xla"
+
+
+def test_what_cannot_serve_is_not_picked_however_fast(measured):
+    measured("NVIDIA H200", [row(64, mosaic_gpu=1.0, cudnn=0.1, xla=3.0, reference=2.0)])
+    with dispatch.target("NVIDIA H200"):
+        assert choose(refusals={**ABLE, "mosaic_gpu": "too large"}).name == "reference"
+
+
+def test_a_named_one_that_cannot_serve_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="lstm: mosaic_gpu cannot serve: it needs a GPU, not cpu"):
+        choose("mosaic_gpu")
+    with dispatch.target("tpu"), pytest.raises(ValueError, match="cannot serve: too large"):
+        choose("mosaic_tpu")
+    with pytest.raises(ValueError, match="unknown implementation 'fast': it is auto or one of ref"):
+        choose("fast")
+    assert choose("xla") == dispatch.Choice("xla", "named")
+
+
+def test_a_target_ends_with_its_block():
+    with dispatch.target("gpu"):
+        with dispatch.target("TPU v5 lite"):
+            assert dispatch.device_kind() == "TPU v5 lite"
+        assert dispatch.device_kind() == "gpu"
+    assert dispatch.device_kind() == "cpu"
