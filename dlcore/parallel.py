@@ -99,6 +99,9 @@ def _belongs_to_examples(path: Sequence[Any]) -> bool:
     return any(getattr(key, "key", None) == CARRY for key in path)
 
 
+Devices = Sequence[jax.Device]
+
+
 class Parallelism(abc.ABC):
     """How a step is laid out over devices: `make(name)` gives one.
 
@@ -161,13 +164,13 @@ class SingleDevice(Parallelism):
     name = "jit"
     device_count = 1
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Devices | None = None) -> None:
         if jax.process_count() > 1:
             raise UsageError(
                 "--parallelism=jit uses one device of one process: "
                 "with --distributed use data or fsdp"
             )
-        self._sharding = SingleDeviceSharding(jax.local_devices()[0])
+        self._sharding = SingleDeviceSharding((devices or jax.local_devices())[0])
 
     @override
     def state_shardings(self, state: Any) -> Any:
@@ -189,11 +192,13 @@ class SingleDevice(Parallelism):
 class _OverMesh(Parallelism):
     """What `data` and `fsdp` share: a mesh of every process's devices, the batch split over it."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Devices | None = None) -> None:
         # A process's share of the batch is contiguous, so its devices must be too: neither
         # `make_mesh` nor the numbering of a TPU pod's devices sees to that.
-        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        self._mesh = Mesh(np.asarray(devices), (AXIS,))
+        by_process = sorted(
+            devices or jax.devices(), key=lambda device: (device.process_index, device.id)
+        )
+        self._mesh = Mesh(np.asarray(by_process), (AXIS,))
         self.device_count = self._mesh.size
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._split = NamedSharding(self._mesh, PartitionSpec(AXIS))
@@ -289,12 +294,12 @@ class Pmap(Parallelism):
 
     name = "pmap"
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Devices | None = None) -> None:
         if jax.process_count() > 1:
             raise UsageError(
                 "--parallelism=pmap uses one process's devices: with --distributed use data or fsdp"
             )
-        self._devices = jax.local_devices()
+        self._devices = list(devices or jax.local_devices())
         self.device_count = len(self._devices)
         self._stacked = NamedSharding(Mesh(np.asarray(self._devices), (AXIS,)), PartitionSpec(AXIS))
 
@@ -345,8 +350,15 @@ class Pmap(Parallelism):
 _PARALLELISMS = {kind.name: kind for kind in (SingleDevice, Pmap, DataParallel, FullySharded)}
 
 
-def make(name: str, supported: Sequence[str] = NAMES) -> Parallelism:
-    """The parallelism of that name over the devices present.
+def make(
+    name: str, supported: Sequence[str] = NAMES, devices: Devices | None = None
+) -> Parallelism:
+    """The parallelism of that name.
+
+    Args:
+      name: one of `NAMES`.
+      supported: those that the task supports.
+      devices: to lay out over, all of this process; those present by default.
 
     Raises:
       UsageError: no such parallelism, or not one of those that the task supports.
@@ -357,4 +369,4 @@ def make(name: str, supported: Sequence[str] = NAMES) -> Parallelism:
         raise UsageError(
             f"--parallelism={name} cannot train this task: use {' or '.join(supported)}"
         )
-    return _PARALLELISMS[name]()
+    return _PARALLELISMS[name](devices)

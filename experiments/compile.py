@@ -7,10 +7,8 @@ the Pallas kernels, and whether it fits. Every field of the recipe is a flag. Th
 installed by `make compilers`.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
@@ -93,8 +91,8 @@ def compiled(
     Raises:
       UsageError: the recipe or the data has to be mended, or the batch does not divide.
     """
-    with _present(machine), dispatch.target(machine.chip.device_kind):
-        program = session.prepare(recipe, settings).program
+    with dispatch.target(machine.chip.device_kind):
+        program = session.prepare(recipe, settings, machine.devices).program
         state = program.abstract_state
         sharding = _batch_sharding(jax.tree.leaves(state)[0].sharding)
         batch = {
@@ -105,16 +103,6 @@ def compiled(
             state, batch = _stacked(program.parallelism.device_count, state, batch)
         step: Any = program.step
         return aot.compile_for(machine, step.lower(state, batch))
-
-
-@contextlib.contextmanager
-def _present(machine: aot.Target) -> Iterator[None]:
-    """Within, a layout is made over a machine's devices, all of them of this process."""
-    devices = machine.devices
-    with mock.patch.multiple(
-        jax, devices=lambda *_: devices, local_devices=lambda *_: devices, process_count=lambda: 1
-    ):
-        yield
 
 
 def _batch_sharding(state: Sharding) -> Sharding:

@@ -112,14 +112,21 @@ def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
     )
 
 
-def prepare(recipe: recipes.Recipe, settings: Settings) -> Session:
+def prepare(
+    recipe: recipes.Recipe, settings: Settings, devices: parallel.Devices | None = None
+) -> Session:
     """Builds everything that a recipe names; nothing is compiled or written yet.
+
+    Args:
+      recipe: what is trained.
+      settings: how, on this machine.
+      devices: to train on; those present by default.
 
     Raises:
       UsageError: something in the recipe, the settings or the data has to be mended.
     """
     checks.numbers(recipe)
-    parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms)
+    parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms, devices)
     dataset = data.load(recipe.data, settings.data_dir or None, data.Options(**recipe.data_options))
     recipe = complete(recipe, dataset)
     if recipe.overfit:
