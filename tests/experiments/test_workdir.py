@@ -72,7 +72,7 @@ def test_tuples_and_lists_are_the_same_option(tmp_path):
     recipe = dataclasses.replace(RECIPE, model_options={"hidden": (3, 4)})
     for _ in range(2):
         with workdir.claim(tmp_path, recipe):
-            pass
+            assert workdir.read_recipe(tmp_path).model_options == {"hidden": (3, 4)}
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", "recipe.json.partial"]])
@@ -80,7 +80,7 @@ def test_what_a_program_leaves_that_is_killed_at_once_does_not_stand_in_the_way(
     for name in left:
         (tmp_path / name).write_text("")
     with workdir.claim(tmp_path, RECIPE):
-        pass
+        assert workdir.read_recipe(tmp_path).to_json() == RECIPE.to_json()
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):

@@ -23,8 +23,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def test_rates(dataset):
-    """`test_rates(rates)`: gradient descent, the whole training set at each step."""
+def range_test(dataset):
+    """`range_test(rates)`: gradient descent, the whole training set at each step."""
 
     def run(rates):
         schedule = optax.constant_schedule(float(rates[0]))
@@ -56,9 +56,9 @@ def losses_by_hand(dataset, rates):
         weights = weights - rate * inputs.T @ errors / EXAMPLES
 
 
-def test_each_update_is_made_at_its_own_rate(dataset, test_rates):
+def test_each_update_is_made_at_its_own_rate(dataset, range_test):
     rates = np.geomspace(0.01, 1.0, 30)
-    found = test_rates(rates)
+    found = range_test(rates)
     np.testing.assert_array_equal(found.rate, rates)
     np.testing.assert_allclose(found.loss, list(losses_by_hand(dataset, rates)), rtol=1e-4)
     weights = 0.1 * 0.9 ** np.arange(30)[::-1]
@@ -66,22 +66,22 @@ def test_each_update_is_made_at_its_own_rate(dataset, test_rates):
     assert found.smoothed[0] == pytest.approx(found.loss[0])
 
 
-def test_it_ends_where_the_loss_is_several_times_its_lowest(test_rates):
-    found = test_rates(np.geomspace(0.01, 1e6, 60))
+def test_it_ends_where_the_loss_is_several_times_its_lowest(range_test):
+    found = range_test(np.geomspace(0.01, 1e6, 60))
     assert len(found.rate) < 60
     assert found.smoothed[-1] > 4 * found.smoothed.min()
     assert (found.smoothed[:-1] <= 4 * np.minimum.accumulate(found.smoothed)[:-1]).all()
 
 
-def test_it_ends_before_a_loss_that_is_not_finite(test_rates):
-    found = test_rates(np.asarray([0.01, 0.02, 1e38, 1e38]))
+def test_it_ends_before_a_loss_that_is_not_finite(range_test):
+    found = range_test(np.asarray([0.01, 0.02, 1e38, 1e38]))
     assert np.isfinite(found.loss).all()
     assert len(found.loss) == 3
 
 
-def test_where_the_lowest_rate_diverges_it_says_so(test_rates):
+def test_where_the_lowest_rate_diverges_it_says_so(range_test):
     with pytest.raises(UsageError, match="not finite at a learning rate of 3e\\+38: begin lower"):
-        test_rates(np.asarray([3e38, 3.1e38]))
+        range_test(np.asarray([3e38, 3.1e38]))
 
 
 def test_the_range_is_marked_by_the_steepest_fall_and_the_lowest_loss():
