@@ -1,14 +1,16 @@
 """What the proofs of every kernel share: how wrong a result may be, and interpretation."""
 
 import contextlib
+import unittest
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dispatch
+from kernels import aot, dispatch
 
 
 def error(result: Any, expected: Any) -> float:
@@ -69,3 +71,47 @@ def interpreted(implementation: str) -> Iterator[None]:
         mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**checks))
     with dispatch.target(implementation.removeprefix("mosaic_")), mode:
         yield
+
+
+def prove(cases: ModuleType, implementation: str, case: Any) -> None:
+    """Asserts that an implementation is as right as XLA, and XLA as right as the reference is.
+
+    Pallas kernels are interpreted, with everything checked that interpretation can check.
+
+    Args:
+      cases: an operation's, with `draw`, `call` and `right`.
+      implementation: its name.
+      case: the call.
+
+    Raises:
+      unittest.SkipTest: this JAX cannot interpret it.
+    """
+    arguments = cases.draw(case)
+    kernel = implementation.startswith("mosaic")
+    if kernel and (reason := no_interpreter(implementation)):
+        raise unittest.SkipTest(reason)
+    other = cases.call(case, arguments, "xla" if kernel else "reference")
+    right = cases.right(case, arguments)
+    with interpreted(implementation) if kernel else contextlib.nullcontext():
+        result = cases.call(case, arguments, implementation)
+        assert_as_right_as_xla(result, other, right, case.dtype)
+
+
+def lower(cases: ModuleType, name: str, implementation: str, case: Any) -> tuple[aot.Target, Any]:
+    """A target, and a call with its gradients, lowered for one device of it.
+
+    Args:
+      cases: an operation's, with `lower`.
+      name: of the target.
+      implementation: its name.
+      case: the call.
+
+    Raises:
+      unittest.SkipTest: the target's compiler is not installed.
+    """
+    machine = aot.target(name)
+    if reason := aot.missing(machine.chip.platform):
+        raise unittest.SkipTest(reason)
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+    with dispatch.target(machine.chip.device_kind):
+        return machine, cases.lower(case, implementation, sharding)

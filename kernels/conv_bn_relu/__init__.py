@@ -1,0 +1,24 @@
+"""Convolution, batch normalisation and ReLU as one operation, with Pallas kernels.
+
+`conv_bn_relu` is the training block, `conv_bn_relu_inference` the one with known statistics; they
+are built of `conv_stats` and `normalise`. README.md beside this file explains the design.
+"""
+
+from kernels.conv_bn_relu.operation import (
+    conv_bn_relu,
+    conv_bn_relu_inference,
+    conv_stats,
+    explain,
+    normalise,
+)
+from kernels.conv_bn_relu.types import Normalisation, Statistics
+
+__all__ = [
+    "Normalisation",
+    "Statistics",
+    "conv_bn_relu",
+    "conv_bn_relu_inference",
+    "conv_stats",
+    "explain",
+    "normalise",
+]

@@ -1,0 +1,9 @@
+"""The primitives as Pallas kernels for TPUs.
+
+Convolutions are in `mosaic_tpu_conv`, what passes over stored values in `mosaic_tpu_normalise`.
+"""
+
+from kernels.conv_bn_relu.mosaic_tpu_conv import conv_refusal, conv_stats
+from kernels.conv_bn_relu.mosaic_tpu_normalise import cotangent, cotangent_sums, normalise
+
+__all__ = ["conv_refusal", "conv_stats", "cotangent", "cotangent_sums", "normalise"]
