@@ -4,13 +4,8 @@
 are built of `conv_stats` and `normalise`. README.md beside this file explains the design.
 """
 
-from kernels.conv_bn_relu.operation import (
-    conv_bn_relu,
-    conv_bn_relu_inference,
-    conv_stats,
-    explain,
-    normalise,
-)
+from kernels.conv_bn_relu.operation import conv_bn_relu, conv_bn_relu_inference, explain
+from kernels.conv_bn_relu.primitives import conv_stats, normalise
 from kernels.conv_bn_relu.types import Normalisation, Statistics
 
 __all__ = [

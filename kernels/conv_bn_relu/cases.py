@@ -5,6 +5,8 @@ What is right is the reference in float64, on the CPU: its values and its vector
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.conv_bn_relu import reference
-from kernels.conv_bn_relu.operation import conv_bn_relu, conv_stats, geometry_of, normalise
-from kernels.conv_bn_relu.types import Normalisation, Statistics
+from kernels.conv_bn_relu.operation import conv_bn_relu
+from kernels.conv_bn_relu.primitives import conv_stats, normalise
+from kernels.conv_bn_relu.types import Geometry, Normalisation, Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,13 @@ class Case:
         """Half a kernel on every side, as residual networks have it, even with a stride."""
         half = self.size // 2
         return (half, half), (half, half)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The convolution's sizes."""
+        image = (self.batch, self.height, self.width)
+        both = (self.size, self.size), (self.stride, self.stride)
+        return Geometry(*image, self.inputs, self.outputs, *both, self.padding)
 
 
 def resnet50(batch: int, dtype: str = "bfloat16") -> tuple[Case, ...]:
@@ -137,36 +147,35 @@ class Arguments(NamedTuple):
 def draw(case: Case, seed: int = 0) -> Arguments:
     """Random arguments for a case."""
     random = np.random.default_rng(seed)
-    dtype = jnp.dtype(case.dtype)
 
-    def normal(*shape: int, mean: float = 0.0, scale: float = 1.0, dtype: Any = dtype) -> jax.Array:
-        return jnp.asarray(mean + scale * random.standard_normal(shape, np.float32), dtype)
+    def normal(*shape: int, dtype: Any, mean: float = 0.0, deviation: float = 1.0) -> jax.Array:
+        return jnp.asarray(mean + deviation * random.standard_normal(shape, np.float32), dtype)
 
-    vector = functools.partial(normal, dtype=jnp.float32, scale=0.5)
-    x = normal(case.batch, case.height, case.width, case.inputs, mean=case.mean)
-    fan_in = case.size**2 * case.inputs
-    kernel = normal(
-        case.size, case.size, case.inputs, case.outputs, scale=fan_in**-0.5, dtype=jnp.float32
-    )
+    arguments = _arguments(case, normal)
+    # As the operation rounds it, so that float64 sees the same numbers.
+    kernel = arguments.operands.kernel.astype(case.dtype).astype(jnp.float32)
     if case.constant:
         kernel = kernel.at[..., 0].set(0)
-    shapes = jax.eval_shape(functools.partial(_convolved, case), x, kernel.astype(dtype))
+    return arguments._replace(operands=arguments.operands._replace(kernel=kernel))
+
+
+def _arguments(case: Case, normal: Callable[..., Any]) -> Arguments:
+    image = (case.batch, case.height, case.width, case.inputs)
+    after = (case.batch, *case.geometry.space, case.outputs)
+    kernel = (case.size, case.size, case.inputs, case.outputs)
+    like_x = functools.partial(normal, dtype=jnp.dtype(case.dtype))
+    vector = functools.partial(normal, dtype=jnp.float32, deviation=0.5)
     return Arguments(
         Operands(
-            x,
-            kernel.astype(dtype).astype(jnp.float32),
+            like_x(*image, mean=case.mean),
+            normal(*kernel, dtype=jnp.float32, deviation=math.prod(kernel[:3]) ** -0.5),
             vector(case.outputs, mean=1.0),
             vector(case.outputs),
-            normal(*shapes.shape) if case.residual else None,
+            like_x(*after) if case.residual else None,
             (vector(case.inputs, mean=1.0), vector(case.inputs)) if case.pending else None,
         ),
-        (normal(*shapes.shape), Statistics(vector(case.outputs), vector(case.outputs))),
+        (like_x(*after), Statistics(vector(case.outputs), vector(case.outputs))),
     )
-
-
-def _convolved(case: Case, x: Any, kernel: Any) -> Any:
-    options = {"strides": case.stride, "padding": case.padding, "implementation": "xla"}
-    return conv_stats(x, kernel, **options)[0]
 
 
 def call(case: Case, arguments: Arguments, implementation: str) -> dict[str, Any]:
@@ -180,10 +189,11 @@ def call(case: Case, arguments: Arguments, implementation: str) -> dict[str, Any
 
 def lower(case: Case, implementation: str, sharding: jax.sharding.Sharding) -> Any:
     """What `call` compiles, lowered for the devices of a sharding: no array is on them."""
-    arguments = jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-        jax.eval_shape(functools.partial(draw, case)),
-    )
+
+    def shape(*sizes: int, dtype: Any, **_: float) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+
+    arguments = _arguments(case, shape)
     return jax.jit(functools.partial(_called, case, implementation)).lower(arguments)
 
 
@@ -223,7 +233,6 @@ def right(case: Case, arguments: Arguments) -> dict[str, Any]:
 
 def _by_reference(case: Case, operands: Operands) -> Any:
     x, kernel, scale, bias, residual, before = operands
-    geometry = geometry_of(x, kernel, case.stride, case.padding)
     if before is not None:
         mean, variance = _statistics(x)
         normalised = (x - mean) / jnp.sqrt(variance + 1e-5) * before[0] + before[1]
@@ -234,7 +243,7 @@ def _by_reference(case: Case, operands: Operands) -> Any:
         scale,
         bias,
         residual,
-        geometry,
+        case.geometry,
         activation=case.activation,
         epsilon=1e-5,
         axis_name=None,

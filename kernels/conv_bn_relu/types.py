@@ -21,6 +21,11 @@ from jaxtyping import Array, Float
 
 ACTIVATIONS = ("relu", "none")
 
+Images = Float[Array, "batch height width inputs"]
+Kernel = Float[Array, "rows columns inputs outputs"]
+Outputs = Float[Array, "batch new_height new_width outputs"]
+Vector = Float[Array, " outputs"]
+
 
 class Statistics(NamedTuple):
     """A batch's own statistics, float32.
