@@ -13,6 +13,7 @@ Call `prepare` before anything touches a device.
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import pathlib
 import re
@@ -189,7 +190,9 @@ class Program:
       kernels: names of the Pallas kernels in it, one for each call.
       collectives: how often each kind of collective occurs.
       flops: floating-point operations of a device, as XLA counts them (kernels left out).
-      bytes_accessed: bytes that a device moves, likewise.
+      bytes_accessed: bytes that a device moves, likewise. For a GPU XLA counts neither.
+      kernel_bytes: of the kernels' arguments and results: what they move if they read and write
+        each of these once.
       argument_bytes: of a device's memory, for the arguments.
       output_bytes: for the results.
       temporary_bytes: for what lies between.
@@ -200,6 +203,7 @@ class Program:
     collectives: dict[str, int]
     flops: float
     bytes_accessed: float
+    kernel_bytes: int
     argument_bytes: int
     output_bytes: int
     temporary_bytes: int
@@ -233,8 +237,9 @@ def compile_for(machine: Target, lowered: Any) -> Program:
     text = compiled.as_text()
     memory = compiled.memory_analysis()
     cost = compiled.cost_analysis() or {}
+    calls = _kernel_calls(text)
     return Program(
-        kernels=tuple(_kernel_names(text)),
+        kernels=tuple(name for name, _ in calls),
         collectives={
             kind: count
             for kind in _COLLECTIVES
@@ -242,6 +247,7 @@ def compile_for(machine: Target, lowered: Any) -> Program:
         },
         flops=cost.get("flops", 0.0),
         bytes_accessed=cost.get("bytes accessed", 0.0),
+        kernel_bytes=sum(moved for _, moved in calls),
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
@@ -249,11 +255,27 @@ def compile_for(machine: Target, lowered: Any) -> Program:
     )
 
 
-def _kernel_names(text: str) -> list[str]:
-    """The names of the Pallas kernels that a compiled program calls."""
+def _kernel_calls(text: str) -> list[tuple[str, int]]:
+    """Of each call of a Pallas kernel in a compiled program its name and its `kernel_bytes`."""
     calls = re.findall(
-        r'custom_call_target="(?:tpu_custom_call|mosaic_gpu_v2)".*?op_name="([^"]*)"', text
+        r"^ *(?:ROOT )?%\S+ = (.*?) custom-call\(.*?"
+        r'custom_call_target="(?:tpu_custom_call|mosaic_gpu_v2)", '
+        r'operand_layout_constraints=\{(.*?)\}, (?:api|front).*?op_name="([^"]*)"',
+        text,
+        re.MULTILINE,
     )
-    scopes = [re.sub(r"/(?:pallas_call|mpmd_map).*", "", name) for name in calls]
-    # Of "jit(f)/transpose(jvp(name))" the name.
-    return [re.sub(r".*?(\w+)\)*$", r"\1", scope) for scope in scopes]
+    found = []
+    for results, operands, scope in calls:
+        # Of "jit(f)/transpose(jvp(name))/pallas_call" the name.
+        scope = re.sub(r"/(?:pallas_call|mpmd_map).*", "", scope)
+        found.append((re.sub(r".*?(\w+)\)*$", r"\1", scope), _bytes(results) + _bytes(operands)))
+    return found
+
+
+def _bytes(shapes: str) -> int:
+    """The bytes of all arrays in a text such as "(bf16[36,64]{1,0}, f32[])"."""
+    return sum(
+        # A type's name ends with its bits; a "pred" takes a byte.
+        math.prod(map(int, filter(None, sizes.split(",")))) * int(bits or 8) // 8
+        for bits, sizes in re.findall(r"[a-z]+(\d*)\[([\d,]*)\]", shapes)
+    )

@@ -97,6 +97,8 @@ def test_a_pallas_kernel_is_found_by_its_name():
     with dispatch.target(target.chip.device_kind):
         program = aot.compile_for(target, jax.jit(twice).lower(x))
     assert program.kernels == ("dbl", "dbl")
+    # Each reads and writes a float32 array.
+    assert program.kernel_bytes == 2 * 2 * 4 * 8 * 128
     assert aot.compile_for(target, jax.jit(jnp.sin).lower(x)).kernels == ()
 
 
