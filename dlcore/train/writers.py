@@ -75,9 +75,10 @@ class TensorBoard:
         self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=step + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes a record's numbers under `split/name` at its step."""
+        """Writes a record's finite numbers under `split/name` at its step."""
         for name, value in record.items():
-            if name not in ("step", "split") and isinstance(value, int | float):
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if name not in ("step", "split") and number:
                 self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
 
     def close(self) -> None:

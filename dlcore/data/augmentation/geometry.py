@@ -57,13 +57,13 @@ def rotate(key: jax.Array, degrees: float, size: Size) -> Warp:
 
 
 def zoom(key: jax.Array, share: float, size: Size) -> Warp:
-    """Scales by 1 - share to 1 + share, the same in both directions."""
+    """Shows 1 - share to 1 + share of the image's height and of its width, the same of both."""
     factor = 1 + share * jax.random.uniform(key, minval=-1.0)
     return _linear(factor * jnp.eye(2), size)
 
 
 def stretch(key: jax.Array, share: float, size: Size) -> Warp:
-    """Scales by 1 - share to 1 + share, height and width each on its own."""
+    """Shows 1 - share to 1 + share of the image's height, and of its width on its own."""
     return _linear(jnp.diag(1 + share * jax.random.uniform(key, (2,), minval=-1.0)), size)
 
 

@@ -92,7 +92,8 @@ def events(directory: pathlib.Path) -> list[event_pb2.Event]:
 def test_tensorboard_gets_each_number_under_its_split_at_its_step(tmp_path):
     writer = TensorBoard(tmp_path, 0)
     writer.write({"step": 7, "epoch": 0.5, "split": "train", "loss": 0.25, "steps_skipped": 2})
-    writer.write({"step": 9, "split": "validation", "accuracy": 0.75, "confusion": np.eye(2)})
+    record = {"step": 9, "split": "validation", "loss": math.nan, "accuracy": 0.75}
+    writer.write({**record, "confusion": np.eye(2)})
     writer.close()
     found = [
         (event.step, value.tag, value.simple_value)
