@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import logging
 import pathlib
 import shutil
 import subprocess
@@ -12,14 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 import dlcore
 from dlcore.train import checkpoint, evaluation, loop
 from experiments import outputs
 from experiments.session import OVERFIT_LOSS, Session
 from experiments.workdir import write_json
-
-_log = logging.getLogger("dlcore.report")
 
 
 def restore(session: Session, workdir: pathlib.Path, which: str = "best") -> checkpoint.Restored:
@@ -98,10 +96,9 @@ def finish(
     }
     if session.recipe.overfit:
         summary["learnt_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
-    if jax.process_count() > 1:
-        _log.warning("several processes leave no figures and no outputs, only the summary")
-    else:
-        variables = jax.device_get(restored.state.variables())
+    # Of several processes the first one draws, which needs all of the variables for itself.
+    variables = multihost_utils.process_allgather(restored.state.variables(), tiled=True)
+    if jax.process_index() == 0:
         summary |= outputs.leave(session, variables, results.get("test", {}), workdir, judge)
     summary["report_seconds"] = round(time.perf_counter() - started, 1)
     if jax.process_index() == 0:

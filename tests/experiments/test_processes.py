@@ -89,6 +89,8 @@ def test_two_processes_of_two_devices_train_as_one_device_does(tmp_path, one_dev
         for child in both:
             assert child.exit_code() == 0, child.output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    names = {path.name for path in (tmp_path / "run" / "plots").iterdir()}
+    assert names == {"learning_curves.png", "filters.png", "confusion_matrix.png"}
     assert summary["step"] == 20
     assert summary["devices"]["processes"] == 2
     assert summary["devices"]["count"] == 4
