@@ -6,4 +6,7 @@ Convolutions are in `mosaic_tpu_conv`, what passes over stored values in `mosaic
 from kernels.conv_bn_relu.mosaic_tpu_conv import conv_refusal, conv_stats
 from kernels.conv_bn_relu.mosaic_tpu_normalise import cotangent, cotangent_sums, normalise
 
-__all__ = ["conv_refusal", "conv_stats", "cotangent", "cotangent_sums", "normalise"]
+# XLA's own convolutions on a TPU mostly have the batch behind the places.
+PLACES = (1, 2, 0)
+
+__all__ = ["PLACES", "conv_refusal", "conv_stats", "cotangent", "cotangent_sums", "normalise"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
@@ -115,11 +116,14 @@ def normalise(
 def _normalise(
     primitives: ModuleType, raw: Array, normalisation: Normalisation, residual: Array | None
 ) -> Array:
-    flat = None if residual is None else _flat(residual)
+    rows = _Rows(primitives, raw.shape)
     values = primitives.normalise(
-        _flat(raw), normalisation.affine, flat, activation=normalisation.activation
+        rows.of(raw),
+        normalisation.affine,
+        None if residual is None else rows.of(residual),
+        activation=normalisation.activation,
     )
-    return values.reshape(raw.shape)
+    return rows.back(values)
 
 
 def _normalise_forward(
@@ -146,41 +150,41 @@ def _pull_back(
 ) -> tuple[Array, Normalisation, Array | None]:
     """The cotangents of raw, the normalisation and, where y is given, the residual."""
     affine, activation = normalisation.affine, normalisation.activation
-    flat = _flat(raw)
-    given = _flat(cotangent)
-    outputs = None if y is None or activation == "none" else _flat(y)
-    sums, masked = primitives.cotangent_sums(flat, affine, outputs, given, activation=activation)
-    rows, axis_name = flat.shape[0], normalisation.axis_name
+    rows, axis_name = _Rows(primitives, raw.shape), normalisation.axis_name
+    values, given = rows.of(raw), rows.of(cotangent)
+    outputs = None if y is None or activation == "none" else rows.of(y)
+    sums, masked = primitives.cotangent_sums(values, affine, outputs, given, activation=activation)
+    count = values.shape[0]
     everywhere = sums
     if axis_name is not None:
         everywhere = jax.lax.psum(sums, axis_name)
-        rows *= jax.lax.axis_size(axis_name)
+        count *= jax.lax.axis_size(axis_name)
     inverse = normalisation.deviation_inverse
     # By how much the mean of what is stored differs from the mean as it was rounded.
-    error = everywhere.centred / rows
+    error = everywhere.centred / count
     moment = everywhere.products - error * everywhere.cotangents
-    slope = -affine.factor * inverse**2 * moment / rows
+    slope = -affine.factor * inverse**2 * moment / count
     before = given if masked is None else masked
     raw_cotangent = primitives.cotangent(
-        flat,
+        values,
         affine,
         before,
         slope,
-        -affine.factor * everywhere.cotangents / rows - slope * error,
+        -affine.factor * everywhere.cotangents / count - slope * error,
         activation="none" if masked is not None else activation,
     )
     scale_cotangent = (sums.products - error * sums.cotangents) * inverse
-    zeros = jnp.zeros_like(normalisation.mean)
     return (
-        raw_cotangent.reshape(raw.shape),
+        rows.back(raw_cotangent),
         dataclasses.replace(
             normalisation,
-            mean=zeros,
-            variance=zeros,
+            # No cotangent: an array of zeros would be one, for which `conv_stats` takes a pass.
+            mean=None,
+            variance=None,
             scale=scale_cotangent.astype(normalisation.scale.dtype),
             bias=sums.cotangents.astype(normalisation.bias.dtype),
         ),
-        None if y is None else before.reshape(raw.shape),
+        None if y is None else rows.back(before),
     )
 
 
@@ -217,10 +221,7 @@ def _conv_stats_backward(plan: _Plan, residuals: Any, cotangents: Any) -> Any:
         raw_cotangent += extra.astype(raw.dtype)
     activated = x
     if pending is not None:
-        flat = plan.normalise.normalise(
-            _flat(x), pending.affine, None, activation=pending.activation
-        )
-        activated = flat.reshape(x.shape)
+        activated = _normalise(plan.normalise, x, pending, None)
     x_cotangent, kernel_cotangent = _transposes(plan.geometry, activated, kernel, raw_cotangent)
     if pending is None:
         return x_cotangent, kernel_cotangent, None
@@ -253,5 +254,18 @@ def _synchronise(moments: Moments, rows: int, axis_name: str | None) -> Statisti
     return Statistics(overall, jax.lax.pmean(apart, axis_name) / rows)
 
 
-def _flat(array: Array) -> Array:
-    return array.reshape(-1, array.shape[-1])
+class _Rows:
+    """The places of images as rows, in the order that an implementation wants them in."""
+
+    def __init__(self, primitives: ModuleType, shape: tuple[int, ...]) -> None:
+        self._order = (*primitives.PLACES, 3)
+        self._shape = shape
+
+    def of(self, images: Array) -> Array:
+        """`[batch, height, width, channels]` as `[rows, channels]`."""
+        return images.transpose(self._order).reshape(-1, self._shape[-1])
+
+    def back(self, rows: Array) -> Array:
+        """Undoes `of`."""
+        ordered = rows.reshape([self._shape[axis] for axis in self._order])
+        return ordered.transpose(np.argsort(self._order))

@@ -172,7 +172,14 @@ class Geometry:
 
 
 class Primitives(Protocol):
-    """What an implementation gives. Sums and statistics are float32, whatever the dtype of x."""
+    """What an implementation gives. Sums and statistics are float32, whatever the dtype of x.
+
+    Attributes:
+      PLACES: the order of the axes batch (0), height (1) and width (2) in which places become rows:
+        the one in which the device has them in memory, so that nothing is moved.
+    """
+
+    PLACES: tuple[int, int, int]
 
     def conv_refusal(self, geometry: Geometry, dtype: Any) -> str | None:
         """Why `conv_stats` cannot serve such a call, or None."""

@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from kernels.conv_bn_relu.types import Affine, Geometry, Moments, Sums
 
+PLACES = (0, 1, 2)
+
 
 def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     """See `Primitives.conv_refusal`."""

@@ -1,6 +1,7 @@
 """The public functions: transformations, devices, chains of blocks, refusals."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -191,6 +192,23 @@ def test_a_nan_stays_in_its_channel():
     for array in (y, *pull_back(jnp.ones_like(y))):
         assert jnp.isnan(array[..., 2]).any()
         assert jnp.isfinite(array[..., jnp.array([0, 1, 3])]).all()
+
+
+def test_a_pass_for_the_gradient_of_the_statistics_is_taken_only_where_it_is_asked_for():
+    operands, (along_y, along_statistics) = cases.draw(CASE)
+
+    def passes(asked):
+        def loss(x):
+            _, kernel, scale, bias, *_ = operands
+            y, statistics = conv_bn_relu(x, kernel, scale, bias, padding=CASE.padding)
+            value = jnp.vdot(y, along_y)
+            return value + jnp.vdot(statistics.mean, along_statistics.mean) if asked else value
+
+        program = str(jax.make_jaxpr(jax.grad(loss))(operands.x))
+        return len(re.findall(r"f32\[4,5,3,6\] = sub", program))
+
+    # Forward the mean is subtracted for the variance.
+    assert (passes(False), passes(True)) == (1, 2)
 
 
 def test_padding_and_strides_may_be_given_as_words_and_single_numbers():
