@@ -35,7 +35,7 @@ def choose(implementation: str, batch: int, time: int, hidden: int, dtype: Any) 
     """The implementation that serves a call; see `kernels.dispatch.choose`."""
     refused = refusals(batch, time, hidden, dtype)
     if implementation == "auto":
-        refused["mosaic_gpu"] = refused["mosaic_gpu"] or mosaic_gpu.unproved(hidden)
+        refused["mosaic_gpu"] = refused["mosaic_gpu"] or mosaic_gpu.unproved(batch, hidden)
     choice = dispatch.choose(
         "lstm",
         implementation,

@@ -1,7 +1,8 @@
 """What the recurrence's kernels for NVIDIA Hopper share: sizes, tiles, a step's arithmetic.
 
-A tile is 64 units by 16 rows of the batch, with all four gates of those units: what one warpgroup
-owns. The batch is the last axis of every array here: `[time, gates, batch]`.
+In a block and in a cluster a warpgroup owns a tile: 64 units by 16 rows of the batch, with all four
+gates of those units. The batch is the last axis of their arrays: `[time, gates, batch]`. What the
+warpgroups of a grid own is in `mosaic_gpu_share`.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +35,10 @@ class Layout:
         self.hidden = shapes.round_up(hidden, UNITS)
         self.parts = self.hidden // UNITS
 
+    def shape(self, gates: int) -> tuple[int, ...]:
+        """Of a step's array that has so many numbers a unit."""
+        return gates * self.hidden, self.batch
+
     def enter(self, array: Array, gates: int) -> Array:
         """`[..., batch, gates * hidden]` to `[..., gates * hidden, batch]`, filled with zeros."""
         *leading, batch, _ = array.shape
@@ -48,7 +53,11 @@ class Layout:
         array = array.swapaxes(-1, -2).reshape(*leading, self.batch, gates, self.hidden)
         return array[..., :batch, :, :hidden].reshape(*leading, batch, gates * hidden)
 
-    def kernel(self, kernel: Array) -> Array:
+    def forward_kernel(self, kernel: Array) -> Array:
+        """R^T, `[gates, hidden]`, filled with zeros."""
+        return self.backward_kernel(kernel).T
+
+    def backward_kernel(self, kernel: Array) -> Array:
         """R, `[hidden, gates]`, filled with zeros."""
         _, _, hidden = self.actual
         array = shapes.pad_to(kernel.reshape(hidden, 4, hidden), (self.hidden, 4, self.hidden))
@@ -110,38 +119,21 @@ def store(place: Any, value: Array) -> None:
         place[...] = value
 
 
-class Tile:
-    """Where a tile lies in the arrays, and what its warpgroup computes in a step.
+class Place:
+    """What is computed in a step of the units and rows that a kernel owns, wherever they lie.
 
     Attributes:
-      units: of the state.
-      rows: of the batch, the arrays' last axis.
-      limit: the steps that each row takes.
+      limit: the steps that each row of the batch takes.
     """
 
-    def __init__(self, layout: Layout, part: Any, reverse: bool, limits: Any) -> None:
-        self.units = pl.ds(part * UNITS, UNITS)
-        self.rows = pl.ds(lax.axis_index("tile") * COLUMNS, COLUMNS)
-        self.limit = plgpu.load(
-            limits.at[self.rows], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False
-        )
-        self._layout, self._part, self._reverse = layout, part, reverse
+    limit: Any
 
-    def gate(self, number: int) -> Any:
-        """The tile's rows of a gate, in an array that holds all gates of all units."""
-        return pl.ds(number * self._layout.hidden + self._part * UNITS, UNITS)
+    def __init__(self, time: int, reverse: bool) -> None:
+        self._time, self._reverse = time, reverse
 
     def time(self, step: Any) -> Any:
         """The place in time of the step that is taken as number `step`."""
-        return self._layout.time - 1 - step if self._reverse else step
-
-    def load(self, state: Any) -> Array:
-        """The tile of a state, `[units, batch]`, from global memory."""
-        return load(state.at[self.units, self.rows])
-
-    def store(self, state: Any, value: Array) -> None:
-        """Undoes `load`."""
-        store(state.at[self.units, self.rows], value)
+        return self._time - 1 - step if self._reverse else step
 
     def advance(
         self, step: Any, sums: Sequence[Array], cell: Array, output: Array
@@ -165,6 +157,40 @@ class Tile:
     def keep(self, step: Any, value: Array, otherwise: Array) -> Array:
         """The value in rows that take part in the step, and `otherwise` in the others."""
         return jnp.where(self._takes_part(step), value, otherwise)
+
+    def _takes_part(self, step: Any) -> Array:
+        """Which rows do, in the shape of the values."""
+        raise NotImplementedError
+
+
+class Tile(Place):
+    """Where a tile lies in the arrays, and what its warpgroup computes in a step.
+
+    Attributes:
+      units: of the state.
+      rows: of the batch, the arrays' last axis.
+    """
+
+    def __init__(self, layout: Layout, part: Any, reverse: bool, limits: Any) -> None:
+        super().__init__(layout.time, reverse)
+        self.units = pl.ds(part * UNITS, UNITS)
+        self.rows = pl.ds(lax.axis_index("tile") * COLUMNS, COLUMNS)
+        self.limit = plgpu.load(
+            limits.at[self.rows], layout=plgpu.Layout.WGMMA.reduce(0), optimized=False
+        )
+        self._layout, self._part = layout, part
+
+    def gate(self, number: int) -> Any:
+        """The tile's rows of a gate, in an array that holds all gates of all units."""
+        return pl.ds(number * self._layout.hidden + self._part * UNITS, UNITS)
+
+    def load(self, state: Any) -> Array:
+        """The tile of a state, `[units, batch]`, from global memory."""
+        return load(state.at[self.units, self.rows])
+
+    def store(self, state: Any, value: Array) -> None:
+        """Undoes `load`."""
+        store(state.at[self.units, self.rows], value)
 
     def _takes_part(self, step: Any) -> Array:
         return lax.broadcast_in_dim(self.time(step) < self.limit, TILE, (1,))
