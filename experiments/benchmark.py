@@ -1,10 +1,14 @@
 """Times whole train steps: `python -m experiments.benchmark --batch_size=128`.
 
 Prints the ratio of the launcher's time for a step (batches made, placed, records written) to that
-of the same compiled step in a bare loop over batches that lie on the device. The two are
-interleaved in one run, since machines drift; the median of the rounds counts.
+of the same compiled step in a bare loop over batches that lie on the device; with `--against=xla`
+also how long the model's step takes there with its kernels by another implementation. These are
+interleaved in one run, since machines drift; the median of the rounds counts. A ResNet-50's step in
+PyTorch follows, where `--torch` names a Python that has it.
 """
 
+import dataclasses
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -17,7 +21,8 @@ import jax
 from dlcore.errors import UsageError
 from dlcore.train import loop
 from dlcore.train.callbacks import Callback, ProgressBar, Record
-from experiments import flags, recipes, report, session
+from experiments import flags, peers, recipes, report, session
+from kernels import timing
 
 # Steps before the clock starts (compilation, the first batches, full pipelines), and between the
 # records of the metrics, as in a long training.
@@ -42,28 +47,60 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "recipe", "lenet5_digits", "Recipe whose step is timed.")
     flags.define_one(values, "steps", 200, "Steps in a round.")
     flags.define_one(values, "rounds", 5, "Rounds of each; the median counts.")
+    flags.define_one(values, "against", "", "As --kernels, of another step that is timed, too.")
+    flags.define_one(values, "torch", "", "A Python that has PyTorch, for --model=resnet50.")
     flags.define_dataclass(values, session.Settings)
     flags.define_recipe(values, recipes.get(recipe), argv)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times both, round by round, and prints medians and their ratio."""
+    """Times them, round by round, and prints medians and ratios."""
     if values.steps < 1 or values.rounds < 1:
         raise UsageError("--steps and --rounds must be at least 1")
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
-    prepared = session.prepare(recipe, flags.read_dataclass(values, session.Settings))
-    rounds = [
-        (launcher_seconds(prepared, values.steps), bare_seconds(prepared, values.steps))
-        for _ in range(values.rounds)
-    ]
-    launcher, bare = (statistics.median(column) for column in zip(*rounds, strict=True))
+    settings = flags.read_dataclass(values, session.Settings)
+    if values.torch and recipe.model != "resnet50":
+        raise UsageError(f"--torch has a ResNet-50: --model=resnet50, not {recipe.model}")
+    prepared = session.prepare(recipe, settings)
+    calls = [functools.partial(timed, prepared) for timed in (launcher_seconds, bare_seconds)]
+    if values.against:
+        settings = dataclasses.replace(settings, kernels=values.against)
+        calls.append(functools.partial(bare_seconds, session.prepare(recipe, settings)))
+    rounds = [[call(values.steps) for call in calls] for _ in range(values.rounds)]
+    columns = list(zip(*rounds, strict=True))
+    launcher, bare, *others = (statistics.median(column) * 1e3 for column in columns)
     rows = {
         "device": f"{jax.devices()[0].device_kind}, {jax.device_count()} of them",
-        "launcher, milliseconds a step": launcher * 1e3,
-        "bare loop, milliseconds a step": bare * 1e3,
-        "ratio": statistics.median(first / second for first, second in rounds),
+        "launcher, milliseconds a step": launcher,
+        "bare loop, milliseconds a step": bare,
+        "ratio": _ratio(columns[0], columns[1]),
     }
+    for other in others:
+        rows[f"bare loop with --kernels={values.against}, milliseconds a step"] = other
+        rows["its ratio to the bare loop"] = _ratio(columns[2], columns[1])
+    if values.torch:
+        effort = timing.Effort(values.steps, values.rounds)
+        for name, seconds in torch_seconds(values.torch, prepared, effort).items():
+            rows[f"{name}, milliseconds a step"] = seconds * 1e3
     print(report.table(rows))
+
+
+def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """The median over rounds."""
+    return statistics.median(time / other for time, other in zip(times, others, strict=True))
+
+
+def torch_seconds(
+    python: str, prepared: session.Session, effort: timing.Effort
+) -> dict[str, float]:
+    """Seconds of a step of the same network on images of the same size in PyTorch."""
+    recipe, dataset = prepared.recipe, prepared.dataset
+    prepare = functools.partial(dataset.transform, train=True)
+    batch = dataset.train_batches(recipe.batch_size, recipe.seed).batch(0)
+    images = jax.eval_shape(prepare, batch, jax.random.key(0))["image"]
+    options = recipe.model_options
+    classes, dtype = options["num_classes"], options["dtype"]
+    return peers.resnet50_seconds(python, images.shape, classes, dtype, effort)
 
 
 def launcher_seconds(prepared: session.Session, steps: int) -> float:

@@ -29,7 +29,9 @@ def conv_stats(
     if pending is not None:
         x = apply(x, pending, None, activation)
     raw = convolve(x, kernel, geometry)
-    wide = raw.astype(jnp.float32)
+    # XLA may leave out a rounding that is undone at once; the statistics are of what is stored.
+    stored = jnp.finfo(raw.dtype)
+    wide = jax.lax.reduce_precision(raw.astype(jnp.float32), stored.nexp, stored.nmant)
     mean = wide.mean((0, 1, 2))
     return raw, Moments(mean, jnp.square(wide - mean).sum((0, 1, 2)))
 

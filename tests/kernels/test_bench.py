@@ -1,17 +1,16 @@
 """The benchmark measures, proves first, and writes what dispatch reads."""
 
 import json
-import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from kernels import bench, dispatch, testing
+from kernels import bench, dispatch, timing
 from kernels.lstm import cases
 
-WORDS = ("--shapes=2x3x4", "--dtypes=float32", "--calls=4", "--runs=3")
+WORDS = ("--shapes=2x3x4", "--dtypes=float32", "--calls=2", "--runs=3")
 CASE = cases.Case(2, 3, 4, 4, "float32")
 
 
@@ -66,73 +65,74 @@ def test_a_row_takes_the_place_of_what_was_measured_before(tmp_path):
 
 
 def test_a_shape_that_does_not_fit_is_told_and_passed_over(monkeypatch, tmp_path, capsys):
-    def measure(case, *_):
+    def measure(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(timing, "measure", measure)
     bench.main([*WORDS, f"--directory={tmp_path}"])
-    assert capsys.readouterr().out == "2x3x4x4-float32: does not fit in the device's memory\n"
+    assert capsys.readouterr().out == "lstm 2x3x4 float32: does not fit in the device's memory\n"
     assert not list(tmp_path.iterdir())
 
 
+def test_a_row_is_measured_once_and_proved_once(monkeypatch, tmp_path):
+    proved, measured = [], []
+
+    def measure(subject, *_):
+        measured.append(str(subject))
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: not today")
+
+    monkeypatch.setattr(timing, "measure", measure)
+    monkeypatch.setattr(bench, "prove", lambda family, case, names: proved.append(case))
+    words = ["--operation=conv_bn_relu", "--shapes=resnet50:128,resnet50:256"]
+    bench.main([*words, f"--directory={tmp_path}"])
+    # 24 distinct calls, of which 11 have something pending, and 16 distinct normalisations.
+    assert len(set(proved)) == len(proved) == 24 + 11
+    assert len(set(measured)) == len(measured)
+    normalised = [name for name in measured if name.startswith("normalise")]
+    blocks = [name for name in measured if name.startswith("conv_bn_relu")]
+    pending = [name for name in measured if "_pending " in name]
+    assert [len(names) for names in (normalised, blocks, pending)] == [2 * 16, 2 * 24, 2 * 11]
+
+
 def test_a_wrong_implementation_ends_the_run(monkeypatch):
-    right = cases.call
+    exact = np.sqrt(np.linspace(1, 2, 5))
 
-    def wrong(case, arguments, implementation):
-        result = right(case, arguments, "xla")
-        return result if implementation == "xla" else jax.tree.map(lambda a: 1.001 * a, result)
+    def call(case, arguments, implementation):
+        return {"outputs": np.float32(1.001 * exact if implementation == "wrong" else exact)}
 
-    monkeypatch.setattr(cases, "call", wrong)
-    bench.prove(CASE, ["xla"])
-    with pytest.raises(AssertionError, match=": 0.001 > "):
-        bench.prove(CASE, ["mosaic_gpu"])
-
-
-def test_the_plain_scan_computes_the_same():
-    arguments = cases.draw(CASE)
-    _, both = bench._peer(bench.scan)
-    right = cases.right(CASE, arguments)
-    (outputs, last), (inputs, params) = both(arguments)
-    assert testing.error(outputs, right["outputs"]) < 1e-6
-    assert testing.error(last.cell, right["last"].cell) < 1e-6
-    assert testing.error(inputs, right["gradients"][0]) < 1e-6
-    assert testing.error(params.recurrent_kernel, right["gradients"][1].recurrent_kernel) < 1e-6
+    monkeypatch.setattr(cases, "call", call)
+    monkeypatch.setattr(cases, "right", lambda case, arguments: {"outputs": exact})
+    family = bench.FAMILIES["lstm"]
+    bench.prove(family, CASE, ["xla", "right"])
+    with pytest.raises(AssertionError, match="'outputs'.*: 0.001 > "):
+        bench.prove(family, CASE, ["xla", "right", "wrong"])
 
 
-def test_operations_and_bytes_are_counted():
-    # 6 steps of rows; 8 numbers enter each product, 16 gates leave it; 16 x 9 parameters.
-    assert bench.counts(CASE, backward=False) == {
-        "operations": 2 * 6 * 8 * 16,
-        "bytes": 4 * (6 * (4 + 4) + 144),
+def test_a_line_has_microseconds_and_shares():
+    def told(share):
+        return {"operations": 1, "bytes": 1, "share_of_roofline": None, "share_of_copy": share}
+
+    row = {
+        "seconds": {"xla": 2e-6, "torch": 3e-3},
+        "forward_seconds": {"xla": 1e-6, "torch": 1.5e-3},
+        "forward": told(0.5),
+        "forward_and_backward": told(0.875),
     }
-    assert bench.counts(CASE, backward=True) == {
-        "operations": 3 * 2 * 6 * 8 * 16,
-        "bytes": 4 * (6 * (4 + 4 + 2 * 4 + 4) + 3 * 144),
-    }
+    assert bench.line(row) == "xla 1.0 2.0  torch 1500.0 3000.0  50.0% 87.5% of a copy"
 
 
-def test_the_share_of_the_roofline_is_the_least_time_over_the_time():
-    large = cases.Case(256, 512, 1024, 1024, "bfloat16")
-    operations = 3 * 2 * 256 * 512 * 2048 * 4096
-    with dispatch.target("NVIDIA H200"):
-        told = bench._against_roofline(large, 0.1, backward=True)
-    assert told["operations"] == operations
-    assert told["share_of_roofline"] == pytest.approx(operations / 989e12 / 0.1)
-
-
-@pytest.mark.parametrize("words", ["--shapes=2x3", "--shapes=axbxc", "--operation=convolution"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shapes=2x3"],
+        ["--shapes=axbxc"],
+        ["--operation=convolution"],
+        ["--operation=conv_bn_relu", "--shapes=2x3x4"],
+        ["--operation=conv_bn_relu", "--shapes=resnet50:many"],
+        ["--operation=conv_bn_relu", "--shapes=2x6x6x3x4x1x1+resting"],
+    ],
+)
 def test_bad_words_are_refused(words):
     with pytest.raises(SystemExit) as end:
-        bench.main([words])
+        bench.main(words)
     assert end.value.code == 2
-
-
-@pytest.mark.slow
-def test_pytorch_is_timed_where_it_is():
-    root = pathlib.Path(bench.__file__).parents[1]
-    python = os.environ.get("DLCORE_PEERS_PYTHON", root / ".peers" / "bin" / "python")
-    if not pathlib.Path(python).exists():
-        pytest.skip(f"PyTorch's environment is not there: `make peers` makes {python}")
-    row = bench.measure(CASE, bench.Effort(calls=2, runs=3), str(python))
-    assert row["seconds"]["torch"] > 0
-    assert row["forward_seconds"]["torch"] > 0

@@ -183,6 +183,14 @@ def test_a_constant_channel_is_its_bias():
     np.testing.assert_array_equal(y[..., 0], jnp.full(y.shape[:3], bias[0]))
 
 
+def test_the_statistics_are_those_of_what_is_stored():
+    x, kernel, *_ = cases.draw(Case(4, 8, 8, 5, 3, mean=30.0))[0]
+    raw, statistics = jax.jit(conv_stats)(x, kernel)
+    exact = np.asarray(raw, np.float64)
+    np.testing.assert_allclose(statistics.mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(statistics.variance, exact.var((0, 1, 2)), rtol=1e-5)
+
+
 def test_a_nan_stays_in_its_channel():
     x, _, scale, bias, *_ = cases.draw(Case(2, 3, 3, 4, 4, dtype="float32"))[0]
     x = x.at[0, 1, 1, 2].set(jnp.nan)
