@@ -7,6 +7,7 @@ the Pallas kernels, and whether it fits. Every field of the recipe is a flag. Th
 installed by `make compilers`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "target", None, f"Machine: {where}{', '.join(aot.CHIPS)}.", str)
     flags.define_one(values, "parallelism", "", "Only this one; all that the task supports else.")
     flags.define_one(values, "data_dir", "", "Directory of prepared TFDS datasets.")
+    flags.define_kernels(values)
     recipe = flags.peek(argv, "recipe")
     if recipe:
         flags.define_recipe(values, recipes.get(recipe), argv)
@@ -42,13 +44,15 @@ def main(values: flags.FlagValues) -> None:
             f"--parallelism={values.parallelism}: task {recipe.task} supports "
             f"{', '.join(supported)}"
         )
+    settings = session.Settings(data_dir=values.data_dir, kernels=values.kernels)
+    session.model(recipe, settings)  # What it refuses, no parallelism takes.
     print(report.table(whole(recipe, values.data_dir, machine)))
     for name in (values.parallelism,) if values.parallelism else supported:
-        settings = session.Settings(data_dir=values.data_dir, parallelism=name)
         try:
+            settings = dataclasses.replace(settings, parallelism=name)
             rows = described(compiled(recipe, settings, machine), machine)
         except UsageError as error:
-            # A batch that does not divide over this parallelism's devices may over another's.
+            # A batch or a kernel that does not fit one parallelism may fit another.
             rows = {"refused": str(error)}
         print(f"\n--parallelism={name}\n{report.table(rows)}", flush=True)
 
@@ -135,6 +139,7 @@ def described(program: aot.Program, machine: aot.Target) -> dict[str, str]:
     counts = {
         "floating-point operations a device": program.flops,
         "bytes moved a device": program.bytes_accessed,
+        "bytes moved by its kernels": program.kernel_bytes,
     }
     return {
         "bytes a device": f"{program.peak_bytes:,}",

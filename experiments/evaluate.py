@@ -23,7 +23,9 @@ def main(values: flags.FlagValues) -> None:
     """Restores, evaluates, prints."""
     directory = flags.run_directory(values)
     session.use_compilation_cache()
-    settings = session.Settings(data_dir=values.data_dir, parallelism=values.parallelism)
+    settings = session.Settings(
+        data_dir=values.data_dir, parallelism=values.parallelism, kernels=values.kernels
+    )
     prepared = session.prepare(workdir.read_recipe(directory), settings)
     if values.split not in prepared.dataset.splits:
         there = ", ".join(prepared.dataset.splits)

@@ -208,6 +208,15 @@ def define_run(values: FlagValues) -> None:
     define_one(values, "workdir", None, "Run directory.", str)
     define_one(values, "checkpoint", "best", "Checkpoint: best, newest, or the number of a step.")
     define_one(values, "data_dir", "", "Directory of prepared TFDS datasets.")
+    define_kernels(values)
+
+
+def define_kernels(values: FlagValues) -> None:
+    """Defines the flag of a program that runs or compiles a model."""
+    meaning = (
+        "Implementation of the kernels that the model calls: auto, xla, mosaic_gpu, mosaic_tpu."
+    )
+    define_one(values, "kernels", "auto", meaning)
 
 
 def run_directory(values: FlagValues) -> pathlib.Path:

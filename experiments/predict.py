@@ -41,7 +41,8 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError(f"{missing[0]} is no file: name images or texts that exist")
     session.use_compilation_cache()
     recipe = workdir.read_recipe(directory)
-    prepared = session.prepare(recipe, session.Settings(data_dir=values.data_dir))
+    settings = session.Settings(data_dir=values.data_dir, kernels=values.kernels)
+    prepared = session.prepare(recipe, settings)
     variables = report.restore(prepared, directory, values.checkpoint).state.variables()
     if isinstance(prepared.dataset, TextDataset):
         for path in files:

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+import flax.linen as nn
 import jax
 import optax
 
@@ -21,10 +22,13 @@ from dlcore.train.callbacks import (
     ProgressBar,
 )
 from experiments import checks, recipes
+from kernels import dispatch
 
 # `--overfit`: the loss that counts as learnt by heart, and the steps it may take.
 OVERFIT_LOSS = 0.01
 OVERFIT_STEPS = 3000
+# What `--kernels` may be.
+KERNELS = ("auto", "xla", "mosaic_gpu", "mosaic_tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Settings:
     Attributes:
       data_dir: directory of prepared TFDS datasets; the environment's DLCORE_DATA_DIR by default.
       parallelism: how the batch is laid out: jit (one device), pmap, data, fsdp.
+      kernels: implementation of the kernels that a model calls: auto, xla, mosaic_gpu, mosaic_tpu.
       checkpoint_every: steps between checkpoints, beside the one after each evaluation; 0 for none.
       keep: how many of the newest checkpoints stay, beside the best.
       on_nonfinite: what a non-finite loss or gradient does: stop, or skip that update.
@@ -43,6 +48,7 @@ class Settings:
 
     data_dir: str = ""
     parallelism: str = "jit"
+    kernels: str = "auto"
     checkpoint_every: int = 0
     keep: int = 2
     on_nonfinite: str = "stop"
@@ -50,6 +56,15 @@ class Settings:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        if self.kernels not in KERNELS:
+            raise UsageError(
+                f"--kernels={self.kernels}: it is {', '.join(KERNELS[:-1])} or {KERNELS[-1]}"
+            )
+        if self.kernels.startswith("mosaic") and self.parallelism == "fsdp":
+            raise UsageError(
+                f"--kernels={self.kernels}: under --parallelism=fsdp the compiler splits every "
+                "operation, and it cannot split a Pallas kernel: use xla, or --parallelism=data"
+            )
         if self.on_nonfinite not in ("stop", "skip"):
             raise UsageError(f"--on_nonfinite={self.on_nonfinite}: it is stop or skip")
         for name in ("checkpoint_every", "step_timeout"):
@@ -132,19 +147,14 @@ def prepare(
     if recipe.overfit:
         dataset = _overfit(dataset, recipe)
     recipe = dataclasses.replace(recipe, batch_size=_batch_size(recipe, dataset, parallelism))
-    task = tasks.create(
-        recipe.task, models.create(recipe.model, **recipe.model_options), **recipe.task_options
-    )
+    task = tasks.create(recipe.task, model(recipe, settings), **recipe.task_options)
     checks.parts(recipe, task, dataset)
     batches = dataset.train_batches(recipe.batch_size, recipe.seed)
     steps_per_epoch = batches.steps_per_epoch
-    num_steps = OVERFIT_STEPS if recipe.overfit else steps_per_epoch * recipe.num_epochs
-    schedule = _schedule(recipe, num_steps)
-    log_every = recipe.log_every or min(100, steps_per_epoch)
-    return Session(
-        recipe=recipe,
-        dataset=dataset,
-        program=program.build(
+    plan = _plan(recipe, settings, task, steps_per_epoch)
+    schedule = _schedule(recipe, plan.num_steps)
+    try:
+        built = program.build(
             task,
             _optimizer(recipe, schedule, recipe.prune_epoch * steps_per_epoch),
             schedule,
@@ -152,29 +162,31 @@ def prepare(
             batches.batch(0),
             parallelism,
             seed=recipe.seed,
-            log_every=log_every,
+            log_every=plan.log_every,
             accumulate=recipe.accumulate,
             ema_decay=recipe.ema_decay,
             initializer=recipe.initializer,
             recompute_statistics=recipe.recompute_statistics,
-        ),
-        plan=loop.Plan(
-            num_steps=num_steps,
-            steps_per_epoch=steps_per_epoch,
-            log_every=log_every,
-            evaluate_every=20 if recipe.overfit else steps_per_epoch * recipe.evaluate_every,
-            checkpoint_every=settings.checkpoint_every,
-            keep=settings.keep,
-            watched_metric=task.watched_metric,
-            watched_mode=task.watched_mode,
-            # What is to be pruned yet is no candidate.
-            watched_after=recipe.prune_epoch * steps_per_epoch if recipe.prune_fraction else 0,
-            restart_from_best=recipe.restart_from_best,
-            on_nonfinite=settings.on_nonfinite,
-            step_timeout=settings.step_timeout
-            or (processes.STEP_TIMEOUT_SECONDS if jax.process_count() > 1 else 600.0),
-        ),
-    )
+        )
+    except dispatch.RefusedError as error:
+        raise UsageError(f"--kernels={settings.kernels}: {error}") from error
+    return Session(recipe=recipe, dataset=dataset, program=built, plan=plan)
+
+
+def model(recipe: recipes.Recipe, settings: Settings) -> nn.Module:
+    """The recipe's model, with its kernels by the implementation that the settings name.
+
+    Raises:
+      UsageError: there is no such model or option, or it calls no kernel.
+    """
+    created = models.create(recipe.model, **recipe.model_options)
+    if settings.kernels != "auto" and not models.calls_kernels(created):
+        raise UsageError(
+            f"--kernels={settings.kernels}: --model={recipe.model} calls no kernel: use auto"
+        )
+    # A Pallas kernel is out of the question where the compiler splits every operation.
+    implementation = "xla" if settings.parallelism == "fsdp" else settings.kernels
+    return models.with_kernels(created, implementation)
 
 
 def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> data.Dataset:
@@ -207,6 +219,27 @@ def _batch_size(
         )
     parallelism.check_batch_size(size, recipe.accumulate)
     return size
+
+
+def _plan(
+    recipe: recipes.Recipe, settings: Settings, task: tasks.Task, steps_per_epoch: int
+) -> loop.Plan:
+    return loop.Plan(
+        num_steps=OVERFIT_STEPS if recipe.overfit else steps_per_epoch * recipe.num_epochs,
+        steps_per_epoch=steps_per_epoch,
+        log_every=recipe.log_every or min(100, steps_per_epoch),
+        evaluate_every=20 if recipe.overfit else steps_per_epoch * recipe.evaluate_every,
+        checkpoint_every=settings.checkpoint_every,
+        keep=settings.keep,
+        watched_metric=task.watched_metric,
+        watched_mode=task.watched_mode,
+        # What is to be pruned yet is no candidate.
+        watched_after=recipe.prune_epoch * steps_per_epoch if recipe.prune_fraction else 0,
+        restart_from_best=recipe.restart_from_best,
+        on_nonfinite=settings.on_nonfinite,
+        step_timeout=settings.step_timeout
+        or (processes.STEP_TIMEOUT_SECONDS if jax.process_count() > 1 else 600.0),
+    )
 
 
 def _schedule(recipe: recipes.Recipe, num_steps: int) -> optax.Schedule:

@@ -19,6 +19,10 @@ _KINDS = {"mosaic_gpu": "gpu", "mosaic_tpu": "tpu"}
 _target: str | None = None
 
 
+class RefusedError(ValueError):
+    """A named implementation is unknown, or cannot serve a call; the message says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """An implementation and the reason for it."""
@@ -86,16 +90,18 @@ def choose(
       dtype: of the call.
 
     Raises:
-      ValueError: no such implementation, or it cannot serve the call; the message says why.
+      RefusedError: no such implementation, or it cannot serve the call.
     """
     told = explain(refusals)
     if implementation != "auto":
         if implementation not in told:
-            raise ValueError(
+            raise RefusedError(
                 f"unknown implementation {implementation!r}: it is auto or one of {', '.join(told)}"
             )
         if told[implementation] != "serves":
-            raise ValueError(f"{operation}: {implementation} cannot serve: {told[implementation]}")
+            raise RefusedError(
+                f"{operation}: {implementation} cannot serve: {told[implementation]}"
+            )
         return Choice(implementation, "named")
     kind = device_kind()
     measured = [row for row in measurements(operation, kind) if row["dtype"] == str(dtype)]

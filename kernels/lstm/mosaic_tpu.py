@@ -34,6 +34,8 @@ _UNITS = 256
 def refusal(batch: int, time: int, hidden: int, dtype: Any) -> str | None:
     """Why this implementation cannot serve such a call, or None."""
     del time
+    if jnp.dtype(dtype) == jnp.float64:
+        return "a TPU has no float64"
     resident, block = _bytes(batch, shapes.round_up(hidden, _LANES), jnp.dtype(dtype))
     needed = resident + 2 * block
     if needed <= _VMEM_BYTES:

@@ -19,7 +19,7 @@ from kernels import dispatch, shapes
 from kernels.lstm import dispatch as lstm_dispatch
 from kernels.lstm import reference, steps
 from kernels.lstm.types import Params, State
-from kernels.lstm.xla import product
+from kernels.lstm.xla import accumulator, product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,11 @@ def lstm(
 
     Differentiable in inputs, parameters and initial state. Products take operands of the inputs'
     dtype and sum in float32; c is float32; what the backward pass needs is kept in the inputs'
-    dtype.
+    dtype. How exact XLA's float32 products are is for `jax.default_matmul_precision` to say: by
+    default a GPU takes TF32, and a TPU one pass of bfloat16. The TPU's kernel takes all of float32.
 
     Args:
-      inputs: x, float32 or bfloat16.
+      inputs: x, float32 or bfloat16; or float64, in which case all is float64, by XLA.
       params: W, R and b; converted to the inputs' dtype.
       initial_state: c and h before the first step that a row takes; zero by default.
       lengths: steps of each row, from 0 to `time`; all by default. Past its end a row's output is
@@ -71,10 +72,11 @@ def lstm(
     hidden = params.recurrent_kernel.shape[0]
     params = Params(*(array.astype(inputs.dtype) for array in params))
     if initial_state is None:
-        initial_state = State(
-            jnp.zeros((batch, hidden), jnp.float32), jnp.zeros((batch, hidden), inputs.dtype)
-        )
-    first = State(initial_state.cell.astype(jnp.float32), initial_state.output.astype(inputs.dtype))
+        initial_state = State(jnp.zeros((batch, hidden)), jnp.zeros((batch, hidden)))
+    first = State(
+        initial_state.cell.astype(accumulator(inputs.dtype)),
+        initial_state.output.astype(inputs.dtype),
+    )
     chosen = lstm_dispatch.choose(implementation, batch, time, hidden, inputs.dtype)
     if chosen.recurrence is None or not time:
         return reference.lstm(inputs, params, first, lengths, reverse=reverse)
@@ -166,7 +168,7 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
     gradients = Params(
         _over_steps(inputs, dz),
         recurrent,
-        dz.sum((0, 1), dtype=jnp.float32),
+        dz.sum((0, 1), dtype=accumulator(dz.dtype)),
     )
     input_cotangents = product(dz, params.input_kernel.T).astype(inputs.dtype)
     no_lengths = None if lengths is None else np.zeros(lengths.shape, jax.dtypes.float0)
@@ -182,15 +184,16 @@ _sequence.defvjp(_forward, _backward)
 
 
 def _project(inputs: Array, params: Params) -> Array:
-    """The inputs' part of the sums, x W + b, float32."""
-    return product(inputs, params.input_kernel) + params.bias.astype(jnp.float32)
+    """The inputs' part of the sums, x W + b, not rounded yet."""
+    return product(inputs, params.input_kernel) + params.bias.astype(accumulator(inputs.dtype))
 
 
 def _gates(plan: _Plan, inputs: Array, params: Params, first: State, outputs: Array) -> Array:
     """The gates of all steps at once, from the outputs that are known by now."""
     previous = _before(plan, first, outputs)
     # Rounded as in the forward pass.
-    projected = _project(inputs, params).astype(inputs.dtype).astype(jnp.float32)
+    projected = _project(inputs, params).astype(inputs.dtype)
+    # The sum is in the wider of the two dtypes.
     sums = projected + product(previous, params.recurrent_kernel)
     return jnp.concatenate(steps.activate(steps.split(sums)), axis=-1).astype(inputs.dtype)
 
@@ -203,7 +206,7 @@ def _before(plan: _Plan, first: State, outputs: Array) -> Array:
 
 
 def _over_steps(a: Array, b: Array) -> Array:
-    """The sum over steps and rows of the outer products, float32 `[a's last, b's last]`."""
+    """The sum over steps and rows of the outer products, `[a's last, b's last]`."""
     return product(a.reshape(-1, a.shape[-1]).T, b.reshape(-1, b.shape[-1]))
 
 
@@ -218,8 +221,8 @@ def _ended(outputs: Array, lengths: Array | None) -> Array:
 def _check(inputs: Array, params: Params, state: State | None, lengths: Array | None) -> None:
     if inputs.ndim != 3:
         raise ValueError(f"inputs are [batch, time, features], not of shape {inputs.shape}")
-    if inputs.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"inputs are float32 or bfloat16, not {inputs.dtype}")
+    if inputs.dtype not in (jnp.float32, jnp.bfloat16, jnp.float64):
+        raise ValueError(f"inputs are float32, bfloat16 or float64, not {inputs.dtype}")
     batch, _, features = inputs.shape
     hidden = params.recurrent_kernel.shape[0]
     expected = {

@@ -1,9 +1,11 @@
 """The arithmetic of one step, shared by every implementation, inside and outside of kernels.
 
-Everything is elementwise and in float32: the matrix products are the implementations' own.
+Everything is elementwise, in the dtype of the sums: the matrix products are the implementations'
+own.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,24 +37,48 @@ def advance(gates: Four, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
     return cell, o * jnp.tanh(cell)
 
 
-def retreat(
-    gates: Four, cell: jax.Array, cell_cotangent: jax.Array, output_cotangent: jax.Array
+class Slopes(NamedTuple):
+    """The derivatives of a step: they wait for no other step.
+
+    Attributes:
+      sums: of c after the step by the sums of i, f and g, and of h by the sum of o.
+      cell: of c after the step by c before it.
+      output: of h by c after the step.
+    """
+
+    sums: Four
+    cell: jax.Array
+    output: jax.Array
+
+
+def slopes(gates: Four, cell: jax.Array) -> Slopes:
+    """The derivatives of a step, from its gates and c before it."""
+    i, f, g, o = gates
+    squashed = jnp.tanh(f * cell + i * g)
+    return Slopes(
+        sums=(g * i * (1 - i), cell * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)),
+        cell=f,
+        output=o * (1 - squashed * squashed),
+    )
+
+
+def pull_back(
+    slopes: Slopes, cell_cotangent: jax.Array, output_cotangent: jax.Array
 ) -> tuple[Four, jax.Array]:
     """The cotangents of the gates' sums, and of c before the step.
 
     Args:
-      gates: i, f, g, o.
-      cell: c before the step.
+      slopes: the step's.
       cell_cotangent: of c after the step.
       output_cotangent: of h after the step.
     """
-    i, f, g, o = gates
-    squashed = jnp.tanh(f * cell + i * g)
-    dc = cell_cotangent + output_cotangent * o * (1 - squashed * squashed)
-    sums = (
-        dc * g * i * (1 - i),
-        dc * cell * f * (1 - f),
-        dc * i * (1 - g * g),
-        output_cotangent * squashed * o * (1 - o),
-    )
-    return sums, dc * f
+    i, f, g, o = slopes.sums
+    dc = cell_cotangent + output_cotangent * slopes.output
+    return (dc * i, dc * f, dc * g, output_cotangent * o), dc * slopes.cell
+
+
+def retreat(
+    gates: Four, cell: jax.Array, cell_cotangent: jax.Array, output_cotangent: jax.Array
+) -> tuple[Four, jax.Array]:
+    """`pull_back` from a step's gates and c before it."""
+    return pull_back(slopes(gates, cell), cell_cotangent, output_cotangent)

@@ -21,10 +21,10 @@ PARAMETERS = 4 * 650
 def compiled(call):
     """`compiled(target, words)`: what is printed for it, by parallelism; under "" of all."""
 
-    def run(target, *words):
+    def run(target, *words, recipe=SOFTMAX):
         if reason := aot.missing(aot.target(target).chip.platform):
             pytest.skip(reason)
-        code, output, errors = call(program, *SOFTMAX, f"--target={target}", *words)
+        code, output, errors = call(program, *recipe, f"--target={target}", *words)
         assert code == 0, errors
         head, *rest = re.split(r"\n--parallelism=(\w+)\n", output)
         blocks = {"": head, **dict(zip(rest[::2], rest[1::2], strict=True))}
@@ -81,9 +81,27 @@ def test_a_parallelism_that_refuses_the_batch_says_so_among_the_others(compiled)
     assert "--batch_size=63 does not divide over 4 devices" in found["data"]["refused"]
 
 
+@pytest.mark.slow
+def test_the_kernels_that_are_named_are_found_in_the_step(compiled, tmp_path):
+    (tmp_path / "fox.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 20)
+    options = (f"--data={tmp_path}", "--data.sequence_length=8", "--batch_size=8")
+    lstm = ("--recipe=char_lstm_shakespeare", *options)
+    found = compiled("tpu:v5e:2x2", "--kernels=mosaic_tpu", recipe=lstm)
+    # One of each for each of two layers.
+    for name in ("jit", "pmap", "data"):
+        assert found[name]["Pallas kernels"] == "2 lstm_forward, 2 lstm_backward"
+        # Each of the four calls reads R, which is float32.
+        assert number(found[name]["bytes moved by its kernels"]) > 4 * 4 * 128 * 512
+    assert found["fsdp"]["refused"].startswith("--kernels=mosaic_tpu: under --parallelism=fsdp")
+    found = compiled("tpu:v5e", "--kernels=xla", "--parallelism=jit", recipe=lstm)
+    assert found["jit"]["Pallas kernels"] == "none"
+    found = compiled("gpu:h200", "--kernels=mosaic_gpu", "--parallelism=jit", recipe=lstm)
+    assert "it takes bfloat16" in found["jit"]["refused"]
+
+
 def test_what_does_not_fit_is_said_to_be_too_much():
     machine = aot.target("tpu:v5e")
-    sizes = {"output_bytes": 0, "temporary_bytes": 0, "alias_bytes": 0}
+    sizes = {"kernel_bytes": 0, "output_bytes": 0, "temporary_bytes": 0, "alias_bytes": 0}
     large = aot.Program((), {}, 0.0, 0.0, argument_bytes=machine.chip.memory + 1, **sizes)
     assert program.described(large, machine)["fits"] == "no: a device has 17,179,869,184 bytes"
     small = aot.Program((), {}, 0.0, 0.0, argument_bytes=machine.chip.memory, **sizes)
@@ -97,6 +115,8 @@ def test_what_does_not_fit_is_said_to_be_too_much():
         (SOFTMAX, "--target is missing"),
         ((*SOFTMAX, "--target=v5e"), "--target: target 'v5e': it is tpu:CHIP"),
         ((*SOFTMAX, "--target=gpu:v5e"), "v5e is no GPU"),
+        ((*SOFTMAX, "--target=tpu:v5e", "--kernels=fast"), "--kernels=fast: it is auto, xla"),
+        ((*SOFTMAX, "--target=tpu:v5e", "--kernels=xla"), "softmax_regression calls no kernel"),
         (
             (*SOFTMAX, "--target=tpu:v5e", "--parallelism=pipeline"),
             "--parallelism=pipeline: task classification supports jit, pmap, data, fsdp",

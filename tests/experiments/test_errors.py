@@ -77,6 +77,14 @@ COMMANDS = [
     ((*DIGITS, "--optimizer=adm"), "unknown optimizer 'adm'", "adam"),
     ((*DIGITS, "--schedule=cosin"), "unknown schedule 'cosin'", "cosine"),
     ((*DIGITS, "--parallelism=ddp"), "--parallelism=ddp", "jit, pmap, data, fsdp"),
+    ((*DIGITS, "--kernels=fast"), "--kernels=fast: it is auto, xla, mosaic_gpu or mosaic_tpu"),
+    ((*DIGITS, "--kernels=xla"), "--kernels=xla: --model=lenet5_modern calls no kernel: use auto"),
+    (
+        ("--recipe=char_lstm_shakespeare", "--kernels=mosaic_tpu", "--parallelism=fsdp"),
+        "--kernels=mosaic_tpu: under --parallelism=fsdp",
+        "it cannot split a Pallas kernel: use xla, or --parallelism=data",
+    ),
+    (("--recipe=char_lstm_shakespeare", "--model.kernels=xla"), "'model.kernels'"),
     (
         ("--recipe=perceptron_digits", "--parallelism=pmap"),
         "--parallelism=pmap cannot train this task: use jit",

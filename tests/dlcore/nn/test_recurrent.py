@@ -8,6 +8,7 @@ import pytest
 
 from dlcore.nn import recurrent
 from dlcore.nn.recurrent import LSTM, StackedLSTM, initial_carry, lstm
+from kernels import dispatch
 
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 4), (3, 1, 7, 2), (1, 9, 2, 5)]
 
@@ -172,3 +173,16 @@ def test_the_initial_carry_is_zero_and_may_be_donated():
     assert not any(array.any() for array in jax.tree.leaves(carry))
     moved = jax.jit(lambda carry: jax.tree.map(lambda x: x + 1, carry), donate_argnums=0)(carry)
     assert all((array == 1).all() for array in jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize(("named", "calls"), [("mosaic_tpu", 2), ("xla", 0), ("auto", 0)])
+def test_every_layer_of_a_stack_calls_the_named_implementation(named, calls):
+    model, inputs, carry = (
+        StackedLSTM(4, 2, kernels=named),
+        jnp.ones((1, 3, 2)),
+        initial_carry(1, 4, 2),
+    )
+    with dispatch.target("TPU v5 lite"):
+        variables = jax.eval_shape(model.init, jax.random.key(0), inputs, carry)
+        traced = jax.make_jaxpr(model.apply)(variables, inputs, carry)
+    assert str(traced).count("pallas_call[") == calls

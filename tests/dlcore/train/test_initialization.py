@@ -1,5 +1,6 @@
 """First states by a rule: which parameters it reaches, and LSUV against the paper's algorithm."""
 
+import dataclasses
 import functools
 import types
 
@@ -16,6 +17,7 @@ from dlcore.nn import initializers
 from dlcore.nn.convolution import PartiallyConnectedConv
 from dlcore.nn.pooling import TrainableSubsampling
 from dlcore.train import initialization, program
+from kernels import dispatch
 
 
 def images(count=16, shape=(6, 6, 1), seed=0):
@@ -281,6 +283,18 @@ def test_by_unit_is_refused_where_a_layer_mixes_its_units():
     inputs = (lenet.variables, lenet.batch, jax.random.key(0))
     with pytest.raises(UsageError, match="'lsuv:unit': C1 does not keep a unit's .* lsuv:layer"):
         jax.eval_shape(functools.partial(change, lenet.task), *inputs)
+
+
+def test_lsuv_measures_without_pallas_kernels_which_cannot_be_split_over_devices():
+    letters, change = subject("char_lstm"), initialization.make("lsuv")
+    model = models.with_kernels(letters.task.model, "mosaic_tpu")
+    task = dataclasses.replace(letters.task, model=model)
+    inputs = (letters.variables, letters.batch, jax.random.key(0))
+    with dispatch.target("TPU v5 lite"):
+        own = jax.make_jaxpr(lambda: task.init(jax.random.key(0), letters.batch))()
+        measured = jax.make_jaxpr(functools.partial(change, task))(*inputs)
+    assert "pallas_call[" in str(own)
+    assert "pallas_call[" not in str(measured)
 
 
 # In a program.

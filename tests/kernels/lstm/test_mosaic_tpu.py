@@ -52,6 +52,10 @@ def test_what_does_not_fit_in_memory_is_refused_by_its_size(batch, hidden, dtype
         assert f"{hidden} units need" in reason
 
 
+def test_float64_is_refused():
+    assert mosaic_tpu.refusal(1, 1, 1, "float64") == "a TPU has no float64"
+
+
 # What lies at the edges of tiles, chunks and groups, the least, and the largest that fits.
 COMPILED = [
     (Case(64, 35, 200, 128, "bfloat16", state=True, ragged=True), False),

@@ -45,6 +45,32 @@ def test_values_and_gradients_are_right(prove, case):
     prove("xla", case)
 
 
+def test_float64_is_computed_in_float64():
+    case = dataclasses.replace(CASE, ragged=True)
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(
+            lambda array: array.astype(jnp.float64) if array.dtype == jnp.float32 else array,
+            cases.draw(case),
+        )
+        found = cases.call(case, arguments, "xla")
+    right = cases.right(case, arguments)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), found, right
+    )
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_every_product_has_the_precision_that_jax_is_told(recompute):
+    case = dataclasses.replace(CASE, recompute=recompute)
+    with jax.default_matmul_precision("highest"):
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        lowered = cases.lower(case, "xla", sharding).as_text()
+    # x W and h R, the gradients by both factors of each, and both once more to recompute.
+    products = 6 + 2 * recompute
+    assert lowered.count("stablehlo.dot_general") == products
+    assert lowered.count("precision = [HIGHEST, HIGHEST]") == products
+
+
 def drawn(seed):
     arguments = cases.draw(dataclasses.replace(CASE, ragged=True), seed)
     return arguments.inputs, arguments.params, arguments.first, arguments.lengths
