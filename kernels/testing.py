@@ -40,15 +40,6 @@ def assert_as_right_as_xla(result: Any, xla: Any, expected: Any, dtype: Any) -> 
         assert error(array, right) <= limit, f"{name}: {error(array, right):.3g} > {limit:.3g}"
 
 
-def no_interpreter(implementation: str) -> str | None:
-    """What is missing for interpreting "mosaic_tpu" or "mosaic_gpu", or None."""
-    from jax.experimental.pallas import mosaic_gpu as plgpu
-
-    if implementation == "mosaic_tpu" or hasattr(plgpu, "force_gpu_interpret_mode"):
-        return None
-    return f"JAX {jax.__version__} has no interpreter of Mosaic GPU: 0.12 is the first"
-
-
 @contextlib.contextmanager
 def interpreted(implementation: str) -> Iterator[None]:
     """Within, the kernels of "mosaic_tpu" or "mosaic_gpu" are interpreted on the CPU.
@@ -82,14 +73,9 @@ def prove(cases: ModuleType, implementation: str, case: Any) -> None:
       cases: an operation's, with `draw`, `call` and `right`.
       implementation: its name.
       case: the call.
-
-    Raises:
-      unittest.SkipTest: this JAX cannot interpret it.
     """
     arguments = cases.draw(case)
     kernel = implementation.startswith("mosaic")
-    if kernel and (reason := no_interpreter(implementation)):
-        raise unittest.SkipTest(reason)
     other = cases.call(case, arguments, "xla" if kernel else "reference")
     right = cases.right(case, arguments)
     with interpreted(implementation) if kernel else contextlib.nullcontext():

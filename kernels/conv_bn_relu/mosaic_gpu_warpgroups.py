@@ -9,6 +9,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
 from kernels.conv_bn_relu.mosaic_gpu_plan import CHANNELS, DEPTH, PART, Plan
+from kernels.hopper import store
 
 # Of rows on their way through registers: every lane has 16 bytes of a row.
 _ROWS_LAYOUT = plgpu.Layout.SMEM_GMEM_COPY((PART, DEPTH), jnp.bfloat16, 2 * DEPTH)
@@ -296,8 +297,8 @@ class Worker(_Part):
 
         sums = total(values)
         centred = values - lax.broadcast_in_dim(sums / count, values.shape, (0,))
-        _store(self.sums.at[row, outputs], sums)
-        _store(self.squares.at[row, outputs], total(centred * centred))
+        store(self.sums.at[row, outputs], sums)
+        store(self.squares.at[row, outputs], total(centred * centred))
 
     def free_own(self) -> None:
         """Waits until what was stored last has been read from this warpgroup's buffers."""
@@ -307,12 +308,3 @@ class Worker(_Part):
 def _chunk(number: Any) -> Any:
     """64 inputs or outputs."""
     return pl.ds(number * DEPTH, DEPTH)
-
-
-def _store(place: Any, value: Array) -> None:
-    """Stores a vector, of which several lanes have the same values."""
-    if hasattr(plgpu, "store"):
-        plgpu.store(place, value, optimized=False)
-    else:
-        # Before JAX 0.12 no store had to be the best one.
-        place[...] = value

@@ -34,6 +34,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
+from kernels.hopper import store
 from kernels.lstm import steps
 from kernels.lstm.mosaic_gpu_tile import (
     COLUMNS,
@@ -43,7 +44,6 @@ from kernels.lstm.mosaic_gpu_tile import (
     Tile,
     launch,
     load,
-    store,
     tiled,
 )
 

@@ -32,8 +32,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
 from kernels import shapes
+from kernels.hopper import store
 from kernels.lstm import steps
-from kernels.lstm.mosaic_gpu_tile import store, tiled
+from kernels.lstm.mosaic_gpu_tile import tiled
 
 # Of a block; with four gates, the rows of a matrix instruction.
 UNITS = 16

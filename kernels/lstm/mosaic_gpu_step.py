@@ -18,9 +18,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
 from kernels import shapes
+from kernels.hopper import store
 from kernels.lstm import steps
 from kernels.lstm.mosaic_gpu_share import SPREAD, UNITS, Block, Layout, load, remaining
-from kernels.lstm.mosaic_gpu_tile import Place, store
+from kernels.lstm.mosaic_gpu_tile import Place
 
 
 def forward(

@@ -15,6 +15,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
 from kernels import shapes
+from kernels.hopper import store
 from kernels.lstm import steps
 
 # Rows of a matrix instruction, and so the units of a warpgroup.
@@ -108,15 +109,6 @@ def tiled(shape: tuple[int, ...], dtype: Any) -> Any:
 def load(place: Any) -> Array:
     """A part of global memory, as the matrix unit has it in registers."""
     return plgpu.load(place, layout=plgpu.Layout.WGMMA, optimized=False)
-
-
-def store(place: Any, value: Array) -> None:
-    """Undoes `load`."""
-    if hasattr(plgpu, "store"):
-        plgpu.store(place, value, optimized=False)
-    else:
-        # Before JAX 0.12 no store had to be the best one.
-        place[...] = value
 
 
 class Place:

@@ -10,13 +10,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import dispatch, testing
+from kernels.hopper import store
 
 ONES = np.ones((64, 128), np.float32)
 RESULT = jax.ShapeDtypeStruct(ONES.shape, ONES.dtype)
-gpu = pytest.mark.skipif(
-    testing.no_interpreter("mosaic_gpu") is not None,
-    reason=str(testing.no_interpreter("mosaic_gpu")),
-)
 
 
 def test_the_error_is_the_norm_of_the_difference_over_the_norm_of_what_is_right():
@@ -70,11 +67,11 @@ def copy_on_tpu(ones, wait_first):
 def share_on_gpu(ones, threads):
     def body(source, out, shared):
         whole = {"layout": plgpu.Layout.WGMMA, "optimized": False}
-        plgpu.store(shared, plgpu.load(source, **whole))
+        store(shared, plgpu.load(source, **whole))
 
         @pl.when(lax.axis_index("thread") == 0)
         def _():
-            plgpu.store(out, plgpu.load(shared, **whole), optimized=False)
+            store(out, plgpu.load(shared, **whole))
 
     return plgpu.kernel(
         body,
@@ -89,7 +86,7 @@ def share_on_gpu(ones, threads):
     ("implementation", "kernel", "right", "racy"),
     [
         ("mosaic_tpu", copy_on_tpu, True, False),
-        pytest.param("mosaic_gpu", share_on_gpu, 1, 2, marks=gpu),
+        pytest.param("mosaic_gpu", share_on_gpu, 1, 2),
     ],
 )
 def test_a_race_raises(implementation, kernel, right, racy):
@@ -112,7 +109,7 @@ def read_before_writing_on_gpu(ones):
     def body(source, out, scratch):
         del source
         whole = {"layout": plgpu.Layout.WGMMA, "optimized": False}
-        plgpu.store(out, plgpu.load(scratch, **whole), optimized=False)
+        store(out, plgpu.load(scratch, **whole))
 
     scratch = [plgpu.SMEM(ONES.shape, jnp.float32)]
     return plgpu.kernel(body, out_type=RESULT, scratch_types=scratch)(ones)
@@ -122,7 +119,7 @@ def read_before_writing_on_gpu(ones):
     ("implementation", "kernel"),
     [
         ("mosaic_tpu", read_before_writing_on_tpu),
-        pytest.param("mosaic_gpu", read_before_writing_on_gpu, marks=gpu),
+        pytest.param("mosaic_gpu", read_before_writing_on_gpu),
     ],
 )
 def test_memory_begins_as_nan(implementation, kernel):

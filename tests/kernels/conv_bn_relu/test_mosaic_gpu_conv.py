@@ -64,8 +64,6 @@ def test_values_and_gradients_are_as_right_as_those_of_xla(prove, case):
 
 @pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_moments_are_those_of_what_is_stored_however_far_its_mean_is(size):
-    if reason := testing.no_interpreter("mosaic_gpu"):
-        pytest.skip(reason)
     case = Case(3, 7, 9, 5, 3, size, mean=300.0)
     x, kernel, *_ = cases.draw(case).operands
     with testing.interpreted("mosaic_gpu"):

@@ -88,8 +88,6 @@ def right(case, arguments):
 
 def interpret(run, arguments):
     """What `run(primitives, arguments)` gives with the kernels."""
-    if reason := testing.no_interpreter("mosaic_gpu"):
-        pytest.skip(reason)
     with testing.interpreted("mosaic_gpu"):
         compiled = jax.jit(functools.partial(run, mosaic_gpu_normalise))
         return jax.block_until_ready(compiled(arguments))

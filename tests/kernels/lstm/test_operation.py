@@ -42,8 +42,6 @@ def implementation(request):
     if name == "xla":
         yield name
         return
-    if reason := testing.no_interpreter(name):
-        pytest.skip(reason)
     with testing.interpreted(name):
         yield name
 
