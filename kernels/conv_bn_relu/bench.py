@@ -147,12 +147,11 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
         name: [layer(name, before) for before in (passes if pending and name == "xla" else [name])]
         for name in convolutions
     }
-    rows, columns = geometry.size
-    operation = f"conv_stats_{rows}x{columns}_stride{case.stride}"
+    table = block_dispatch.conv_table(geometry, pending)
     arrays = _arrays(case)
     return timing.Subject(
-        operation=f"{operation}_pending" if pending else operation,
-        shape={"rows": geometry.rows, "inputs": case.inputs, "outputs": case.outputs},
+        operation=table.operation,
+        shape=table.sizes,
         dtype=case.dtype,
         draw=_drawer(
             (arrays["x"], arrays["kernel"], _normalisation_of(case.inputs) if pending else None),
@@ -171,10 +170,11 @@ def _normalisation(case: cases.Case) -> timing.Subject:
 
         return forward
 
-    rows, raw = case.geometry.rows, _arrays(case)["raw"]
+    raw = _arrays(case)["raw"]
+    table = block_dispatch.normalise_table(case.geometry.rows, case.outputs, case.residual)
     return timing.Subject(
-        operation="normalise_residual" if case.residual else "normalise",
-        shape={"rows": rows, "channels": case.outputs},
+        operation=table.operation,
+        shape=table.sizes,
         dtype=case.dtype,
         draw=_drawer((raw, _normalisation_of(case.outputs), raw if case.residual else None), raw),
         implementations={name: [_directions(layer(name))] for name in serving(case)},

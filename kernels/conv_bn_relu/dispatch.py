@@ -2,7 +2,7 @@
 
 import dataclasses
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -29,40 +29,53 @@ def conv_refusals(geometry: Geometry, dtype: Any) -> dict[str, str | None]:
     }
 
 
+class Table(NamedTuple):
+    """Where a call's measurements are: the table's name, and the sizes that tell rows apart."""
+
+    operation: str
+    sizes: dict[str, int]
+
+
+def conv_table(geometry: Geometry, pending: bool) -> Table:
+    """Of `conv_stats`."""
+    rows, columns = geometry.size
+    operation = f"conv_stats_{rows}x{columns}_stride{geometry.strides[0]}"
+    sizes = {"rows": geometry.rows, "inputs": geometry.inputs, "outputs": geometry.outputs}
+    return Table(f"{operation}_pending" if pending else operation, sizes)
+
+
+def normalise_table(rows: int, channels: int, residual: bool) -> Table:
+    """Of `normalise`, with its passes back."""
+    operation = "normalise_residual" if residual else "normalise"
+    return Table(operation, {"rows": rows, "channels": channels})
+
+
 def choose_conv(implementation: str, geometry: Geometry, dtype: Any, pending: bool) -> Chosen:
     """The implementation of `conv_stats` for a call; see `kernels.dispatch.choose`.
 
     A convolution that the named one has no kernel for is XLA's.
     """
     refused = conv_refusals(geometry, dtype)
-    reason = refused.get(implementation)
-    if reason:
+    table = conv_table(geometry, pending)
+    if reason := refused.get(implementation):
         # It raises where the device is not the named one's.
-        _choose("conv_stats", implementation, dict.fromkeys(_PRIMITIVES), {}, dtype)
+        _choose(table, implementation, dict.fromkeys(refused), dtype)
         return Chosen("xla", f"{implementation} has no kernel: {reason}", xla)
-    rows, columns = geometry.size
-    operation = f"conv_stats_{rows}x{columns}_stride{geometry.strides[0]}"
-    sizes = {"rows": geometry.rows, "inputs": geometry.inputs, "outputs": geometry.outputs}
-    return _choose(
-        f"{operation}_pending" if pending else operation, implementation, refused, sizes, dtype
-    )
+    return _choose(table, implementation, refused, dtype)
 
 
 def choose_normalise(
     implementation: str, rows: int, channels: int, dtype: Any, residual: bool
 ) -> Chosen:
     """The implementation of `normalise` and its passes back."""
-    operation = "normalise_residual" if residual else "normalise"
-    sizes = {"rows": rows, "channels": channels}
-    return _choose(operation, implementation, dict.fromkeys(_PRIMITIVES), sizes, dtype)
+    table = normalise_table(rows, channels, residual)
+    return _choose(table, implementation, dict.fromkeys(_PRIMITIVES), dtype)
 
 
 def _choose(
-    operation: str,
-    implementation: str,
-    refused: dict[str, str | None],
-    sizes: dict[str, int],
-    dtype: Any,
+    table: Table, implementation: str, refused: dict[str, str | None], dtype: Any
 ) -> Chosen:
-    choice = dispatch.choose(operation, implementation, refused, sizes, jnp.dtype(dtype))
+    choice = dispatch.choose(
+        table.operation, implementation, refused, table.sizes, jnp.dtype(dtype)
+    )
     return Chosen(choice.name, choice.reason, _PRIMITIVES[choice.name])
