@@ -43,6 +43,11 @@ def _bound() -> bool:
     return True
 
 
+def axis_name() -> str | None:
+    """`AXIS` where it is bound, for a function that sums over the axis of that name; else None."""
+    return AXIS if _bound() else None
+
+
 def psum(tree: Any) -> Any:
     """The sum of a pytree's arrays over all devices of the batch axis; the tree itself on one."""
     return jax.lax.psum(tree, AXIS) if _bound() else tree

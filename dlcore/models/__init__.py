@@ -10,7 +10,26 @@ import dlcore.models.linear
 import dlcore.models.mlp
 import dlcore.models.multitask
 import dlcore.models.perceptron
-import dlcore.models.residual_mlp  # noqa: F401
-from dlcore.models.registry import Entry, create, defaults, entry, names, register
+import dlcore.models.residual_mlp
+import dlcore.models.resnet  # noqa: F401
+from dlcore.models.registry import (
+    Entry,
+    calls_kernels,
+    create,
+    defaults,
+    entry,
+    names,
+    register,
+    with_kernels,
+)
 
-__all__ = ["Entry", "create", "defaults", "entry", "names", "register"]
+__all__ = [
+    "Entry",
+    "calls_kernels",
+    "create",
+    "defaults",
+    "entry",
+    "names",
+    "register",
+    "with_kernels",
+]

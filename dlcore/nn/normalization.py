@@ -19,14 +19,48 @@ from dlcore.errors import UsageError
 MOMENTS = "batch_moments"
 
 
+class RunningAverages:
+    """The running averages of batches' statistics that a module keeps for its evaluation.
+
+    They are its variables `mean` and `var` in the collection `batch_stats`. Where the collection
+    `MOMENTS` is mutable, every batch's own statistics are sown into that.
+
+    Args:
+      module: to make them in its `__call__`.
+      features: of what it normalises.
+      momentum: weight of the old value.
+    """
+
+    def __init__(self, module: nn.Module, features: int, momentum: float) -> None:
+        self._module, self._momentum = module, momentum
+        self.mean = module.variable("batch_stats", "mean", jnp.zeros, features)
+        self.var = module.variable("batch_stats", "var", jnp.ones, features)
+
+    def move(
+        self, mean: Float[Array, " features"], var: Float[Array, " features"], count: int
+    ) -> None:
+        """Moves them towards a training batch's mean and unbiased variance.
+
+        Args:
+          mean: of the batch.
+          var: the biased variance.
+          count: of the numbers, on all devices, that each of them is of.
+        """
+        if self._module.is_initializing():
+            return
+        unbiased = var * (count / max(count - 1, 1))
+        for name, average, value in (("mean", self.mean, mean), ("var", self.var, unbiased)):
+            average.value = self._momentum * average.value + (1 - self._momentum) * value
+            self._module.sow(MOMENTS, name, value)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation of the last axis's features, over the global batch and every other axis.
 
     Statistics are float32 and computed in two passes (the mean, then the squares about it: one pass
     cancels where the mean is large). Across devices they are sums through `parallel.psum`, so any
     number of devices gives what one gives. Training normalises by the biased variance of the batch
-    and keeps a running average of the unbiased one, which evaluation uses. Where the collection
-    `MOMENTS` is mutable, a training batch's own mean and unbiased variance are sown into it.
+    and keeps a running average of the unbiased one, which evaluation uses.
 
     Source: Ioffe and Szegedy (2015), algorithms 1 and 2. That the running average is exponential,
     where they average over the last batches, is what implementations share.
@@ -44,34 +78,22 @@ class BatchNorm(nn.Module):
         self, x: Float[Array, "... features"], train: bool
     ) -> Float[Array, "... features"]:
         """Normalises, scales and shifts; with `train` set also moves the running averages."""
-        features = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features)
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        averages = RunningAverages(self, features, self.momentum)
 
         wide = x.astype(jnp.float32)
         if train:
             axes = tuple(range(x.ndim - 1))
-            count = x.size // x.shape[-1] * parallel.axis_size()
+            count = x.size // features * parallel.axis_size()
             mean = parallel.psum(wide.sum(axes)) / count
             var = parallel.psum(jnp.square(wide - mean).sum(axes)) / count
-            if not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value = _moved(running_mean.value, mean, self.momentum)
-                running_var.value = _moved(running_var.value, unbiased, self.momentum)
-                self.sow(MOMENTS, "mean", mean)
-                self.sow(MOMENTS, "var", unbiased)
+            averages.move(mean, var, count)
         else:
-            mean, var = running_mean.value, running_var.value
+            mean, var = averages.mean.value, averages.var.value
         normalized = (wide - mean) * (scale / jnp.sqrt(var + self.epsilon)) + bias
         return normalized.astype(x.dtype)
-
-
-def _moved(
-    average: Float[Array, " features"], value: Float[Array, " features"], momentum: float
-) -> Float[Array, " features"]:
-    return momentum * average + (1 - momentum) * value
 
 
 def local_response_normalization(

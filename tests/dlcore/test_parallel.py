@@ -309,6 +309,17 @@ def test_sums_are_over_all_devices_or_over_the_one_there_is():
     np.testing.assert_array_equal(sums["b"], np.full((8, 2), 8.0))
 
 
+def test_the_axis_has_a_name_where_it_is_bound():
+    def sums(values):
+        return jax.lax.psum(values, parallel.axis_name()) if parallel.axis_name() else values
+
+    values = np.arange(8.0)
+    assert parallel.axis_name() is None
+    bound = jax.pmap(sums, axis_name=parallel.AXIS)(values)
+    np.testing.assert_array_equal(bound, np.full(8, 28.0))
+    np.testing.assert_array_equal(jax.vmap(sums, axis_name="another")(values), values)
+
+
 # What is refused.
 
 

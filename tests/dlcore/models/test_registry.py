@@ -21,9 +21,21 @@ PUBLISHED_COUNTS = {
     "mlp_dropout": 669_706,
     "lenet5": 60_000,
     "lenet5_modern": 61_706,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet20_cifar": 269_722,
+    "resnet32_cifar": 464_154,
+    "resnet44_cifar": 658_586,
+    "resnet56_cifar": 853_018,
+    "resnet110_cifar": 1_727_962,
 }
 # An entry with more parameters runs under `make test-all` only; its count and shapes always.
 LARGE = 10_000_000
+# So does one that takes long to compile: a deeper form of one that is always run.
+DEEP = {"resnet32_cifar", "resnet44_cifar", "resnet56_cifar", "resnet110_cifar"}
 
 
 def counted(tree):
@@ -124,8 +136,8 @@ class Subject:
 
 
 def sized(name):
-    large = models.entry(name).parameter_count > LARGE
-    return pytest.param(name, marks=[pytest.mark.slow] if large else [])
+    long = name in DEEP or models.entry(name).parameter_count > LARGE
+    return pytest.param(name, marks=[pytest.mark.slow] if long else [])
 
 
 @pytest.fixture(scope="module", params=[sized(name) for name in models.names()])
@@ -223,3 +235,24 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
 def test_an_option_overrides_its_default():
     assert models.defaults("mlp")["hidden"] == (500,)
     assert models.create("mlp", hidden=(30, 20)).hidden == (30, 20)
+
+
+def test_which_kernels_a_model_calls_is_no_option_but_can_be_set():
+    with pytest.raises(UsageError, match="'char_lstm' has no option 'kernels'"):
+        models.create("char_lstm", kernels="xla")
+    model = models.create("char_lstm", hidden=7)
+    changed = models.with_kernels(model, "xla")
+    assert (model.kernels, changed.kernels, changed.hidden) == ("auto", "xla", 7)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_model_that_calls_kernels_says_so_and_leaves_the_choice(name):
+    model = models.create(name)
+    assert ("  kernels: " in type(model).__doc__) == models.calls_kernels(model)
+    assert getattr(model, "kernels", "auto") == "auto"
+
+
+def test_a_model_that_calls_no_kernels_stays_the_same():
+    model = models.create("mlp")
+    assert not models.calls_kernels(model)
+    assert models.with_kernels(model, "xla") is model

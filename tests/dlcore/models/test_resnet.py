@@ -1,0 +1,279 @@
+"""Residual networks against one of Flax's own layers, and by every implementation of the kernels.
+
+Where a rectifier's input is all but zero, rounding decides about a gradient, and one such decision
+is seen in every later step. Trainings are compared over batches on whose way that does not happen:
+the first thing that is asserted, of a training that has each batch's examples in another order.
+"""
+
+import collections
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dlcore import models
+from dlcore.errors import UsageError
+from dlcore.models import resnet
+from kernels import aot, dispatch, testing
+
+STEPS, BATCH, SIZE = 20, 4, 8
+RATE, MOMENTUM = 0.002, 0.9
+
+
+class Plain(nn.Module):
+    """The CIFAR network of Flax's own layers."""
+
+    blocks: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        def layer(x, width, strides=1):
+            x = nn.Conv(width, (3, 3), strides, padding=1, use_bias=False)(x)
+            return nn.BatchNorm(not train, momentum=MOMENTUM, use_fast_variance=False)(x)
+
+        x = nn.relu(layer(x, 16))
+        for stage, count in enumerate(self.blocks):
+            width = 16 * 2**stage
+            for _ in range(count):
+                strides = width // x.shape[-1]
+                shortcut = x[:, ::strides, ::strides]
+                new = jnp.zeros((*shortcut.shape[:3], width - x.shape[-1]), x.dtype)
+                x = layer(nn.relu(layer(x, width, strides)), width)
+                x = nn.relu(x + jnp.concatenate([shortcut, new], axis=-1))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def in_order(variables):
+    """Variables of ours in the form of `Plain`'s, whose layers are numbered through."""
+    renamed = {"params": {"Dense_0": variables["params"]["Dense_0"]}, "batch_stats": {}}
+    for collection, layers in variables.items():
+        blocks = [name for name in layers if name.startswith("BasicBlock")]
+        in_blocks = [layers[f"BasicBlock_{block}"] for block in range(len(blocks))]
+        convolutions = [
+            own[name] for own in in_blocks for name in ("PendingConvNorm_0", "ConvNorm_0")
+        ]
+        for number, layer in enumerate((layers["ConvNorm_0"], *convolutions)):
+            norm = dict(layer)
+            if collection == "params":
+                renamed["params"][f"Conv_{number}"] = {"kernel": norm.pop("kernel")}
+            renamed[collection][f"BatchNorm_{number}"] = norm
+    return renamed
+
+
+def unbiased(statistics):
+    """Flax's running averages, which it moves towards biased variances, as ours would be."""
+    corrected = {}
+    # What is left of the ones that they begin with.
+    kept = MOMENTUM**STEPS
+    for name, own in statistics.items():
+        # Maps get smaller as they become more.
+        count = BATCH * (SIZE * 16 // own["var"].size) ** 2
+        var = kept + (own["var"] - kept) * (count / (count - 1))
+        corrected[name] = {"mean": own["mean"], "var": var}
+    return corrected
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train(model, variables, images, labels):
+    """The variables after a step of momentum on each batch."""
+
+    def step(state, batch):
+        params, statistics, velocity = state
+        images, labels = batch
+
+        def loss(params):
+            variables = {"params": params, "batch_stats": statistics}
+            logits, moved = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), moved["batch_stats"]
+
+        gradients, statistics = jax.grad(loss, has_aux=True)(params)
+        velocity = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocity, gradients)
+        params = jax.tree.map(lambda p, v: p - RATE * v, params, velocity)
+        return (params, statistics, velocity), None
+
+    params = variables["params"]
+    state = params, variables["batch_stats"], jax.tree.map(jnp.zeros_like, params)
+    (params, statistics, _), _ = jax.lax.scan(step, state, (images, labels))
+    return {"params": params, "batch_stats": statistics}
+
+
+def drawn(model, seed):
+    """Variables, and the images and labels of 20 steps."""
+    random = np.random.default_rng(seed)
+    images = random.normal(size=(STEPS, BATCH, SIZE, SIZE, 3)).astype(np.float32)
+    labels = random.integers(0, 10, (STEPS, BATCH)).astype(np.int32)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            fan_in = np.prod(leaf.shape[:-1])
+            return random.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images[0])
+    return jax.tree.map_with_path(draw, shapes), images, labels
+
+
+def difference(variables, expected, started):
+    """The largest of any tensor, in parts of the way from its start to where it should be."""
+
+    def of_one(found, expected, started):
+        found, expected, started = map(np.float64, (found, expected, started))
+        return np.linalg.norm(found - expected) / np.linalg.norm(expected - started)
+
+    return max(jax.tree.leaves(jax.tree.map(of_one, variables, expected, started)))
+
+
+def trained(blocks, seed):
+    """A training by XLA: what it began with, where it led, and how far rounding leads from there.
+
+    Returns:
+      The arguments of `train`, the variables after it, and ten times the difference that another
+      order of the examples makes.
+    """
+    model = network(blocks, "xla")
+    start, images, labels = drawn(model, seed)
+    end = train(model, start, images, labels)
+    reordered = train(model, start, images[:, ::-1], labels[:, ::-1])
+    explained = difference(reordered, end, start)
+    assert explained < 1e-4, (
+        "on this machine rounding decides about a rectifier: take other batches"
+    )
+    return (start, images, labels), end, 10 * explained
+
+
+def network(blocks, kernels):
+    return models.with_kernels(models.create("resnet20_cifar", blocks=blocks), kernels)
+
+
+SMALL, RESNET20 = ((1, 1, 1), 6), ((3, 3, 3), 14)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "seed"), [SMALL, pytest.param(*RESNET20, marks=pytest.mark.slow)]
+)
+def test_twenty_steps_lead_where_flax_s_layers_lead(blocks, seed):
+    (start, images, labels), end, explained = trained(blocks, seed)
+    plain = Plain(blocks)
+    expected = train(plain, in_order(start), images, labels)
+    expected = {**expected, "batch_stats": unbiased(expected["batch_stats"])}
+    assert difference(in_order(end), expected, in_order(start)) < explained
+    outputs = network(blocks, "xla").apply(end, images[0])
+    assert testing.error(outputs, plain.apply(expected, images[0])) < explained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["mosaic_tpu", "mosaic_gpu"])
+def test_twenty_steps_lead_to_the_same_by_every_implementation(implementation):
+    if reason := testing.no_interpreter(implementation):
+        pytest.skip(reason)
+    given, end, explained = trained(*RESNET20)
+    with testing.interpreted(implementation):
+        found = train(network(RESNET20[0], implementation), *given)
+        assert difference(found, end, given[0]) < explained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "implementation"), [("tpu:v5e", "mosaic_tpu"), ("gpu:h200", "mosaic_gpu")]
+)
+def test_the_compiled_training_calls_the_kernels_for_every_layer(target, implementation):
+    machine = aot.target(target)
+    if reason := aot.missing(machine.chip.platform):
+        pytest.skip(reason)
+    model = models.create("resnet20_cifar", dtype="bfloat16")
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+    shapes = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        drawn(model, seed=0),
+    )
+    with dispatch.target(machine.chip.device_kind):
+        lowered = train.lower(models.with_kernels(model, implementation), *shapes)
+        kernels = aot.compile_for(machine, lowered).kernels
+    # Two of the 19 convolutions have a stride. Nine read what is still to be normalised: back
+    # through them it is normalised once more.
+    expected = {"conv_stats_3x3": 17, "normalise": 10 + 9}
+    expected |= {"normalise_sums": 19, "normalise_cotangent": 19}
+    assert collections.Counter(kernels) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("resnet18", 1.814),
+        ("resnet34", 3.664),
+        ("resnet50", 4.089),
+        ("resnet101", 7.801),
+        ("resnet152", 11.514),
+    ],
+)
+def test_an_image_takes_as_many_operations_as_torchvision_says(name, operations, monkeypatch):
+    counted = []
+
+    def convolve(x, kernel, geometry):
+        counted.append(geometry.rows * kernel.size)
+        return jnp.zeros((x.shape[0], *geometry.space, geometry.outputs), x.dtype)
+
+    monkeypatch.setattr("kernels.conv_bn_relu.xla.convolve", convolve)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(models.create(name).init, jax.random.key(0), image)
+    total = sum(counted) + variables["params"]["Dense_0"]["kernel"].size
+    assert round(total / 1e9, 3) == operations
+
+
+def test_where_maps_become_more_the_cifar_network_s_shortcut_has_zeros():
+    block = resnet.BasicBlock(width=6, strides=2, projects=False, kernels="xla")
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 3)), jnp.float32)
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    # The last layer adds nothing to the shortcut.
+    params = variables["params"]
+    params["ConvNorm_0"] = jax.tree.map(jnp.zeros_like, params["ConvNorm_0"])
+    y = block.apply(variables, x, False)
+    np.testing.assert_array_equal(y[..., :3], jax.nn.relu(x[:, ::2, ::2]))
+    np.testing.assert_array_equal(y[..., 3:], 0)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet20_cifar"])
+def test_a_network_computes_in_the_precision_that_is_asked_for(name):
+    model = models.create(name, dtype="bfloat16")
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    program = jax.jit(apply).lower(variables, images).as_text()
+    convolutions = re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]*(\w+)>", program)
+    assert set(convolutions) == {"bf16"}
+    logits, moved = jax.eval_shape(apply, variables, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves((logits, moved))} == {jnp.dtype("float32")}
+
+
+def test_another_precision_is_refused():
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    model = models.create("resnet20_cifar", dtype="float16")
+    with pytest.raises(UsageError, match="in float32 or bfloat16, not 'float16'"):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet20_cifar"])
+def test_every_layer_is_by_the_implementation_that_is_named(name, monkeypatch):
+    asked = []
+
+    def choose(operation, implementation, *facts):
+        asked.append((operation.partition("_")[0], implementation))
+        return dispatch.Choice("xla", "a test's")
+
+    monkeypatch.setattr(dispatch, "choose", choose)
+    model = models.with_kernels(models.create(name), "mosaic_tpu")
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    train = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    jax.eval_shape(train, variables, images)
+    layers = len(jax.tree.leaves(variables["batch_stats"])) // 2
+    assert asked.count(("conv", "mosaic_tpu")) == layers
+    assert {implementation for _, implementation in asked} == {"mosaic_tpu"}
