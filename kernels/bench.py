@@ -68,8 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtypes", nargs="+", choices=("bfloat16", "float32"))
     parser.add_argument("--torch", default="", help="a Python that has PyTorch")
     parser.add_argument("--directory", type=pathlib.Path, default=DIRECTORY)
-    parser.add_argument("--calls", type=int, help="in a compiled program")
-    parser.add_argument("--runs", type=int, default=11, help="of a program; the median counts")
+    parser.add_argument("--calls", type=timing.positive_integer, help="in a compiled program")
+    parser.add_argument(
+        "--runs",
+        type=timing.positive_integer,
+        default=11,
+        help="of a program; the median counts",
+    )
     options = parser.parse_args(argv)
     family = FAMILIES[options.operation]
     words = (options.shapes or family.SHAPES).split(",")
@@ -82,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     except ValueError as error:
         parser.error(str(error))
+    if options.torch and (reason := timing.torch_refusal(options.torch)):
+        parser.error(f"--torch: {reason}")
     effort = timing.Effort(options.calls or family.CALLS, options.runs)
     proved, measured = set(), set()
     for case in cases:

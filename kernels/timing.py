@@ -125,6 +125,13 @@ def seconds(call, inputs):
 """
 
 
+def positive_integer(word: str) -> int:
+    """A size or a count of the command line; raises ValueError where it is below one."""
+    if (number := int(word)) < 1:
+        raise ValueError(f"{word!r}: at least 1")
+    return number
+
+
 def measure(subject: Subject, effort: Effort, torch: str = "") -> dict[str, Any]:
     """A row of a table: seconds by implementation and peer, forward, and forward and backward.
 
@@ -236,6 +243,17 @@ def against_roofline(counted: Counts, dtype: str, taken: float) -> dict[str, Any
         least = max(counted.operations / getattr(peak, dtype), counted.bytes / peak.bandwidth)
         share = least / taken
     return {**counted._asdict(), "share_of_roofline": share}
+
+
+def torch_refusal(python: str) -> str | None:
+    """Why this Python cannot measure PyTorch's peers, or None."""
+    try:
+        done = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+    except OSError as error:
+        return f"{python!r} does not start: {error.strerror}"
+    if done.returncode:
+        return f"{python!r} has no PyTorch: {done.stderr.strip().rpartition('\n')[2]}"
+    return None
 
 
 def torch_seconds(python: str, script: Script, effort: Effort) -> dict[str, list[float]]:

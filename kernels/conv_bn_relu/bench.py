@@ -79,15 +79,19 @@ def parse(word: str, dtype: str) -> list[cases.Case]:
     """
     try:
         if word.startswith("resnet50:"):
-            return list(cases.resnet50(int(word.removeprefix("resnet50:")), dtype))
+            return list(
+                cases.resnet50(timing.positive_integer(word.removeprefix("resnet50:")), dtype)
+            )
         sizes, *flags = word.split("+")
-        batch, height, width, inputs, outputs, size, stride = map(int, sizes.split("x"))
+        batch, height, width, inputs, outputs, size, stride = map(
+            timing.positive_integer, sizes.split("x")
+        )
         if not {"residual", "pending"}.issuperset(flags):
             raise ValueError
     except ValueError:
         raise ValueError(
             f"{word!r}: resnet50:BATCH, or batch, height, width, inputs, outputs, size and stride, "
-            "as in 8x14x14x64x256x1x2+residual+pending"
+            "each at least 1, as in 8x14x14x64x256x1x2+residual+pending"
         ) from None
     case = cases.Case(batch, height, width, inputs, outputs, size, stride, dtype)
     return [dataclasses.replace(case, residual="residual" in flags, pending="pending" in flags)]

@@ -4,10 +4,11 @@ Peers are a plain `lax.scan`, JAX's cuDNN LSTM (float32, NVIDIA GPUs) and PyTorc
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from jax.experimental import rnn
 from kernels import dispatch, timing
 from kernels.lstm import Params, State, cases, convert, lstm, steps
 from kernels.lstm import dispatch as lstm_dispatch
+
+# Steps of a proof: more than a kernel takes at once, and few enough for float64 on the host.
+_PROVED_STEPS = 20
 
 # Batch, time, units; inputs are as wide as the state.
 SHAPES = ",".join(
@@ -46,19 +50,36 @@ print(json.dumps({"torch": [seconds(forward, inputs), seconds(both, inputs)]}))
 """
 
 
+class Drawn(NamedTuple):
+    """What a call is timed on.
+
+    Attributes:
+      arguments: of the operation.
+      packed: the parameters as cuDNN wants them, or None where it is not a peer.
+    """
+
+    arguments: cases.Arguments
+    packed: jax.Array | None
+
+
 def parse(word: str, dtype: str) -> list[cases.Case]:
     """See `bench.Family`: "16x35x128" is batch, time and units."""
     try:
-        batch, time, hidden = map(int, word.split("x"))
+        batch, time, hidden = map(timing.positive_integer, word.split("x"))
     except ValueError:
-        raise ValueError(f"{word!r}: batch, time and units, as in 16x35x128") from None
+        raise ValueError(
+            f"{word!r}: batch, time and units, each at least 1, as in 16x35x128"
+        ) from None
     return [cases.Case(batch, time, hidden, hidden, dtype)]
 
 
 def proofs(case: cases.Case) -> list[cases.Case]:
-    """See `bench.Family`; with an initial state and rows that end early."""
-    batch, time = min(case.batch, 32), min(case.time, 20)
-    return [dataclasses.replace(case, batch=batch, time=time, state=True, ragged=True)]
+    """See `bench.Family`; with an initial state and rows that end early.
+
+    The batch stays, since kernels and their layouts are chosen by it.
+    """
+    time = min(case.time, _PROVED_STEPS)
+    return [dataclasses.replace(case, time=time, state=True, ragged=True)]
 
 
 def right(case: cases.Case, arguments: cases.Arguments) -> dict[str, Any]:
@@ -75,15 +96,21 @@ def serving(case: cases.Case) -> list[str]:
 
 def subjects(case: cases.Case) -> list[timing.Subject]:
     """See `bench.Family`: the layer."""
-    peers = {"scan": _peer(scan)}
+    peers = {"scan": _peer(scan, lambda drawn: drawn.arguments.params)}
     if case.dtype == "float32" and dispatch.platform(dispatch.device_kind()) == "gpu":
-        peers["cudnn"] = _peer(cudnn)
+        layer = functools.partial(cudnn, case.hidden)
+        peers["cudnn"] = _peer(layer, lambda drawn: drawn.packed)
+
+    def draw(seed: int) -> Drawn:
+        arguments = cases.draw(case, seed)
+        return Drawn(arguments, pack(arguments.params) if "cudnn" in peers else None)
+
     return [
         timing.Subject(
             operation="lstm",
             shape={"batch": case.batch, "time": case.time, "hidden": case.hidden},
             dtype=case.dtype,
-            draw=lambda seed: cases.draw(case, seed),
+            draw=draw,
             implementations={name: [_implementation(case, name)] for name in serving(case)},
             peers=peers,
             counts=(counts(case, backward=False), counts(case, backward=True)),
@@ -113,20 +140,25 @@ def counts(case: cases.Case, backward: bool) -> timing.Counts:
 
 
 def _implementation(case: cases.Case, name: str) -> timing.Directions:
-    def forward(arguments: cases.Arguments) -> Any:
-        return lstm(arguments.inputs, arguments.params, implementation=name)
+    def forward(drawn: Drawn) -> Any:
+        return lstm(drawn.arguments.inputs, drawn.arguments.params, implementation=name)
 
-    return timing.Directions(forward, lambda arguments: cases.call(case, arguments, name))
+    return timing.Directions(forward, lambda drawn: cases.call(case, drawn.arguments, name))
 
 
-def _peer(layer: Callable[[Any, Params], Any]) -> timing.Directions:
-    """Of `(inputs, parameters) -> (outputs, last state)`."""
+def _peer(
+    layer: Callable[[Any, Any], Any], parameters: Callable[[Drawn], Any]
+) -> timing.Directions:
+    """Of `(inputs, parameters) -> (outputs, last state)`, and where its parameters are."""
 
-    def both(arguments: cases.Arguments) -> Any:
-        results, pull_back = jax.vjp(layer, arguments.inputs, arguments.params)
-        return results, pull_back(arguments.cotangents)
+    def forward(drawn: Drawn) -> Any:
+        return layer(drawn.arguments.inputs, parameters(drawn))
 
-    return timing.Directions(lambda arguments: layer(arguments.inputs, arguments.params), both)
+    def both(drawn: Drawn) -> Any:
+        results, pull_back = jax.vjp(layer, drawn.arguments.inputs, parameters(drawn))
+        return results, pull_back(drawn.arguments.cotangents)
+
+    return timing.Directions(forward, both)
 
 
 def scan(inputs: Any, params: Params) -> tuple[Any, State]:
@@ -146,17 +178,20 @@ def scan(inputs: Any, params: Params) -> tuple[Any, State]:
     return outputs.swapaxes(0, 1), last
 
 
-def cudnn(inputs: Any, params: Params) -> tuple[Any, State]:
-    """JAX's entry to cuDNN's LSTM, float32 on NVIDIA GPUs; its gates have our order."""
+def pack(params: Params) -> jax.Array:
+    """The vector that cuDNN wants: PyTorch's arrays in a row; its gates have our order."""
+    return jnp.concatenate([array.ravel() for array in convert.to_torch(params).values()])
+
+
+def cudnn(hidden: int, inputs: Any, packed: Any) -> tuple[Any, State]:
+    """JAX's entry to cuDNN's LSTM, float32 on NVIDIA GPUs."""
     batch, length, features = inputs.shape
-    hidden = params.recurrent_kernel.shape[0]
-    weights = [array.ravel() for array in convert.to_torch(params).values()]
     zeros = jnp.zeros((1, batch, hidden))
     outputs, output, cell = rnn.lstm(
         inputs,
         zeros,
         zeros,
-        jnp.concatenate(weights),
+        packed,
         jnp.full(batch, length, jnp.int32),
         input_size=features,
         hidden_size=hidden,

@@ -122,17 +122,30 @@ def test_a_line_has_microseconds_and_shares():
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "told"),
     [
-        ["--shapes=2x3"],
-        ["--shapes=axbxc"],
-        ["--operation=convolution"],
-        ["--operation=conv_bn_relu", "--shapes=2x3x4"],
-        ["--operation=conv_bn_relu", "--shapes=resnet50:many"],
-        ["--operation=conv_bn_relu", "--shapes=2x6x6x3x4x1x1+resting"],
+        (["--shapes=2x3"], "'2x3': batch, time and units, each at least 1"),
+        (["--shapes=axbxc"], "'axbxc': batch,"),
+        (["--shapes=0x1x1"], "'0x1x1': batch,"),
+        (["--shapes=2x-3x4"], "'2x-3x4': batch,"),
+        (["--shapes=2x3x4,2x0x4"], "'2x0x4': batch,"),
+        (["--runs=0"], "argument --runs: invalid positive_integer value: '0'"),
+        (["--calls=0"], "argument --calls: invalid positive_integer value: '0'"),
+        (["--torch=/nonexistent"], "--torch: '/nonexistent' does not start: "),
+        (["--operation=convolution"], "argument --operation: invalid choice: 'convolution'"),
+        (["--operation=conv_bn_relu", "--shapes=2x3x4"], "'2x3x4': resnet50:BATCH, or batch,"),
+        (["--operation=conv_bn_relu", "--shapes=resnet50:many"], "'resnet50:many': "),
+        (["--operation=conv_bn_relu", "--shapes=resnet50:0"], "'resnet50:0': "),
+        (["--operation=conv_bn_relu", "--shapes=2x6x0x3x4x1x1"], "'2x6x0x3x4x1x1': "),
+        (["--operation=conv_bn_relu", "--shapes=2x6x6x3x4x1x1+resting"], "+resting': "),
     ],
 )
-def test_bad_words_are_refused(words):
+def test_bad_words_are_refused_in_one_line_before_any_work(words, told, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "prove", lambda *_: pytest.fail("something was proved"))
+    monkeypatch.setattr(timing, "measure", lambda *_: pytest.fail("something was measured"))
     with pytest.raises(SystemExit) as end:
         bench.main(words)
     assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert told in captured.err.splitlines()[-1]

@@ -30,6 +30,19 @@ def subject(**options):
     return timing.Subject(**{**given, **options})
 
 
+def test_a_python_without_pytorch_is_refused_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    module = tmp_path / "torch.py"
+    module.write_text("")
+    assert timing.torch_refusal(sys.executable) is None
+    module.write_text("raise ImportError('no driver')")
+    told = f"{sys.executable!r} has no PyTorch: ImportError: no driver"
+    assert timing.torch_refusal(sys.executable) == told
+    missing = tmp_path / "python"
+    told = f"'{missing}' does not start: No such file or directory"
+    assert timing.torch_refusal(str(missing)) == told
+
+
 def test_every_call_is_made():
     made = []
 
