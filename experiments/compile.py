@@ -19,6 +19,9 @@ from dlcore.errors import UsageError
 from experiments import flags, recipes, report, session
 from kernels import aot, dispatch
 
+# How XLA counts what a program does: not knowing how often a loop runs.
+_ONCE = "a loop's body once"
+
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program and of the recipe that is named."""
@@ -34,7 +37,11 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Compiles under each parallelism and prints a table of each."""
+    """Compiles under each parallelism and prints a table of each.
+
+    Raises:
+      UsageError: the recipe has to be mended, or every parallelism refuses it.
+    """
     aot.prepare()
     machine = _machine(values)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
@@ -47,14 +54,21 @@ def main(values: flags.FlagValues) -> None:
     settings = session.Settings(data_dir=values.data_dir, kernels=values.kernels)
     session.model(recipe, settings)  # What it refuses, no parallelism takes.
     print(report.table(whole(recipe, values.data_dir, machine)))
-    for name in (values.parallelism,) if values.parallelism else supported:
+    names = (values.parallelism,) if values.parallelism else supported
+    refusals = []
+    for name in names:
         try:
             settings = dataclasses.replace(settings, parallelism=name)
             rows = described(compiled(recipe, settings, machine), machine)
         except UsageError as error:
             # A batch or a kernel that does not fit one parallelism may fit another.
+            refusals.append(error)
             rows = {"refused": str(error)}
+        except aot.DoesNotFitError as error:
+            rows = {"fits": f"no: {error}"}
         print(f"\n--parallelism={name}\n{report.table(rows)}", flush=True)
+    if len(refusals) == len(names):
+        raise refusals[0]
 
 
 def _machine(values: flags.FlagValues) -> aot.Target:
@@ -82,8 +96,8 @@ def whole(recipe: recipes.Recipe, data_dir: str, machine: aot.Target) -> dict[st
     return {
         "machine": f"{len(machine.devices)} x {chip.device_kind}, {chip.memory:,} bytes each",
         "batch size": str(next(iter(program.batch.values())).shape[0]),
-        # XLA's count, before its optimisation; it counts the body of a loop once.
-        "floating-point operations a step, of all devices": f"{cost['flops']:,.0f}",
+        # XLA's count, before its optimisation, of the step without kernels.
+        f"floating-point operations a step, of all devices ({_ONCE})": f"{cost['flops']:,.0f}",
     }
 
 
@@ -94,6 +108,7 @@ def compiled(
 
     Raises:
       UsageError: the recipe or the data has to be mended, or the batch does not divide.
+      aot.DoesNotFitError: it needs more memory than a device has.
     """
     with dispatch.target(machine.chip.device_kind):
         program = session.prepare(recipe, settings, machine.devices).program
@@ -137,9 +152,9 @@ def described(program: aot.Program, machine: aot.Target) -> dict[str, str]:
     kernels = {name: program.kernels.count(name) for name in program.kernels}
     # XLA counts nothing of a program for a GPU that is not there.
     counts = {
-        "floating-point operations a device": program.flops,
-        "bytes moved a device": program.bytes_accessed,
-        "bytes moved by its kernels": program.kernel_bytes,
+        f"floating-point operations a device ({_ONCE}, no kernels)": program.flops,
+        f"bytes moved a device ({_ONCE}, no kernels)": program.bytes_accessed,
+        f"bytes moved by its kernels ({_ONCE})": program.kernel_bytes,
     }
     return {
         "bytes a device": f"{program.peak_bytes:,}",

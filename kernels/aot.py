@@ -24,6 +24,12 @@ import jax
 from jax.experimental import topologies
 
 COMPILERS = pathlib.Path(__file__).parent.parent / ".compilers"
+# More than any TPU pod has; XLA does not come to an end describing far larger machines.
+MAX_DEVICES = 16384
+
+
+class DoesNotFitError(RuntimeError):
+    """A program, or a kernel in it, needs more memory than a device has; the message is XLA's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +96,8 @@ CHIPS = {
     "v5e": Chip("tpu", "TPU v5 lite", 16 * _GIB),
     "v5p": Chip("tpu", "TPU v5", 95 * _GIB),
     "v6e": Chip("tpu", "TPU v6 lite", 32 * _GIB),
-    "a100": _gpu("NVIDIA A100", "major: 8", 80 * 10**9, 2_039 * 10**9, **_AMPERE),
-    "h100": _gpu("NVIDIA H100", "major: 9", 80 * 10**9, 3_350 * 10**9, **_HOPPER),
+    "a100": _gpu("NVIDIA A100-SXM4-80GB", "major: 8", 80 * 10**9, 2_039 * 10**9, **_AMPERE),
+    "h100": _gpu("NVIDIA H100 80GB HBM3", "major: 9", 80 * 10**9, 3_350 * 10**9, **_HOPPER),
     "h200": _gpu("NVIDIA H200", "major: 9", 141 * 10**9, 4_800 * 10**9, **_HOPPER),
 }
 
@@ -136,9 +142,9 @@ def target(name: str) -> Target:
     """The machine of a name: "tpu:v5e:8x8" or "gpu:h200:1x8"; without a topology a small one.
 
     Raises:
-      ValueError: the name is none, or there is no such kind of chip.
+      ValueError: the name is none, there is no such kind of chip, or no machine of that size.
     """
-    match = re.fullmatch(r"(tpu|gpu):(\w+)(?::(\d+(?:x\d+)*))?", name)
+    match = re.fullmatch(r"(tpu|gpu):(\w+)(?::([0-9]+(?:x[0-9]+)*))?", name)
     kinds = ", ".join(CHIPS)
     if not match or match[2] not in CHIPS:
         raise ValueError(
@@ -148,7 +154,15 @@ def target(name: str) -> Target:
     if (match[1] == "tpu") != (chip.platform == "tpu"):
         raise ValueError(f"target {name!r}: {match[2]} is no {match[1].upper()}")
     small = "1x1" if chip.platform == "cuda" else ("2x2x1" if match[2] == "v5p" else "2x2")
-    return Target(name, chip, match[3] or small)
+    topology = match[3] or small
+    axes = topology.split("x")
+    if not all(re.fullmatch("[1-9][0-9]{0,3}", axis) for axis in axes):
+        raise ValueError(f"target {name!r}: each number of {topology} has to be 1 to 9999")
+    if chip.platform == "cuda" and len(axes) != 2:
+        raise ValueError(f"target {name!r}: {topology} has to be HOSTSxGPUS, GPUs of each host")
+    if math.prod(map(int, axes)) > MAX_DEVICES:
+        raise ValueError(f"target {name!r}: {topology} are more than {MAX_DEVICES} chips")
+    return Target(name, chip, topology)
 
 
 def prepare() -> None:
@@ -189,10 +203,11 @@ class Program:
     Attributes:
       kernels: names of the Pallas kernels in it, one for each call.
       collectives: how often each kind of collective occurs.
-      flops: floating-point operations of a device, as XLA counts them (kernels left out).
+      flops: floating-point operations of a device, as XLA counts them: a loop's body once, and
+        kernels left out.
       bytes_accessed: bytes that a device moves, likewise. For a GPU XLA counts neither.
       kernel_bytes: of the kernels' arguments and results: what they move if they read and write
-        each of these once.
+        each of these once; of a loop's body once, too.
       argument_bytes: of a device's memory, for the arguments.
       output_bytes: for the results.
       temporary_bytes: for what lies between.
@@ -232,8 +247,17 @@ def compile_for(machine: Target, lowered: Any) -> Program:
       machine: where it would run.
       lowered: of `jax.jit(f).lower(...)` over shapes whose shardings are over `machine.devices`,
         traced within `dispatch.target(machine.chip.device_kind)`.
+
+    Raises:
+      DoesNotFitError: the compiler knows that memory will not do: a TPU's does, a GPU's does not.
     """
-    compiled = lowered.compile()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        code, _, reason = str(error).partition(": ")
+        if code != "RESOURCE_EXHAUSTED":
+            raise
+        raise DoesNotFitError(reason.splitlines()[0]) from error
     text = compiled.as_text()
     memory = compiled.memory_analysis()
     cost = compiled.cost_analysis() or {}

@@ -10,12 +10,18 @@ import functools
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 _KINDS = {"mosaic_gpu": "gpu", "mosaic_tpu": "tpu"}
+# Of the names of NVIDIA's devices.
+_HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
+# The vector memory of a TPU's core in MiB; others are taken to have what a v5p has.
+_VMEM = {"tpu": 128, "TPU v5 lite": 128, "TPU v6 lite": 128}
+_LEAST_VMEM = 64
 _target: str | None = None
 
 
@@ -58,6 +64,11 @@ def platform(kind: str) -> str:
     return "cpu"
 
 
+def vmem_bytes() -> int:
+    """Bytes of a TPU's vector memory for a kernel to take: the compiler has the last quarter."""
+    return _VMEM.get(device_kind(), _LEAST_VMEM) * 2**20 * 3 // 4
+
+
 def explain(refusals: Mapping[str, str | None]) -> dict[str, str]:
     """For each implementation "serves", or why it does not serve a call on this device.
 
@@ -65,12 +76,19 @@ def explain(refusals: Mapping[str, str | None]) -> dict[str, str]:
       refusals: for each implementation why it cannot serve the call anywhere, or None.
     """
     kind = device_kind()
-    told = {}
-    for name, refusal in refusals.items():
-        needed = _KINDS.get(name, platform(kind))
-        elsewhere = None if needed == platform(kind) else f"it needs a {needed.upper()}, not {kind}"
-        told[name] = elsewhere or refusal or "serves"
-    return told
+    return {
+        name: _elsewhere(name, kind) or refusal or "serves" for name, refusal in refusals.items()
+    }
+
+
+def _elsewhere(name: str, kind: str) -> str | None:
+    """Why an implementation is for other devices, or None."""
+    needed = _KINDS.get(name, platform(kind))
+    if needed != platform(kind):
+        return f"it needs a {needed.upper()}, not {kind}"
+    if name == "mosaic_gpu" and kind != "gpu" and not _HOPPER.search(kind):
+        return f"it needs a Hopper GPU, not {kind}"
+    return None
 
 
 def choose(
@@ -104,13 +122,25 @@ def choose(
             )
         return Choice(implementation, "named")
     kind = device_kind()
-    measured = [row for row in measurements(operation, kind) if row["dtype"] == str(dtype)]
-    if not measured:
+    row = nearest(operation, shape, dtype)
+    if row is None:
         return Choice("xla", f"nothing was measured on {kind} for {dtype}")
-    nearest = min(measured, key=lambda row: _distance(row["shape"], shape))
-    able = {name: time for name, time in nearest["seconds"].items() if told.get(name) == "serves"}
+    seconds = {name: time for name, time in row["seconds"].items() if name in told}
+    able = {name: time for name, time in seconds.items() if told[name] == "serves"}
     name = min(able, key=able.__getitem__, default="xla")
-    return Choice(name, f"the fastest that serves, measured on {kind} at {nearest['shape']}")
+    passed_over = [
+        f"; not {other}, which is faster: {told[other]}"
+        for other, time in seconds.items()
+        if time < seconds.get(name, math.inf)
+    ]
+    reason = f"the fastest that serves, measured on {kind} at {row['shape']}"
+    return Choice(name, reason + "".join(passed_over))
+
+
+def nearest(operation: str, shape: Mapping[str, int], dtype: Any) -> dict[str, Any] | None:
+    """The row of the measurements on this kind of device that counts for a call, if any."""
+    rows = [row for row in measurements(operation, device_kind()) if row["dtype"] == str(dtype)]
+    return min(rows, key=lambda row: _distance(row["shape"], shape), default=None)
 
 
 def _distance(measured: Mapping[str, int], shape: Mapping[str, int]) -> float:

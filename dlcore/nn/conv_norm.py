@@ -6,6 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from dlcore import parallel
+from dlcore.errors import UsageError
 from dlcore.nn.normalization import RunningAverages
 from kernels.conv_bn_relu import Normalisation, conv_bn_relu_inference, conv_stats, normalise
 
@@ -40,7 +41,13 @@ class _Layer(nn.Module):
     def _maps(
         self, x: Inputs | Pending, train: bool, residual: Outputs | None
     ) -> Outputs | Pending:
-        """In evaluation what the layer gives; in training that without residual, pending."""
+        """In evaluation what the layer gives; in training that without residual, pending.
+
+        Raises:
+          UsageError: the size is even.
+        """
+        if self.size % 2 == 0:
+            raise UsageError(f"the kernel's size is odd, so that it has a middle, not {self.size}")
         x, pending = x if isinstance(x, Pending) else (x, None)
         initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         shape = (self.size, self.size, x.shape[-1], self.features)

@@ -38,8 +38,9 @@ class Table(NamedTuple):
 
 def conv_table(geometry: Geometry, pending: bool) -> Table:
     """Of `conv_stats`."""
-    rows, columns = geometry.size
-    operation = f"conv_stats_{rows}x{columns}_stride{geometry.strides[0]}"
+    (rows, columns), (down, across) = geometry.size, geometry.strides
+    stride = str(down) if down == across else f"{down}x{across}"
+    operation = f"conv_stats_{rows}x{columns}_stride{stride}"
     sizes = {"rows": geometry.rows, "inputs": geometry.inputs, "outputs": geometry.outputs}
     return Table(f"{operation}_pending" if pending else operation, sizes)
 

@@ -1,12 +1,12 @@
 """What a caller says of a convolution, and its sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kernels.conv_bn_relu.types import Geometry
+from kernels.conv_bn_relu.types import ACTIVATIONS, Geometry
 
 Strides = int | tuple[int, int]
 Padding = str | Sequence[tuple[int, int]]
@@ -24,6 +24,10 @@ def geometry_of(x: Any, kernel: Any, strides: Strides, padding: Padding) -> Geom
     batch, height, width, inputs = x.shape
     rows, columns, _, outputs = kernel.shape
     down, across = (strides, strides) if isinstance(strides, int) else strides
+    if min(batch, inputs, outputs, rows, columns, down, across) < 1:
+        raise ValueError(
+            f"x {x.shape}, kernel {kernel.shape} and strides {strides}: no number may be below 1"
+        )
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
             raise ValueError(f"padding is SAME, VALID or pairs of numbers, not {padding!r}")
@@ -39,9 +43,32 @@ def geometry_of(x: Any, kernel: Any, strides: Strides, padding: Padding) -> Geom
         (down, across),
         (vertical, horizontal),
     )
-    if min(geometry.space) < 1 or not batch:
+    if min(geometry.space) < 1:
         raise ValueError(
             f"a {rows}x{columns} kernel with padding {padding} has no place in {batch} images of "
             f"{height}x{width}"
         )
     return geometry
+
+
+def check_normalisation(
+    activation: str, vectors: Mapping[str, Any], raw: Any, residual: Any = None
+) -> None:
+    """Raises ValueError where what normalises does not fit what is normalised.
+
+    Args:
+      activation: its name.
+      vectors: by name, each with a number for every channel.
+      raw: what is normalised, an array or its shape and dtype.
+      residual: to be like it, or None.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {' or '.join(ACTIVATIONS)}, not {activation!r}")
+    for name, array in vectors.items():
+        if array.shape != raw.shape[-1:]:
+            raise ValueError(f"{name} has shape {array.shape}, and should have {raw.shape[-1:]}")
+    if residual is not None and (residual.shape, residual.dtype) != (raw.shape, raw.dtype):
+        raise ValueError(
+            f"the residual is {residual.dtype} of shape {residual.shape}, and should be "
+            f"{raw.dtype} of shape {raw.shape}"
+        )

@@ -17,14 +17,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from kernels import shapes
+from kernels import dispatch, shapes
 from kernels.conv_bn_relu.moments import merge
 from kernels.conv_bn_relu.mosaic_tpu_normalise import as_rows
 from kernels.conv_bn_relu.mosaic_tpu_tiles import Images, Rows
 from kernels.conv_bn_relu.types import Affine, Geometry, Moments
 
-# Of the 128 MiB of a v5e or v6e; the rest is the compiler's.
-_VMEM_BYTES = 96 * 2**20
 _LANES = 128
 # Columns of the kernel that are multiplied at once: a loop over them keeps the code small.
 _COLUMNS = 256
@@ -39,13 +37,13 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
             f"on every side, not {rows}x{columns} of strides {geometry.strides} with padding "
             f"{geometry.padding}"
         )
-    needed = _bytes(geometry, dtype)
-    if needed <= _VMEM_BYTES:
+    needed, most = _bytes(geometry, dtype), dispatch.vmem_bytes()
+    if needed <= most:
         return None
     return (
         f"the kernel and a tile of {geometry.height}x{geometry.width} images with {geometry.inputs}"
         f" to {geometry.outputs} channels need {needed / 2**20:.0f} MiB of VMEM, and "
-        f"{_VMEM_BYTES / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are to be had"
     )
 
 
@@ -104,7 +102,7 @@ def conv_stats(
         ],
         scratch_shapes=[pltpu.VMEM(sizes, x.dtype) for sizes in tiles.scratch],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",), vmem_limit_bytes=_VMEM_BYTES
+            dimension_semantics=("parallel",), vmem_limit_bytes=dispatch.vmem_bytes()
         ),
         name=tiles.name,
     )(*[arguments[0]] * len(seen), *arguments[1:])

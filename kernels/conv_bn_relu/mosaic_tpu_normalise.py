@@ -24,7 +24,8 @@ _SUBLANES = 16
 _MAXIMUM_CHANNELS = 2048
 # Of one array in one grid step, in float32. Two buffers of the four of a pass are 32 MiB.
 _TILE_BYTES = 4 * 2**20
-_VMEM_BYTES = 64 * 2**20
+# What every TPU has to give: three quarters of 64 MiB.
+_VMEM_BYTES = 48 * 2**20
 # Values of one array that are computed at once: half of the registers.
 _VALUES = 32 * 1024
 

@@ -9,10 +9,9 @@ from jaxtyping import Array
 from kernels import dispatch
 from kernels.conv_bn_relu import dispatch as block_dispatch
 from kernels.conv_bn_relu import reference, xla
-from kernels.conv_bn_relu.geometry import Padding, Strides, geometry_of
+from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalisation, geometry_of
 from kernels.conv_bn_relu.primitives import conv_stats, normalise
 from kernels.conv_bn_relu.types import (
-    ACTIVATIONS,
     Geometry,
     Images,
     Kernel,
@@ -66,19 +65,11 @@ def conv_bn_relu(
         serve this device; the message says why.
     """
     geometry = geometry_of(x, kernel, strides, padding)
-    _check_normalisation(scale, bias, residual, geometry, x.dtype, activation)
+    _check(geometry, x, {"scale": scale, "bias": bias}, residual, activation)
     if implementation == "reference":
-        return reference.conv_bn_relu(
-            x,
-            kernel,
-            scale,
-            bias,
-            residual,
-            geometry,
-            activation=activation,
-            epsilon=epsilon,
-            axis_name=axis_name,
-        )
+        options: dict[str, Any] = {"epsilon": epsilon, "axis_name": axis_name}
+        operands = x, kernel, scale, bias, residual
+        return reference.conv_bn_relu(*operands, geometry, activation=activation, **options)
     raw, statistics = conv_stats(
         x,
         kernel,
@@ -107,12 +98,14 @@ def conv_bn_relu_inference(
 ) -> Outputs:
     """The block with statistics that are known: they are folded into the kernel.
 
-    A convolution with a bias is left, which XLA serves: no pass over its result is to be saved.
+    A convolution with a bias is left, which XLA serves: no pass over its result is to be saved. In
+    bfloat16 the folded kernel and the convolution are rounded, the latter as in the training block.
 
     Arguments and errors are those of `conv_bn_relu`; `mean` and `variance` are the running ones.
     """
     geometry = geometry_of(x, kernel, strides, padding)
-    _check_normalisation(scale, bias, residual, geometry, x.dtype, activation)
+    vectors = {"scale": scale, "bias": bias, "mean": mean, "variance": variance}
+    _check(geometry, x, vectors, residual, activation)
     factor = scale.astype(jnp.float32) * jax.lax.rsqrt(variance + epsilon)
     folded = (kernel.astype(jnp.float32) * factor).astype(x.dtype)
     y = xla.convolve(x, folded, geometry).astype(jnp.float32) + (bias - mean * factor)
@@ -129,6 +122,7 @@ def explain(
     strides: Strides = 1,
     padding: Padding = "SAME",
     residual: bool = False,
+    pending: bool = False,
 ) -> dict[str, dict[str, str]]:
     """For both halves of such a block, whether each implementation serves it here, or why not.
 
@@ -141,13 +135,14 @@ def explain(
       strides: of the convolution.
       padding: of the convolution.
       residual: whether one is added.
+      pending: whether a normalisation is pending on x.
 
     Returns:
       "conv_stats" and "normalise", each from implementation to the answer.
     """
     shape = jax.ShapeDtypeStruct
     geometry = geometry_of(shape(x_shape, dtype), shape(kernel_shape, dtype), strides, padding)
-    conv = block_dispatch.choose_conv("auto", geometry, dtype, pending=False)
+    conv = block_dispatch.choose_conv("auto", geometry, dtype, pending)
     rest = block_dispatch.choose_normalise("auto", geometry.rows, geometry.outputs, dtype, residual)
     refusals = block_dispatch.conv_refusals(geometry, dtype)
     return {
@@ -159,25 +154,8 @@ def explain(
     }
 
 
-def _check_normalisation(
-    scale: Array,
-    bias: Array,
-    residual: Array | None,
-    geometry: Geometry,
-    dtype: Any,
-    activation: str,
+def _check(
+    geometry: Geometry, x: Array, vectors: dict[str, Any], residual: Any, activation: str
 ) -> None:
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {' or '.join(ACTIVATIONS)}, not {activation!r}")
-    outputs = (geometry.outputs,)
-    expected: dict[str, tuple[Array, tuple[int, ...]]] = {
-        "scale": (scale, outputs),
-        "bias": (bias, outputs),
-    }
-    if residual is not None:
-        expected["residual"] = (residual, (geometry.batch, *geometry.space, geometry.outputs))
-        if residual.dtype != dtype:
-            raise ValueError(f"the residual is {dtype} as x is, not {residual.dtype}")
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}, and should have {shape}")
+    raw = (geometry.batch, *geometry.space, geometry.outputs)
+    check_normalisation(activation, vectors, jax.ShapeDtypeStruct(raw, x.dtype), residual)

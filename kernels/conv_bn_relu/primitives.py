@@ -19,7 +19,7 @@ from jaxtyping import Array
 from kernels import dispatch, shapes
 from kernels.conv_bn_relu import dispatch as block_dispatch
 from kernels.conv_bn_relu import xla
-from kernels.conv_bn_relu.geometry import Padding, Strides, geometry_of
+from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalisation, geometry_of
 from kernels.conv_bn_relu.types import (
     Geometry,
     Images,
@@ -70,6 +70,8 @@ def conv_stats(
       ValueError: as for `conv_bn_relu`.
     """
     geometry = geometry_of(x, kernel, strides, padding)
+    if pending is not None:
+        check_normalisation(pending.activation, pending.vectors, x)
     chosen = block_dispatch.choose_conv(implementation, geometry, x.dtype, pending is not None)
     if pending is not None and chosen.name == "xla":
         # XLA has no convolution that normalises what it reads; what is normalised is kept.
@@ -105,6 +107,7 @@ def normalise(
     Raises:
       ValueError: as for `conv_bn_relu`.
     """
+    check_normalisation(normalisation.activation, normalisation.vectors, raw, residual)
     channels = raw.shape[-1]
     chosen = block_dispatch.choose_normalise(
         implementation, raw.size // channels, channels, raw.dtype, residual is not None
@@ -130,15 +133,22 @@ def _normalise_forward(
     primitives: ModuleType, raw: Array, normalisation: Normalisation, residual: Array | None
 ) -> tuple[Array, Any]:
     y = _normalise(primitives, raw, normalisation, residual)
-    return y, (raw, normalisation, None if residual is None else y)
+    return y, (raw, normalisation, None if residual is None else y, _count(raw, normalisation))
 
 
 def _normalise_backward(primitives: ModuleType, residuals: Any, cotangent: Array) -> Any:
-    raw, normalisation, y = residuals
-    return _pull_back(primitives, raw, normalisation, y, cotangent)
+    raw, normalisation, y, count = residuals
+    return _pull_back(primitives, raw, normalisation, y, count, cotangent)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _count(raw: Array, normalisation: Normalisation) -> float:
+    """The numbers of a channel on all devices; under vmap only a forward pass can tell."""
+    axis_name = normalisation.axis_name
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    return float(raw.size // raw.shape[-1] * devices)
 
 
 def _pull_back(
@@ -146,6 +156,7 @@ def _pull_back(
     raw: Array,
     normalisation: Normalisation,
     y: Array | None,
+    count: Array | float,
     cotangent: Array,
 ) -> tuple[Array, Normalisation, Array | None]:
     """The cotangents of raw, the normalisation and, where y is given, the residual."""
@@ -154,11 +165,9 @@ def _pull_back(
     values, given = rows.of(raw), rows.of(cotangent)
     outputs = None if y is None or activation == "none" else rows.of(y)
     sums, masked = primitives.cotangent_sums(values, affine, outputs, given, activation=activation)
-    count = values.shape[0]
     everywhere = sums
     if axis_name is not None:
         everywhere = jax.lax.psum(sums, axis_name)
-        count *= jax.lax.axis_size(axis_name)
     inverse = normalisation.deviation_inverse
     # By how much the mean of what is stored differs from the mean as it was rounded.
     error = everywhere.centred / count
@@ -203,11 +212,12 @@ def _conv_stats_forward(
     # With symbolic zeros each argument says, too, whether a gradient is wanted; XLA finds out.
     x, kernel, pending = jax.tree.map(lambda argument: argument.value, (x, kernel, pending))
     raw, moments = _conv_stats(plan, x, kernel, pending)
-    return (raw, moments), (x, kernel, pending, raw, moments.mean)
+    count = None if pending is None else _count(x, pending)
+    return (raw, moments), (x, kernel, pending, count, raw, moments.mean)
 
 
 def _conv_stats_backward(plan: _Plan, residuals: Any, cotangents: Any) -> Any:
-    x, kernel, pending, raw, mean = residuals
+    x, kernel, pending, count, raw, mean = residuals
     raw_cotangent, moments = cotangents
     if isinstance(raw_cotangent, SymbolicZero):
         raw_cotangent = jnp.zeros_like(raw)
@@ -225,7 +235,7 @@ def _conv_stats_backward(plan: _Plan, residuals: Any, cotangents: Any) -> Any:
     x_cotangent, kernel_cotangent = _transposes(plan.geometry, activated, kernel, raw_cotangent)
     if pending is None:
         return x_cotangent, kernel_cotangent, None
-    x_cotangent, normalisation, _ = _pull_back(plan.normalise, x, pending, None, x_cotangent)
+    x_cotangent, normalisation, _ = _pull_back(plan.normalise, x, pending, None, count, x_cotangent)
     return x_cotangent, kernel_cotangent, normalisation
 
 

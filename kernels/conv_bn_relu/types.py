@@ -68,6 +68,11 @@ class Normalisation:
     axis_name: str | None = None
 
     @property
+    def vectors(self) -> dict[str, Any]:
+        """Its arrays by name."""
+        return {name: getattr(self, name) for name in ("mean", "variance", "scale", "bias")}
+
+    @property
     def deviation_inverse(self) -> Float[Array, " channels"]:
         """1 / sqrt(variance + epsilon)."""
         return jax.lax.rsqrt(self.variance + self.epsilon)

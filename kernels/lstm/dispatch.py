@@ -34,13 +34,23 @@ def refusals(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str | 
 def choose(implementation: str, batch: int, time: int, hidden: int, dtype: Any) -> Chosen:
     """The implementation that serves a call; see `kernels.dispatch.choose`."""
     refused = refusals(batch, time, hidden, dtype)
+    shape = {"batch": batch, "time": time, "hidden": hidden}
     if implementation == "auto":
-        refused["mosaic_gpu"] = refused["mosaic_gpu"] or mosaic_gpu.unproved(batch, hidden)
-    choice = dispatch.choose(
-        "lstm",
-        implementation,
-        refused,
-        {"batch": batch, "time": time, "hidden": hidden},
-        jnp.dtype(dtype),
-    )
+        refused["mosaic_gpu"] = (
+            refused["mosaic_gpu"]
+            or mosaic_gpu.unproved(batch, hidden)
+            or _unmeasured(shape, jnp.dtype(dtype))
+        )
+    choice = dispatch.choose("lstm", implementation, refused, shape, jnp.dtype(dtype))
     return Chosen(choice.name, choice.reason, _RECURRENCES.get(choice.name))
+
+
+def _unmeasured(shape: dict[str, int], dtype: Any) -> str | None:
+    """Why what was measured of `mosaic_gpu` says nothing of such a call, or None."""
+    row = dispatch.nearest("lstm", shape, dtype)
+    if row is None:
+        return None
+    measured, wanted = (
+        mosaic_gpu.paths(sizes["batch"], sizes["hidden"]) for sizes in (row["shape"], shape)
+    )
+    return None if measured == wanted else "others of its kernels were measured there"

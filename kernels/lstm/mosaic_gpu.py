@@ -35,14 +35,19 @@ def refusal(batch: int, time: int, hidden: int, dtype: Any) -> str | None:
 
 def unproved(batch: int, hidden: int) -> str | None:
     """Why nobody should get this implementation who does not ask for it by name, or None."""
-    served = [_plan(1, batch, hidden, sent)[0] for sent in (1, 4)]
     for path, blocks in ((mosaic_gpu_cluster, "a cluster"), (mosaic_gpu_grid, "a grid")):
-        if path in served:
+        if path in paths(batch, hidden):
             return (
                 f"{blocks} of thread blocks that exchange their results, as {batch} rows of "
                 f"{hidden} units get, has not run on a GPU yet"
             )
     return None
+
+
+def paths(batch: int, hidden: int) -> tuple[ModuleType, ModuleType]:
+    """Whose kernels serve a call, forward and backward."""
+    forward, backward = (_plan(1, batch, hidden, sent)[0] for sent in (1, 4))
+    return forward, backward
 
 
 def _plan(time: int, batch: int, hidden: int, sent: int) -> tuple[ModuleType, Any]:

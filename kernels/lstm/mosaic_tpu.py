@@ -15,14 +15,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from kernels import shapes
+from kernels import dispatch, shapes
 from kernels.lstm import steps
 from kernels.lstm.types import State, Trace
 
-# Of the 128 MiB of a v5e or v6e; the rest is the compiler's. The shapes that the tests compile were
-# chosen for these two.
-_VMEM_BYTES = 96 * 2**20
-# Two buffers of all that a grid step reads and writes.
+# Two buffers of all that a grid step reads and writes, at most.
 _BLOCK_BYTES = 24 * 2**20
 _LANES = 128
 _MAXIMUM_ROWS = 256
@@ -34,15 +31,15 @@ _UNITS = 256
 def refusal(batch: int, time: int, hidden: int, dtype: Any) -> str | None:
     """Why this implementation cannot serve such a call, or None."""
     del time
-    if jnp.dtype(dtype) == jnp.float64:
-        return "a TPU has no float64"
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
+        return f"it takes float32 and bfloat16, not {jnp.dtype(dtype)}"
     resident, block = _bytes(batch, shapes.round_up(hidden, _LANES), jnp.dtype(dtype))
-    needed = resident + 2 * block
-    if needed <= _VMEM_BYTES:
+    needed, most = resident + 2 * block, dispatch.vmem_bytes()
+    if needed <= most:
         return None
     return (
         f"{hidden} units need {needed / 2**20:.0f} MiB of VMEM for R, the state and one step, and "
-        f"{_VMEM_BYTES / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are to be had"
     )
 
 
@@ -58,7 +55,7 @@ def _bytes(batch: int, hidden: int, dtype: Any) -> tuple[int, int]:
 def _rows(batch: int, dtype: Any) -> int:
     """Rows of a tile: whole registers, and as equal tiles as can be."""
     sublanes = 8 * 4 // jnp.dtype(dtype).itemsize
-    tiles = pl.cdiv(batch, _MAXIMUM_ROWS)
+    tiles = max(1, pl.cdiv(batch, _MAXIMUM_ROWS))
     return shapes.round_up(pl.cdiv(batch, tiles), sublanes)
 
 
@@ -69,8 +66,9 @@ class _Tiling:
         self.hidden = shapes.round_up(hidden, _LANES)
         self.rows = _rows(batch, dtype)
         self.batch = shapes.round_up(batch, self.rows)
-        _, block = _bytes(batch, self.hidden, dtype)
-        most = max(1, min(_MAXIMUM_STEPS, time, _BLOCK_BYTES // (2 * block)))
+        resident, block = _bytes(batch, self.hidden, dtype)
+        room = min(_BLOCK_BYTES, dispatch.vmem_bytes() - resident)
+        most = max(1, min(_MAXIMUM_STEPS, time, room // (2 * block)))
         self.chunks = pl.cdiv(time, most)
         self.steps = pl.cdiv(time, self.chunks)
         self.time = self.chunks * self.steps
@@ -141,9 +139,10 @@ class _Tiling:
         return (self.chunks - 1 - chunk if self.reverse else chunk) * self.steps
 
 
-_PARAMETERS = pltpu.CompilerParams(
-    dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=_VMEM_BYTES
-)
+def _parameters() -> pltpu.CompilerParams:
+    return pltpu.CompilerParams(
+        dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=dispatch.vmem_bytes()
+    )
 
 
 def forward(
@@ -195,7 +194,7 @@ def forward(
             pltpu.VMEM((tiling.rows, tiling.hidden), dtype),
             pltpu.VMEM((tiling.rows, tiling.hidden), dtype),
         ],
-        compiler_params=_PARAMETERS,
+        compiler_params=_parameters(),
         name="lstm_forward",
     )(*arguments)
     gates = (1, 1, 4)
@@ -313,7 +312,7 @@ def backward(
             shapes.like(state, jnp.float32, *arguments),
         ],
         scratch_shapes=[pltpu.VMEM((tiling.rows, tiling.hidden), jnp.float32)] * 3,
-        compiler_params=_PARAMETERS,
+        compiler_params=_parameters(),
         name="lstm_backward",
     )(*arguments)
     return tiling.cut(dz, 4), State(tiling.cut(cell, 1), tiling.cut(output, 1))

@@ -78,11 +78,11 @@ def lstm(
         initial_state.output.astype(inputs.dtype),
     )
     chosen = lstm_dispatch.choose(implementation, batch, time, hidden, inputs.dtype)
-    if chosen.recurrence is None or not time:
+    inputs, params, first, lengths = shapes.vary_alike((inputs, params, first, lengths))
+    if chosen.recurrence is None or not inputs.size or not hidden:
         return reference.lstm(inputs, params, first, lengths, reverse=reverse)
     plan = _Plan(chosen.recurrence, reverse, recompute)
-    operands = shapes.vary_alike((inputs.swapaxes(0, 1), params, first, lengths))
-    outputs, last = _sequence(plan, *operands)
+    outputs, last = _sequence(plan, inputs.swapaxes(0, 1), params, first, lengths)
     return outputs.swapaxes(0, 1), last
 
 
@@ -111,7 +111,11 @@ def explain(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str]:
       time: number of steps.
       hidden: number of units.
       dtype: of the inputs.
+
+    Raises:
+      ValueError: no call has inputs of that dtype.
     """
+    _check_dtype(dtype)
     chosen = lstm_dispatch.choose("auto", batch, time, hidden, dtype)
     told = dispatch.explain(lstm_dispatch.refusals(batch, time, hidden, dtype))
     return {**told, "auto": f"{chosen.name}: {chosen.reason}"}
@@ -218,11 +222,17 @@ def _ended(outputs: Array, lengths: Array | None) -> Array:
     return jnp.where(takes_part[..., None], outputs, 0)
 
 
+def _check_dtype(dtype: Any) -> None:
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16, jnp.float64):
+        raise ValueError(f"inputs are float32, bfloat16 or float64, not {jnp.dtype(dtype)}")
+
+
 def _check(inputs: Array, params: Params, state: State | None, lengths: Array | None) -> None:
     if inputs.ndim != 3:
         raise ValueError(f"inputs are [batch, time, features], not of shape {inputs.shape}")
-    if inputs.dtype not in (jnp.float32, jnp.bfloat16, jnp.float64):
-        raise ValueError(f"inputs are float32, bfloat16 or float64, not {inputs.dtype}")
+    _check_dtype(inputs.dtype)
+    if lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"lengths are integers, not {lengths.dtype}")
     batch, _, features = inputs.shape
     hidden = params.recurrent_kernel.shape[0]
     expected = {

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from dlcore.errors import UsageError
 from experiments import compile as program
 from kernels import aot
 
@@ -19,13 +20,16 @@ PARAMETERS = 4 * 650
 
 @pytest.fixture
 def compiled(call):
-    """`compiled(target, words)`: what is printed for it, by parallelism; under "" of all."""
+    """`compiled(target, words)`: what is printed for it, by parallelism; under "" of all.
 
-    def run(target, *words, recipe=SOFTMAX):
+    With `code` that is the exit code it has to end with.
+    """
+
+    def run(target, *words, recipe=SOFTMAX, code=0):
         if reason := aot.missing(aot.target(target).chip.platform):
             pytest.skip(reason)
-        code, output, errors = call(program, *recipe, f"--target={target}", *words)
-        assert code == 0, errors
+        found, output, errors = call(program, *recipe, f"--target={target}", *words)
+        assert found == code, errors
         head, *rest = re.split(r"\n--parallelism=(\w+)\n", output)
         blocks = {"": head, **dict(zip(rest[::2], rest[1::2], strict=True))}
         return {name: rows(block) for name, block in blocks.items()}
@@ -57,7 +61,9 @@ def test_a_step_is_compiled_and_its_collectives_are_told(compiled, target, kind)
     assert found[""]["machine"].startswith(kind)
     assert found[""]["batch size"] == "64"
     # Two matrix products over all examples; the rest is elementwise.
-    flops = number(found[""]["floating-point operations a step, of all devices"])
+    flops = number(
+        found[""]["floating-point operations a step, of all devices (a loop's body once)"]
+    )
     assert 2 * 2 * 64 * 640 < flops < 10**6
     assert "all-reduce" in found["data"]["collectives"]
     assert number(found["data"]["bytes a device"]) > PARAMETERS
@@ -77,8 +83,39 @@ def test_every_parallelism_that_the_task_supports_is_compiled(compiled):
 
 @pytest.mark.slow
 def test_a_parallelism_that_refuses_the_batch_says_so_among_the_others(compiled):
-    found = compiled("tpu:v5e:2x2", "--batch_size=63", "--parallelism=data")
+    found = compiled("tpu:v5e:2x2", "--batch_size=63")
     assert "--batch_size=63 does not divide over 4 devices" in found["data"]["refused"]
+    assert found["jit"]["fits"] == "yes"
+
+
+@pytest.mark.slow
+def test_a_step_that_fits_only_where_its_state_is_split_is_said_to(compiled):
+    found = compiled("tpu:v5e:4x4", "--model=mlp", "--model.hidden=40000,40000")
+    for name in ("jit", "pmap", "data"):
+        assert found[name]["fits"].startswith("no: ")
+        assert "Ran out of memory" in found[name]["fits"]
+    assert found["fsdp"]["fits"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("jit", "code", "told"),
+    [
+        (UsageError("jit will not"), 2, "refused  jit will not"),
+        (aot.DoesNotFitError("26 of 16 GiB"), 0, "fits  no: 26 of 16 GiB"),
+    ],
+)
+def test_a_recipe_is_refused_when_every_parallelism_refuses_it(call, monkeypatch, jit, code, told):
+    def compiled(recipe, settings, machine):
+        raise jit if settings.parallelism == "jit" else UsageError("these will not")
+
+    monkeypatch.setattr(aot, "missing", lambda platform: None)
+    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    monkeypatch.setattr(program, "compiled", compiled)
+    found, output, errors = call(program, *SOFTMAX, "--target=tpu:v5e")
+    assert found == code
+    assert f"--parallelism=jit\n  {told}\n" in output
+    assert output.count("refused  these will not") == 3
+    assert errors.endswith("error: jit will not\n") == (code == 2)
 
 
 @pytest.mark.slow
@@ -91,11 +128,12 @@ def test_the_kernels_that_are_named_are_found_in_the_step(compiled, tmp_path):
     for name in ("jit", "pmap", "data"):
         assert found[name]["Pallas kernels"] == "2 lstm_forward, 2 lstm_backward"
         # Each of the four calls reads R, which is float32.
-        assert number(found[name]["bytes moved by its kernels"]) > 4 * 4 * 128 * 512
+        moved = found[name]["bytes moved by its kernels (a loop's body once)"]
+        assert number(moved) > 4 * 4 * 128 * 512
     assert found["fsdp"]["refused"].startswith("--kernels=mosaic_tpu: under --parallelism=fsdp")
     found = compiled("tpu:v5e", "--kernels=xla", "--parallelism=jit", recipe=lstm)
     assert found["jit"]["Pallas kernels"] == "none"
-    found = compiled("gpu:h200", "--kernels=mosaic_gpu", "--parallelism=jit", recipe=lstm)
+    found = compiled("gpu:h200", "--kernels=mosaic_gpu", "--parallelism=jit", recipe=lstm, code=2)
     assert "it takes bfloat16" in found["jit"]["refused"]
 
 
@@ -115,6 +153,7 @@ def test_what_does_not_fit_is_said_to_be_too_much():
         (SOFTMAX, "--target is missing"),
         ((*SOFTMAX, "--target=v5e"), "--target: target 'v5e': it is tpu:CHIP"),
         ((*SOFTMAX, "--target=gpu:v5e"), "v5e is no GPU"),
+        ((*SOFTMAX, "--target=tpu:v5e:0x0"), "--target: target 'tpu:v5e:0x0': each number of 0x0"),
         ((*SOFTMAX, "--target=tpu:v5e", "--kernels=fast"), "--kernels=fast: it is auto, xla"),
         ((*SOFTMAX, "--target=tpu:v5e", "--kernels=xla"), "softmax_regression calls no kernel"),
         (

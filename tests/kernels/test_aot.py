@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kernels import aot, dispatch
@@ -27,8 +28,8 @@ def machine(name):
         ("tpu:v5p", "TPU v5", 4),
         ("tpu:v6e:4x4", "TPU v6 lite", 16),
         ("gpu:h200", "NVIDIA H200", 1),
-        ("gpu:h100:1x8", "NVIDIA H100", 8),
-        ("gpu:a100:2x8", "NVIDIA A100", 16),
+        ("gpu:h100:1x8", "NVIDIA H100 80GB HBM3", 8),
+        ("gpu:a100:2x8", "NVIDIA A100-SXM4-80GB", 16),
     ],
 )
 def test_a_target_has_the_devices_of_its_name(name, kind, count):
@@ -44,6 +45,12 @@ def test_a_target_has_the_devices_of_its_name(name, kind, count):
         ("tpu:v5e:8by8", "it is tpu:CHIP"),
         ("tpu:h200", "h200 is no TPU"),
         ("gpu:v5e:2x2", "v5e is no GPU"),
+        ("tpu:v5e:0x0", "each number of 0x0 has to be 1 to 9999"),
+        ("gpu:h200:0x8", "each number of 0x8 has to be 1 to 9999"),
+        ("gpu:h200:1x99999999", "each number of 1x99999999 has to be 1 to 9999"),
+        ("gpu:h200:8", "8 has to be HOSTSxGPUS"),
+        ("gpu:h200:1x2x3", "1x2x3 has to be HOSTSxGPUS"),
+        ("gpu:h200:9999x8", "9999x8 are more than 16384 chips"),
     ],
 )
 def test_a_name_that_is_none_is_refused(name, reason):
@@ -100,6 +107,43 @@ def test_a_pallas_kernel_is_found_by_its_name():
     # Each reads and writes a float32 array.
     assert program.kernel_bytes == 2 * 2 * 4 * 8 * 128
     assert aot.compile_for(target, jax.jit(jnp.sin).lower(x)).kernels == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "scratch", "memory"), [(2**25, 8, "available HBM"), (8, 2**22, "space=vmem")]
+)
+def test_what_needs_more_memory_than_a_device_has_does_not_fit(rows, scratch, memory):
+    target = machine("tpu:v5e:2x2")
+    sharding = jax.sharding.SingleDeviceSharding(target.devices[0])
+    x = jax.ShapeDtypeStruct((rows, 128), jnp.float32, sharding=sharding)
+    block = pl.BlockSpec((8, 128), lambda number: (number, 0))
+
+    def double(source, out, between):
+        between[:8] = 2 * source[...]
+        out[...] = between[:8]
+
+    lowered = jax.jit(
+        pl.pallas_call(
+            double,
+            out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+            grid=(rows // 8,),
+            in_specs=[block],
+            out_specs=block,
+            scratch_shapes=[pltpu.VMEM((scratch, 128), jnp.float32)],
+        )
+    ).lower(x)
+    with pytest.raises(aot.DoesNotFitError, match=memory) as caught:
+        aot.compile_for(target, lowered)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_fails_to_compile_for_another_reason_is_not_said_to_be_too_large():
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: a bug"):
+        aot.compile_for(aot.target("tpu:v5e"), Lowered())
 
 
 def test_what_is_missing_is_said(monkeypatch):

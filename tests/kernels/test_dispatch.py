@@ -54,6 +54,36 @@ def test_each_implementation_says_whether_it_serves_or_why_not():
         }
 
 
+@pytest.mark.parametrize(
+    ("kind", "served"),
+    [
+        ("NVIDIA H100 80GB HBM3", True),
+        ("NVIDIA H200", True),
+        ("NVIDIA H20", True),
+        ("NVIDIA H800", True),
+        ("NVIDIA GH200 480GB", True),
+        ("gpu", True),
+        ("NVIDIA A100-SXM4-80GB", False),
+        ("NVIDIA B200", False),
+        ("NVIDIA RTX 2000 Ada Generation", False),
+    ],
+)
+def test_the_kernels_for_hopper_are_refused_on_other_gpus(kind, served):
+    with dispatch.target(kind):
+        told = dispatch.explain(ABLE)
+    assert told["mosaic_gpu"] == ("serves" if served else f"it needs a Hopper GPU, not {kind}")
+    assert told["xla"] == "serves"
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("TPU v5 lite", 96), ("TPU v6 lite", 96), ("tpu", 96), ("TPU v5", 48), ("TPU v9", 48)],
+)
+def test_a_kernel_may_take_three_quarters_of_the_vector_memory(kind, size):
+    with dispatch.target(kind):
+        assert dispatch.vmem_bytes() == size * 2**20
+
+
 def test_where_nothing_was_measured_xla_serves():
     assert choose() == dispatch.Choice("xla", "nothing was measured on cpu for bfloat16")
 
@@ -73,7 +103,11 @@ def test_the_fastest_at_the_nearest_measured_shape_serves(measured):
 def test_what_cannot_serve_is_not_picked_however_fast(measured):
     measured("NVIDIA H200", [row(64, mosaic_gpu=1.0, cudnn=0.1, xla=3.0, reference=2.0)])
     with dispatch.target("NVIDIA H200"):
-        assert choose(refusals={**ABLE, "mosaic_gpu": "too large"}).name == "reference"
+        choice = choose(refusals={**ABLE, "mosaic_gpu": "too large"})
+        assert choice.name == "reference"
+        # "cudnn" is nothing that a call could have.
+        assert choice.reason.endswith("; not mosaic_gpu, which is faster: too large")
+        assert ";" not in choose().reason
 
 
 def test_a_named_one_that_cannot_serve_is_refused_with_the_reason():

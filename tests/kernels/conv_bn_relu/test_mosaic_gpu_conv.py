@@ -40,6 +40,9 @@ SLOW = [
     Case(3, 7, 11, 65, 128, pending=True),
     Case(3, 7, 11, 17, 64, 3),
     Case(2, 31, 33, 3, 5, 3, pending=True),
+    Case(3, 3, 5, 127, 65, 3),
+    Case(1, 7, 7, 2048, 512),
+    Case(1, 7, 7, 512, 512, 3, pending=True),
     Case(4, 2, 140, 3, 5, 3, pending=True),
     Case(2, 7, 7, 3, 5, constant=True, activation="none"),
     Case(2, 7, 7, 3, 5, 3, constant=True, pending=True),
@@ -120,9 +123,9 @@ def geometry(case):
     return geometry_of(x, kernel, case.stride, case.padding)
 
 
-def served(batch):
-    """The distinct convolutions of a ResNet-50 that have a kernel."""
-    calls = {(geometry(case), case.pending) for case in cases.resnet50(batch)}
+def served(calls):
+    """The distinct convolutions of a network's calls that have a kernel."""
+    calls = {(geometry(case), case.pending) for case in calls}
     return sorted(
         (call for call in calls if mosaic_gpu_conv.conv_refusal(call[0], "bfloat16") is None),
         key=str,
@@ -158,7 +161,8 @@ LARGEST = geometry(Case(128, 28, 28, 128, 128, 3)), True
         LARGEST,
         *(
             pytest.param(call, marks=pytest.mark.slow)
-            for call in [*served(128), *served(7)[::7], *served(1)[::7]]
+            for network in (*map(cases.resnet50, (128, 7, 1)), cases.resnet20(128, "bfloat16"))
+            for call in served(network)
             if call != LARGEST
         ),
     ],
@@ -191,7 +195,7 @@ def test_shared_memory_has_room_for_all_buffers(width, outputs):
 
 def test_no_convolution_of_a_large_batch_is_filled_up():
     for batch in (128, 256):
-        for sizes, _ in served(batch):
+        for sizes, _ in served(cases.resnet50(batch)):
             assert sizes.rows % 128 == sizes.inputs % 64 == sizes.outputs % 64 == 0
 
 

@@ -35,16 +35,18 @@ def lowered(chip, case, batches=()):
         return machine, jax.jit(run).lower(x, kernel, pending)
 
 
-def served(batch):
+def served(chip, batch):
     """The convolutions of the two networks for which there is a kernel."""
     networks = cases.resnet50(batch) + cases.resnet20(batch)
-    return [case for case in networks if not mosaic_tpu.conv_refusal(case.geometry, case.dtype)]
+    with dispatch.target(aot.CHIPS[chip].device_kind):
+        return [case for case in networks if not mosaic_tpu.conv_refusal(case.geometry, case.dtype)]
 
 
 FAST = Case(128, 14, 14, 256, 256, 3, 1, pending=True)
 SWEEP = [
-    *(("v5e", case) for batch in (128, 7, 1) for case in served(batch)),
-    *(("v6e", case) for case in served(128)),
+    *(("v5e", case) for batch in (128, 7, 1) for case in served("v5e", batch)),
+    *(("v6e", case) for case in served("v6e", 128)),
+    *(("v5p", case) for case in served("v5p", 128) if case.inputs * case.outputs >= 512 * 512),
 ]
 
 
@@ -61,10 +63,11 @@ def test_each_convolution_of_the_networks_compiles_and_is_in_the_program(chip, c
     assert program.kernels == (f"conv_stats_{case.size}x{case.size}",)
 
 
-def test_all_of_them_are_served_but_the_first_and_those_of_stride_2():
-    left = {case for case in cases.resnet50(128) if case not in served(128)}
+@pytest.mark.parametrize("chip", ["v5e", "v5p", "v6e"])
+def test_all_of_them_are_served_but_the_first_and_those_of_stride_2(chip):
+    left = {case for case in cases.resnet50(128) if case not in served(chip, 128)}
     assert {(case.size, case.stride) for case in left} == {(7, 2), (3, 2)}
-    left = {case for case in cases.resnet20(128) if case not in served(128)}
+    left = {case for case in cases.resnet20(128) if case not in served(chip, 128)}
     assert {(case.size, case.stride) for case in left} == {(3, 2)}
 
 
@@ -109,7 +112,16 @@ def test_nothing_is_laid_out_anew_around_it(case):
     ],
 )
 def test_what_is_not_served_is_refused_with_the_reason(reason, geometry):
-    told = mosaic_tpu.conv_refusal(geometry, jnp.bfloat16)
+    with dispatch.target("TPU v5 lite"):
+        told = mosaic_tpu.conv_refusal(geometry, jnp.bfloat16)
     assert (told is None) == (reason is None)
     if reason:
         assert re.search(reason, told)
+
+
+def test_less_fits_in_half_the_memory():
+    geometry = Geometry(2, 7, 7, 768, 768, (3, 3), (1, 1), ((1, 1), (1, 1)))
+    with dispatch.target("TPU v5 lite"):
+        assert mosaic_tpu.conv_refusal(geometry, jnp.float32) is None
+    with dispatch.target("TPU v5"):
+        assert "need 70 MiB of VMEM, and 48 are" in mosaic_tpu.conv_refusal(geometry, jnp.float32)

@@ -1,5 +1,6 @@
 """The public functions: transformations, devices, chains of blocks, refusals."""
 
+import contextlib
 import functools
 import re
 
@@ -75,6 +76,35 @@ def test_under_vmap_each_batch_has_its_own_statistics():
     result = jax.jit(jax.vmap(block()))(stacked.operands, stacked.cotangents)
     apart = [block()(drawn.operands, drawn.cotangents) for drawn in arguments]
     assert_close(result, jax.tree.map(lambda *arrays: jnp.stack(arrays), *apart))
+
+
+def test_under_vmap_an_axis_may_be_named():
+    operands, cotangents = cases.draw(CASE)
+
+    def halves(array):
+        return array.reshape(2, -1, *array.shape[1:])
+
+    axes = cases.Operands(0, None, None, None, 0, None)
+    split = operands._replace(x=halves(operands.x), residual=halves(operands.residual))
+    given = halves(cotangents[0]), cotangents[1]
+
+    def inside(operands, cotangents):
+        run = split_over_devices(block(axis_name="images"))
+        return jax.vmap(run, (axes, (0, None)), axis_name="images")(operands, cotangents)
+
+    def outside(operands):
+        def one(operands, cotangents):
+            return block(axis_name="images")(operands, cotangents)[0][0]
+
+        values = jax.vmap(one, (axes, (0, None)), axis_name="images")(operands, given)
+        return values.sum()
+
+    *_, shared = jax.tree.map(lambda array: array[0], jax.jit(inside)(split, given))
+    expected = whole(operands, cotangents)
+    assert_close(shared, expected[-1])
+    found = jax.jit(jax.grad(outside))(split)._asdict()
+    assert_close({name: found[name] for name in shared}, expected[-1])
+    assert_close(found["x"].reshape(operands.x.shape), expected[3])
 
 
 def test_under_remat():
@@ -183,9 +213,12 @@ def test_a_constant_channel_is_its_bias():
     np.testing.assert_array_equal(y[..., 0], jnp.full(y.shape[:3], bias[0]))
 
 
-def test_the_statistics_are_those_of_what_is_stored():
-    x, kernel, *_ = cases.draw(Case(4, 8, 8, 5, 3, mean=30.0))[0]
-    raw, statistics = jax.jit(conv_stats)(x, kernel)
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", ["xla", pytest.param("mosaic_tpu", marks=pytest.mark.slow)])
+def test_the_statistics_are_those_of_what_is_stored(name, size):
+    x, kernel, *_ = cases.draw(Case(4, 8, 8, 5, 3, size, mean=30.0))[0]
+    with testing.interpreted(name) if name != "xla" else contextlib.nullcontext():
+        raw, statistics = jax.jit(functools.partial(conv_stats, implementation=name))(x, kernel)
     exact = np.asarray(raw, np.float64)
     np.testing.assert_allclose(statistics.mean, exact.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(statistics.variance, exact.var((0, 1, 2)), rtol=1e-5)
@@ -257,8 +290,8 @@ CALL = {
         ("x is .batch, height, width, inputs.", {"x": shaped(2, 4, 4, 2)}),
         ("x is float32 or bfloat16, not int32", {"x": shaped(2, 4, 4, 3, dtype=jnp.int32)}),
         ("scale has shape .4,., and should have .5,.", {"scale": shaped(4)}),
-        ("residual has shape", {"residual": shaped(2, 4, 4, 3)}),
-        ("the residual is float32", {"residual": shaped(2, 4, 4, 5, dtype=jnp.bfloat16)}),
+        ("the residual is float32 of shape .2, 4, 4, 3.", {"residual": shaped(2, 4, 4, 3)}),
+        ("the residual is bfloat16", {"residual": shaped(2, 4, 4, 5, dtype=jnp.bfloat16)}),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_by_name(message, changes):
@@ -272,6 +305,7 @@ def test_arguments_that_do_not_fit_are_refused_by_name(message, changes):
     [
         ("activation is relu or none, not 'gelu'", {"activation": "gelu"}),
         ("padding is SAME, VALID or pairs", {"padding": "FULL"}),
+        ("strides 0: no number may be below 1", {"strides": 0}),
         ("has no place in 2 images of 4x4", {"padding": ((0, 0), (-2, -2))}),
         ("unknown implementation 'cudnn'", {"implementation": "cudnn"}),
         ("mosaic_gpu cannot serve: it needs a GPU, not cpu", {"implementation": "mosaic_gpu"}),
@@ -280,6 +314,16 @@ def test_arguments_that_do_not_fit_are_refused_by_name(message, changes):
 def test_options_that_mean_nothing_are_refused(message, options):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(functools.partial(conv_bn_relu, **options), **CALL)
+
+
+def test_what_does_not_fit_what_is_normalised_is_refused_by_name():
+    x, vector = shaped(2, 4, 4, 3), shaped(3)
+    gelu = Normalisation(vector, vector, vector, vector, "gelu")
+    with pytest.raises(ValueError, match="activation is relu or none, not 'gelu'"):
+        jax.eval_shape(normalise, x, gelu)
+    short = Normalisation(vector, shaped(2), vector, vector)
+    with pytest.raises(ValueError, match="variance has shape .2,., and should have .3,."):
+        jax.eval_shape(conv_stats, x, CALL["kernel"], short)
 
 
 def test_a_named_implementation_leaves_to_xla_what_it_has_no_kernel_for():

@@ -1,6 +1,8 @@
-"""The kernels compile within vmap, remat, shard_map and pmap, which nothing can interpret.
+"""The kernels within vmap, scan, remat, shard_map and pmap.
 
-They do so in a bottleneck of a residual network, where all of them occur.
+They compile there, in a bottleneck of a residual network, where all of them occur. Their values are
+shown where the interpreters can: those of TPUs know no vmap and no remat, those of GPUs no remat
+and no second device.
 """
 
 import functools
@@ -11,8 +13,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kernels import aot, dispatch
-from kernels.conv_bn_relu import Normalisation, conv_stats, normalise
+from kernels import aot, dispatch, testing
+from kernels.conv_bn_relu import Normalisation, cases, conv_bn_relu, conv_stats, normalise
 
 SPLIT, WHOLE = PartitionSpec("images"), PartitionSpec()
 FORWARD = {"conv_stats_1x1": 2, "conv_stats_3x3": 1, "normalise": 1}
@@ -101,3 +103,47 @@ def test_the_kernels_compile_within_a_transformation(name, transformation):
         # The rule by which Mosaic GPU is mapped gives a kernel another name.
         expected = {"batched_body": sum(expected.values())}
     assert found == expected
+
+
+def within(transformation, step, operands):
+    """A step's results within a transformation, for two halves of a batch or two calls."""
+    if transformation == "shard_map":
+        mesh = Mesh(np.array(jax.devices()[:2]), ("images",))
+        specs = cases.Operands(SPLIT, WHOLE, WHOLE, WHOLE, None, None)
+        options = {"in_specs": (specs,), "out_specs": SPLIT, "check_vma": False}
+        return jax.jit(jax.shard_map(step, mesh=mesh, **options))(operands)
+    two = jax.tree.map(lambda array: jnp.stack([array, 2 * array]), operands)
+    if transformation == "vmap":
+        return jax.jit(jax.vmap(step))(two)
+    return jax.jit(lambda two: jax.lax.scan(lambda _, one: (None, step(one)), None, two)[1])(two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    ("implementation", "transformation"),
+    [
+        ("mosaic_tpu", "scan"),
+        ("mosaic_tpu", "shard_map"),
+        ("mosaic_gpu", "scan"),
+        ("mosaic_gpu", "vmap"),
+    ],
+)
+def test_values_within_a_transformation_are_those_of_xla(implementation, transformation, size):
+    operands = cases.draw(cases.Case(2, 2, 3, 5, 7, size)).operands
+
+    def step(implementation, operands):
+        def loss(operands):
+            x, kernel, scale, bias, *_ = operands
+            axis = "images" if transformation == "shard_map" else None
+            y, _ = conv_bn_relu(
+                x, kernel, scale, bias, axis_name=axis, implementation=implementation
+            )
+            return jnp.square(y.astype(jnp.float32)).mean()
+
+        return jax.grad(loss)(operands).x
+
+    expected = within(transformation, functools.partial(step, "xla"), operands)
+    with testing.interpreted(implementation):
+        result = within(transformation, functools.partial(step, implementation), operands)
+        assert testing.error(result, expected) < 2 * float(jnp.finfo(jnp.bfloat16).eps)

@@ -172,17 +172,42 @@ def test_all_blocks_of_a_launch_run_at_once(monkeypatch, multiprocessors, hidden
     assert served == (hidden <= (1600 if sent == 4 else 1728))
 
 
-def test_auto_takes_no_measurement_of_one_block_for_a_grid(monkeypatch):
+def faster_at(hidden):
+    """What was measured: at one size the GPU's kernels were faster than XLA."""
     row = {
-        "shape": {"batch": 64, "time": 35, "hidden": 1024},
+        "shape": {"batch": 64, "time": 35, "hidden": hidden},
         "dtype": "bfloat16",
         "seconds": {"xla": 2.0, "mosaic_gpu": 1.0},
     }
-    monkeypatch.setattr(dispatch, "measurements", lambda *_: [row])
+    return lambda *_: [row]
+
+
+@pytest.mark.parametrize("measured", [128, 1024, 2048])
+def test_auto_takes_no_grid_whatever_was_measured(monkeypatch, measured):
+    monkeypatch.setattr(dispatch, "measurements", faster_at(measured))
     with dispatch.target("NVIDIA H200"):
-        for hidden, chosen in ((449, "xla"), (1024, "xla"), (1536, "xla"), (2048, "mosaic_gpu")):
-            assert lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16).name == chosen
+        for hidden in (449, 1024, 1536):
+            assert lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16).name == "xla"
             assert lstm_dispatch.choose("mosaic_gpu", 64, 35, hidden, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("measured", "hidden", "chosen"),
+    [
+        (2048, 4096, "mosaic_gpu"),
+        (64, 128, "mosaic_gpu"),
+        (1024, 2048, "xla"),
+        (128, 2048, "xla"),
+        (2048, 128, "xla"),
+    ],
+)
+def test_auto_takes_no_measurement_of_other_kernels(monkeypatch, measured, hidden, chosen):
+    monkeypatch.setattr(dispatch, "measurements", faster_at(measured))
+    with dispatch.target("NVIDIA H200"):
+        choice = lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16)
+    assert choice.name == chosen
+    why = "; not mosaic_gpu, which is faster: others of its kernels were measured there"
+    assert choice.reason.endswith(why) == (chosen == "xla")
 
 
 def loss(arguments):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from kernels import aot
+from kernels import aot, dispatch
 from kernels.lstm import mosaic_tpu
 from kernels.lstm.cases import Case
 
@@ -35,25 +35,34 @@ def test_values_and_gradients_are_as_right_as_those_of_xla(prove, case):
 
 
 @pytest.mark.parametrize(
-    ("batch", "hidden", "dtype", "refused"),
+    ("kind", "batch", "hidden", "dtype", "needed"),
     [
-        (1, 1, jnp.bfloat16, False),
-        (10**6, 1024, jnp.bfloat16, False),
-        (256, 2048, jnp.bfloat16, False),
-        (16, 2048, jnp.float32, False),
-        (256, 2048, jnp.float32, True),
-        (1, 4096, jnp.bfloat16, True),
+        ("TPU v5 lite", 1, 1, jnp.bfloat16, None),
+        ("TPU v5 lite", 10**6, 1024, jnp.bfloat16, None),
+        ("TPU v5 lite", 256, 2048, jnp.bfloat16, None),
+        ("TPU v5 lite", 16, 2048, jnp.float32, None),
+        ("TPU v5 lite", 256, 2048, jnp.float32, "116 MiB of VMEM"),
+        ("TPU v5 lite", 1, 4096, jnp.bfloat16, "132 MiB of VMEM"),
+        ("TPU v5", 256, 1024, jnp.bfloat16, None),
+        ("TPU v5", 16, 2048, jnp.bfloat16, None),
+        ("TPU v5", 256, 2048, jnp.bfloat16, "68 MiB of VMEM"),
+        ("TPU v5", 16, 2048, jnp.float32, "67 MiB of VMEM"),
     ],
 )
-def test_what_does_not_fit_in_memory_is_refused_by_its_size(batch, hidden, dtype, refused):
-    reason = mosaic_tpu.refusal(batch, 64, hidden, dtype)
-    assert (reason is not None) == refused
-    if reason:
-        assert f"{hidden} units need" in reason
+def test_what_does_not_fit_in_memory_is_refused_by_its_size(kind, batch, hidden, dtype, needed):
+    with dispatch.target(kind):
+        reason = mosaic_tpu.refusal(batch, 64, hidden, dtype)
+    if needed is None:
+        assert reason is None
+    else:
+        had = 48 if kind == "TPU v5" else 96
+        assert reason.startswith(f"{hidden} units need {needed}")
+        assert reason.endswith(f"and {had} are to be had")
 
 
-def test_float64_is_refused():
-    assert mosaic_tpu.refusal(1, 1, 1, "float64") == "a TPU has no float64"
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes_are_refused_by_name(dtype):
+    assert mosaic_tpu.refusal(1, 1, 1, dtype) == f"it takes float32 and bfloat16, not {dtype}"
 
 
 # What lies at the edges of tiles, chunks and groups, the least, and the largest that fits.
@@ -75,8 +84,17 @@ COMPILED = [
     ids=str,
 )
 def test_both_kernels_compile_and_are_in_the_program(lower, chip, case):
-    assert mosaic_tpu.refusal(case.batch, case.time, case.hidden, case.dtype) is None
+    # Lowering a named implementation that refuses the case would raise.
     program = aot.compile_for(*lower(f"tpu:{chip}", "mosaic_tpu", case))
+    assert program.kernels == ("lstm_forward", "lstm_backward")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", [Case(256, 35, 512, 1024, "bfloat16"), Case(16, 35, 512, 2048, "bfloat16")], ids=str
+)
+def test_both_kernels_compile_for_a_tpu_with_half_the_memory(lower, case):
+    program = aot.compile_for(*lower("tpu:v5p", "mosaic_tpu", case))
     assert program.kernels == ("lstm_forward", "lstm_backward")
 
 

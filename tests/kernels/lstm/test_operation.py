@@ -239,6 +239,40 @@ def test_a_sequence_may_be_empty(implementation_, time):
         jax.tree.map(np.testing.assert_array_equal, last, first)
 
 
+@pytest.mark.parametrize(
+    ("batch", "features", "hidden"), [(0, 2, 5), (4, 0, 5), (4, 2, 0), (0, 0, 0)]
+)
+@pytest.mark.parametrize("implementation_", ["auto", "xla"])
+def test_every_size_may_be_zero(implementation_, batch, features, hidden):
+    gates = 4 * hidden
+    params = Params(jnp.ones((features, gates)), jnp.ones((hidden, gates)), jnp.zeros(gates))
+    inputs = jnp.ones((batch, 3, features))
+
+    def loss(params):
+        outputs, last = lstm(inputs, params, implementation=implementation_)
+        return outputs.sum() + last.cell.sum(), outputs
+
+    (_, outputs), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    assert outputs.shape == (batch, 3, hidden)
+    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, params)
+    # Without inputs, nor a bias, nor a state, g is zero in every step.
+    assert not outputs.any()
+    assert explain(batch, 3, hidden, jnp.float32)["xla"] == "serves"
+
+
+@pytest.mark.parametrize(("implementation_", "time"), [("reference", 3), ("xla", 0), ("xla", 3)])
+def test_without_an_initial_state_it_may_be_sharded(implementation_, time):
+    params, (inputs, _, _) = operands()
+
+    def outputs(params, inputs):
+        return lstm(inputs, params, implementation=implementation_)
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("rows",))
+    specs = {"in_specs": (WHOLE, SPLIT), "out_specs": SPLIT}
+    found = jax.jit(jax.shard_map(outputs, mesh=mesh, **specs))(params, inputs[:, :time])
+    assert_close(found, outputs(params, inputs[:, :time]))
+
+
 def test_parameters_in_float32_serve_inputs_in_bfloat16_and_get_float32_gradients():
     params, rows = operands()
     wide = Params(*(array.astype(jnp.float32) for array in params))
@@ -282,6 +316,7 @@ def refused(message, implementation="auto", **changes):
         ),
         ("input_kernel has shape .2, 20.: for inputs .4, 3, 7.", {"inputs": jnp.ones((4, 3, 7))}),
         ("lengths has shape .3,.", {"lengths": jnp.ones(3, jnp.int32)}),
+        ("lengths are integers, not float32", {"lengths": jnp.ones(4)}),
         (
             "initial_state.cell has shape .3, 5.",
             {"initial_state": State(jnp.ones((3, 5)), jnp.ones((4, 5)))},
@@ -317,6 +352,11 @@ def test_what_a_named_implementation_cannot_serve_auto_serves(kind, case, name, 
         assert told["auto"].startswith("xla: ")
         outputs, _ = jax.eval_shape(lstm, *call)
         assert outputs.shape == (case.batch, case.time, case.hidden)
+
+
+def test_a_dtype_that_no_call_has_is_not_explained():
+    with pytest.raises(ValueError, match="inputs are float32, bfloat16 or float64, not float16"):
+        explain(4, 3, 5, jnp.float16)
 
 
 def test_auto_says_what_it_picks_and_why():

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import dispatch, testing
 from kernels.lstm import cases, lstm, lstm_cell
 from kernels.lstm.cases import Case
 
@@ -43,6 +44,21 @@ seeds = st.integers(0, 10**6)
 )
 def test_values_and_gradients_are_right(prove, case):
     prove("xla", case)
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [("cpu", True), ("NVIDIA H200", False)])
+def test_the_slopes_of_all_steps_are_held_at_once_on_a_cpu_only(kind, ahead):
+    case = dataclasses.replace(CASE, ragged=True)
+    arguments = cases.draw(case)
+    with dispatch.target(kind):
+        traced = jax.make_jaxpr(functools.partial(cases.call, case, implementation="xla"))(
+            arguments
+        )
+        found = cases.call(case, arguments, "xla")
+    kept = f"f32[{case.time},{case.batch},{case.hidden}] = tanh"
+    assert (kept in str(traced)) == ahead
+    here = cases.call(case, arguments, "xla")
+    testing.assert_as_right_as_xla(found, here, cases.right(case, arguments), case.dtype)
 
 
 def test_float64_is_computed_in_float64():
