@@ -18,6 +18,7 @@ from typing import Any, override
 
 import jax
 
+from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.train import loop
 from dlcore.train.callbacks import Callback, ProgressBar, Record
@@ -59,8 +60,8 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError("--steps and --rounds must be at least 1")
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
     settings = flags.read_dataclass(values, session.Settings)
-    if values.torch and recipe.model != "resnet50":
-        raise UsageError(f"--torch has a ResNet-50: --model=resnet50, not {recipe.model}")
+    if values.torch:
+        _check_peer(recipe)
     prepared = session.prepare(recipe, settings)
     calls = [functools.partial(timed, prepared) for timed in (launcher_seconds, bare_seconds)]
     if values.against:
@@ -83,6 +84,16 @@ def main(values: flags.FlagValues) -> None:
         for name, seconds in torch_seconds(values.torch, prepared, effort).items():
             rows[f"{name}, milliseconds a step"] = seconds * 1e3
     print(report.table(rows))
+
+
+def _check_peer(recipe: recipes.Recipe) -> None:
+    """Raises UsageError where PyTorch's network would be another one."""
+    if recipe.model != "resnet50":
+        raise UsageError(f"--torch has a ResNet-50: --model=resnet50, not {recipe.model}")
+    defaults = models.defaults(recipe.model)
+    for name in ("blocks", "bottleneck"):
+        if recipe.model_options.get(name, defaults[name]) != defaults[name]:
+            raise UsageError(f"--torch has a ResNet-50: leave out --model.{name}")
 
 
 def _ratio(times: Sequence[float], others: Sequence[float]) -> float:

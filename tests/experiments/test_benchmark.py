@@ -56,6 +56,10 @@ def test_only_a_resnet_50_is_compared_with_pytorch(call):
     code, _, error = call(benchmark, "--recipe=lenet5_digits", "--torch=python")
     assert code == 2
     assert "--torch has a ResNet-50: --model=resnet50, not lenet5_modern" in error
+    words = ("--recipe=resnet20_digits", "--model=resnet50", "--model.blocks=1,1,1,1")
+    code, _, error = call(benchmark, *words, "--torch=python")
+    assert code == 2
+    assert "--torch has a ResNet-50: leave out --model.blocks" in error
 
 
 def test_pytorch_gets_the_images_and_the_classes_of_the_recipe(monkeypatch):
