@@ -1,7 +1,9 @@
 """What the proofs of every kernel share: how wrong a result may be, and interpretation."""
 
 import contextlib
+import functools
 import unittest
+import unittest.mock
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import pallas as pl
 
 from kernels import aot, dispatch
 
@@ -61,6 +64,17 @@ def interpreted(implementation: str) -> Iterator[None]:
 
         mode = plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(**checks))
     with dispatch.target(implementation.removeprefix("mosaic_")), mode:
+        yield
+
+
+@contextlib.contextmanager
+def interpreted_within_transformations() -> Iterator[None]:
+    """Within, TPU kernels are interpreted by the interpreter that knows vmap, remat and pmap.
+
+    It checks nothing: neither races nor what memory begins with.
+    """
+    plain = functools.partial(pl.pallas_call, interpret=True)
+    with dispatch.target("tpu"), unittest.mock.patch.object(pl, "pallas_call", plain):
         yield
 
 

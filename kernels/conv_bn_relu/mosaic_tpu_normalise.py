@@ -66,9 +66,9 @@ class _Tiling:
 
         jax.lax.fori_loop(0, self.rows // self.group, step, None)
 
-    def inside(self, rows: Any) -> Any:
-        """Which rows of a group are rows of the array, `[group, 1]`."""
-        first = pl.program_id(0) * self.rows + rows.start
+    def inside(self, tile: Any, rows: Any) -> Any:
+        """Which rows of a tile's group are rows of the array, `[group, 1]`."""
+        first = tile * self.rows + rows.start
         return first + jax.lax.broadcasted_iota(jnp.int32, (self.group, 1), 0) < self.shape[0]
 
 
@@ -153,10 +153,11 @@ def _sums_body(
 ) -> None:
     outputs, sums, masked = rest if by_outputs else (None, *rest, None)
     mean, factor, bias = _rows_of(vectors)
+    tile = pl.program_id(0)
     sums[...] = jnp.zeros_like(sums)
 
     def group(rows: Any) -> None:
-        inside = tiling.inside(rows)
+        inside = tiling.inside(tile, rows)
         centred = jnp.where(inside, _wide(raw, rows) - mean, 0)
         given = jnp.where(inside, _wide(cotangent, rows), 0)
         if outputs is not None:

@@ -1,8 +1,7 @@
 """The kernels within vmap, scan, remat, shard_map and pmap.
 
 They compile there, in a bottleneck of a residual network, where all of them occur. Their values are
-shown where the interpreters can: those of TPUs know no vmap and no remat, those of GPUs no remat
-and no second device.
+shown where an interpreter can: those of GPUs know no remat and no second device.
 """
 
 import functools
@@ -123,6 +122,7 @@ def within(transformation, step, operands):
 @pytest.mark.parametrize(
     ("implementation", "transformation"),
     [
+        ("mosaic_tpu", "vmap"),
         ("mosaic_tpu", "scan"),
         ("mosaic_tpu", "shard_map"),
         ("mosaic_gpu", "scan"),
@@ -144,6 +144,9 @@ def test_values_within_a_transformation_are_those_of_xla(implementation, transfo
         return jax.grad(loss)(operands).x
 
     expected = within(transformation, functools.partial(step, "xla"), operands)
-    with testing.interpreted(implementation):
+    mode = testing.interpreted(implementation)
+    if (implementation, transformation) == ("mosaic_tpu", "vmap"):
+        mode = testing.interpreted_within_transformations()
+    with mode:
         result = within(transformation, functools.partial(step, implementation), operands)
         assert testing.error(result, expected) < 2 * float(jnp.finfo(jnp.bfloat16).eps)
