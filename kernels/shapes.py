@@ -1,6 +1,7 @@
 """Shapes that a kernel can take: rounding, padding, and the results of a call."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -39,3 +40,14 @@ def vary_alike(tree: Any) -> Any:
 
 def _varying(arrays: Iterable[jax.Array]) -> frozenset[str]:
     return frozenset[str]().union(*(jax.typeof(array).manual_axis_type.varying for array in arrays))
+
+
+def in_32_bits[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """The function, traced with numbers of 32 bits, as kernels have them, whatever the default."""
+
+    @functools.wraps(function)
+    def traced(*args: P.args, **options: P.kwargs) -> R:
+        with jax.enable_x64(False):
+            return function(*args, **options)
+
+    return traced

@@ -34,6 +34,7 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     return None
 
 
+@shapes.in_32_bits
 def conv_stats(
     x: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "rows columns inputs outputs"],

@@ -49,6 +49,7 @@ _BLOCKS = 264
 _Arithmetic = Callable[[Sequence[Array], Sequence[Array]], tuple[Sequence[Array], Sequence[Array]]]
 
 
+@shapes.in_32_bits
 def normalise(
     raw: Float[Array, "rows channels"],
     affine: Affine,
@@ -70,6 +71,7 @@ def normalise(
     return values
 
 
+@shapes.in_32_bits
 def cotangent_sums(
     raw: Float[Array, "rows channels"],
     affine: Affine,
@@ -95,6 +97,7 @@ def cotangent_sums(
     return Sums(*sums), masked[0] if masked else None
 
 
+@shapes.in_32_bits
 def cotangent(
     raw: Float[Array, "rows channels"],
     affine: Affine,

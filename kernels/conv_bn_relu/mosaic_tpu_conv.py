@@ -72,6 +72,7 @@ def _columns(outputs: int) -> int:
     return next((size for size in (_COLUMNS, _LANES) if outputs % size == 0), outputs)
 
 
+@shapes.in_32_bits
 def conv_stats(
     x: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "rows columns inputs outputs"],

@@ -77,6 +77,7 @@ _PARAMETERS = pltpu.CompilerParams(
 )
 
 
+@shapes.in_32_bits
 def normalise(
     raw: Float[Array, "rows channels"],
     affine: Affine,
@@ -114,6 +115,7 @@ def _normalise_body(tiling: _Tiling, activation: str, vectors: Any, raw: Any, *r
     tiling.for_groups(group)
 
 
+@shapes.in_32_bits
 def cotangent_sums(
     raw: Float[Array, "rows channels"],
     affine: Affine,
@@ -171,6 +173,7 @@ def _sums_body(
     tiling.for_groups(group)
 
 
+@shapes.in_32_bits
 def cotangent(
     raw: Float[Array, "rows channels"],
     affine: Affine,

@@ -61,6 +61,7 @@ def _plan(time: int, batch: int, hidden: int, sent: int) -> tuple[ModuleType, An
     return mosaic_gpu_step, mosaic_gpu_share.Layout(time, batch, hidden)
 
 
+@shapes.in_32_bits
 def forward(
     projected: Float[Array, "time batch gates"],
     recurrent_kernel: Float[Array, "hidden gates"],
@@ -97,6 +98,7 @@ def forward(
     return Trace(*trace, *[None] * (3 - kept)), last_state
 
 
+@shapes.in_32_bits
 def backward(
     recurrent_kernel: Float[Array, "hidden gates"],
     gates: Float[Array, "time batch gates"],

@@ -145,6 +145,7 @@ def _parameters() -> pltpu.CompilerParams:
     )
 
 
+@shapes.in_32_bits
 def forward(
     projected: Float[Array, "time batch gates"],
     recurrent_kernel: Float[Array, "hidden gates"],
@@ -265,6 +266,7 @@ def _forward_body(
     last_output[...] = output[...]
 
 
+@shapes.in_32_bits
 def backward(
     recurrent_kernel: Float[Array, "hidden gates"],
     gates: Float[Array, "time batch gates"],

@@ -32,3 +32,9 @@ def test_a_result_varies_over_the_mesh_as_its_arguments_do():
     split, whole = PartitionSpec("x"), PartitionSpec()
     jax.shard_map(body, mesh=mesh, in_specs=(split, whole), out_specs=split)(np.ones(2), np.ones(2))
     assert seen == [{"x"}, set()]
+
+
+def test_in_32_bits_a_function_has_no_more_where_64_are_the_default():
+    with jax.enable_x64(True):
+        numbers = shapes.in_32_bits(jnp.arange)(3)
+        assert (numbers.dtype, jnp.arange(3).dtype) == (jnp.int32, jnp.int64)

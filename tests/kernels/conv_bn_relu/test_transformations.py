@@ -104,6 +104,16 @@ def test_the_kernels_compile_within_a_transformation(name, transformation):
     assert found == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", ["tpu:v5e", "gpu:h200"])
+def test_the_kernels_compile_where_64_bits_are_the_default(lower, name, size):
+    case = cases.Case(16, 8, 8, 64, 64, size, pending=True)
+    with jax.enable_x64(True):
+        program = aot.compile_for(*lower(name, f"mosaic_{name[:3]}", case))
+    assert {f"conv_stats_{size}x{size}", *BACKWARD} == set(program.kernels)
+
+
 def within(transformation, step, operands):
     """A step's results within a transformation, for two halves of a batch or two calls."""
     if transformation == "shard_map":

@@ -217,6 +217,16 @@ def test_the_kernels_compile_within_a_transformation(name, transformation):
 
 
 @slow
+@pytest.mark.parametrize("hidden", [64, 300, 512, 2048])
+@pytest.mark.parametrize("name", ["tpu:v5e", "gpu:h200"])
+def test_the_kernels_compile_where_64_bits_are_the_default(lower, name, hidden):
+    case = dataclasses.replace(CASE, hidden=hidden)
+    with jax.enable_x64(True):
+        program = aot.compile_for(*lower(name, f"mosaic_{name[:3]}", case))
+    assert len(program.kernels) == 2
+
+
+@slow
 def test_xla_is_partitioned_by_the_compiler_under_jit():
     mesh = Mesh(np.array(jax.devices()[:2]), ("rows",))
     params, rows = operands()
