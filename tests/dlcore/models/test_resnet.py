@@ -170,8 +170,6 @@ def test_twenty_steps_lead_where_flax_s_layers_lead(blocks, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["mosaic_tpu", "mosaic_gpu"])
 def test_twenty_steps_lead_to_the_same_by_every_implementation(implementation):
-    if reason := testing.no_interpreter(implementation):
-        pytest.skip(reason)
     given, end, explained = trained(*RESNET20)
     with testing.interpreted(implementation):
         found = train(network(RESNET20[0], implementation), *given)
