@@ -1,6 +1,12 @@
-"""Things by name: the models, the tasks and the recipes are each kept in one of these."""
+"""Things by name: models, tasks, evaluators, recipes and studies are each kept in one of these.
+
+A module registers what it defines when it is imported. What dlcore itself defines is listed
+beforehand, by module, so that names are known while nothing is imported: a module is imported when
+one of its names is asked for. A user's own module only has to be imported.
+"""
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,10 +19,15 @@ class Registry[Thing]:
 
     Args:
       kind: what they are, for messages: "model".
+      package: the package whose modules register things.
+      modules: the names that each of its modules registers, by the module's own name.
     """
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(
+        self, kind: str, package: str = "", modules: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
+        self._kind, self._package = kind, package
+        self._module = {name: module for module, own in (modules or {}).items() for name in own}
         self._things: dict[str, Thing] = {}
 
     def add(self, name: str, thing: Thing) -> None:
@@ -30,18 +41,20 @@ class Registry[Thing]:
         self._things[name] = thing
 
     def names(self) -> list[str]:
-        """Every name, sorted."""
-        return sorted(self._things)
+        """Every name, sorted; nothing is imported."""
+        return sorted(self._module.keys() | self._things.keys())
 
     def get(self, name: str) -> Thing:
-        """The thing of a name.
+        """The thing of a name; the module that registers it is imported.
 
         Raises:
           UsageError: there is none; near matches are named, or all names where none is near.
         """
         if name not in self._things:
-            near = difflib.get_close_matches(name, self._things, n=3) or self.names()
-            raise UsageError(f"unknown {self._kind} {name!r}: did you mean {', '.join(near)}?")
+            if name not in self._module:
+                near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
+                raise UsageError(f"unknown {self._kind} {name!r}: did you mean {', '.join(near)}?")
+            importlib.import_module(f"{self._package}.{self._module[name]}")
         return self._things[name]
 
     def check_options(self, name: str, given: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlcore.errors import TrainingError, UsageError
+from dlcore.expectation import Expectation
 from experiments import flags, recipes, session, train, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -137,7 +138,7 @@ def write_table(readme: pathlib.Path) -> None:
 
 def table_row(result: Mapping[str, Any]) -> str:
     """A line of the README's table."""
-    expected = recipes.Expectation(**result["expected"])
+    expected = Expectation(**result["expected"])
     deviation = f" ± {result['deviation']:.4f}" if result["deviation"] is not None else ""
     cells = [
         f"`{result['recipe']}`",

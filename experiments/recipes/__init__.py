@@ -8,6 +8,6 @@ import experiments.recipes.language
 import experiments.recipes.linear
 import experiments.recipes.multi_label
 import experiments.recipes.perceptron  # noqa: F401
-from experiments.recipes.base import Expectation, Recipe, get, listing, names, register
+from experiments.recipes.base import Recipe, get, listing, names, register
 
-__all__ = ["Expectation", "Recipe", "get", "listing", "names", "register"]
+__all__ = ["Recipe", "get", "listing", "names", "register"]

@@ -4,31 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from dlcore.expectation import Expectation
 from dlcore.registry import Registry
-
-
-@dataclasses.dataclass(frozen=True)
-class Expectation:
-    """The score that a recipe is expected to reach on the test split.
-
-    Attributes:
-      metric: its name in the test results.
-      value: the bound.
-      mode: "max" where the score must be at least `value`, "min" where at most.
-      source: who published the score, or how the bound was set.
-    """
-
-    metric: str
-    value: float
-    mode: str
-    source: str
-
-    def met(self, score: float) -> bool:
-        """Whether a score is good enough."""
-        return score >= self.value if self.mode == "max" else score <= self.value
-
-    def __str__(self) -> str:
-        return f"{self.metric} {'>=' if self.mode == 'max' else '<='} {self.value:g}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

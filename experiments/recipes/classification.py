@@ -1,6 +1,7 @@
 """Image classification: from softmax regression to residual networks."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

@@ -1,6 +1,7 @@
 """Generate and test on the bundled digits: what a search without gradients reaches."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

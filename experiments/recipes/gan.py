@@ -1,6 +1,7 @@
 """Generative adversarial networks, judged by the classifier that LeNet gives."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

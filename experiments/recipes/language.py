@@ -1,6 +1,7 @@
 """Character language models with a state that is carried along the text."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

@@ -4,7 +4,8 @@ All but the delta rule descend a convex loss over the whole training split until
 they reach is scikit-learn's own solution.
 """
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 _WHOLE_SPLIT = {"validation_fraction": 0.0}
 

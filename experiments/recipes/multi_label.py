@@ -1,6 +1,7 @@
 """Several answers at once: the segments that show a digit, alone and beside the digit's class."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

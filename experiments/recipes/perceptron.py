@@ -1,6 +1,7 @@
 """Rosenblatt's perceptron on the bundled digits."""
 
-from experiments.recipes.base import Expectation, Recipe, register
+from dlcore.expectation import Expectation
+from experiments.recipes.base import Recipe, register
 
 register(
     Recipe(

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 
@@ -42,3 +43,23 @@ def test_an_option_that_is_not_there_is_named_with_those_that_are(registry):
 def test_an_option_that_is_no_finite_number_is_refused_by_name(registry, value):
     with pytest.raises(UsageError, match=f"size is {value}: it must be a finite number"):
         registry.check_options("pear", {"size": value}, ["size", "colour"])
+
+
+def test_a_module_is_imported_when_one_of_its_names_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "lazy_orchard").mkdir()
+    (tmp_path / "lazy_orchard" / "stone.py").write_text(
+        "from lazy_orchard import registry\n"
+        "registry.add('plum', 1)\n"
+        "registry.add('cherry', 2)\n"
+    )
+    (tmp_path / "lazy_orchard" / "__init__.py").write_text(
+        "from dlcore.registry import Registry\n"
+        "registry = Registry('fruit', __name__, {'stone': ['plum', 'cherry']})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import lazy_orchard
+
+    assert lazy_orchard.registry.names() == ["cherry", "plum"]
+    assert "lazy_orchard.stone" not in sys.modules
+    assert lazy_orchard.registry.get("cherry") == 2
+    assert "lazy_orchard.stone" in sys.modules

@@ -5,6 +5,7 @@ import pytest
 
 from dlcore import models, tasks
 from dlcore.data import Options
+from dlcore.expectation import Expectation
 from dlcore.optim import builder
 from experiments import flags, recipes
 
@@ -70,4 +71,4 @@ def test_a_name_cannot_be_taken_twice():
     [("max", 0.9, True), ("max", 0.8, False), ("min", 0.8, True), ("min", 0.9, False)],
 )
 def test_an_expectation_is_met_on_its_side_of_the_bound(mode, score, met):
-    assert recipes.Expectation("score", 0.85, mode, "here").met(score) is met
+    assert Expectation("score", 0.85, mode, "here").met(score) is met

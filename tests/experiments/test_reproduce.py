@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from dlcore.expectation import Expectation
 from experiments import recipes, reproduce
 
 
@@ -25,7 +26,7 @@ def quick(monkeypatch):
         recipe = recipes.Recipe(
             name="quick",
             description="softmax regression on digits",
-            expected=recipes.Expectation("accuracy", bound, "max", "this test"),
+            expected=Expectation("accuracy", bound, "max", "this test"),
             model="softmax_regression",
             data="digits",
             learning_rate=0.1,
