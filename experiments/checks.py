@@ -87,12 +87,19 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _data_kind(dataset: data.Dataset) -> str:
+    kinds = {type(feature).__name__ for feature in dataset.features.values()}
+    named = {"Tokens": "text", "Numbers": "numbers", "Tags": "tags"}
+    return next((word for kind, word in named.items() if kind in kinds), "image")
+
+
 def parts(recipe: recipes.Recipe, task: Task, dataset: data.Dataset) -> None:
     """Raises UsageError where task, model, data and judge do not fit each other."""
-    if dataset.kind != task.data_kind:
+    kind = _data_kind(dataset)
+    if kind != task.data_kind:
         raise UsageError(
             f"--task={recipe.task} learns from {task.data_kind} data, "
-            f"--data={recipe.data} is {dataset.kind}"
+            f"--data={recipe.data} is {kind}"
         )
     crops = recipe.data_options.get("test_crops", 1)
     if crops > 1 and not task.averages_views:

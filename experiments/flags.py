@@ -130,11 +130,14 @@ def _shown(default: Any) -> str:
 
 
 def descriptions(documented: Any) -> dict[str, str]:
-    """What a class's docstring says of each name under "Attributes:"."""
-    section = (inspect.getdoc(documented) or "").partition("Attributes:")[2]
-    section = re.split(r"\n\S", section)[0]
-    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """What the docstrings of a class and its bases say of each name under "Attributes:"."""
+    found: dict[str, str] = {}
+    for base in reversed(inspect.getmro(documented)):
+        section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:")[2]
+        section = re.split(r"\n\S", section)[0]
+        entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found
 
 
 class _Integers(flags.ArgumentParser):
@@ -252,24 +255,39 @@ def define_recipe(values: FlagValues, recipe: recipes.Recipe, argv: Sequence[str
             define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
     for component in _COMPONENTS:
         name = peek(argv, component) or getattr(recipe, component)
-        meanings = descriptions(_documented(component, name))
-        for option, default in _defaults(recipe, component, name).items():
+        data_dir = peek(argv, "data_dir")
+        meanings = descriptions(_documented(recipe, component, name, data_dir))
+        for option, default in _defaults(recipe, component, name, data_dir).items():
             define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
 
 
-def _documented(component: str, name: str) -> Any:
+def _data_options(recipe: recipes.Recipe, name: str, data_dir: str | None) -> type[data.Options]:
+    try:
+        return data.options_kind(name, data_dir)
+    except UsageError:  # Opening the dataset will say so.
+        of_text = "sequence_length" in recipe.data_options
+        return data.TextOptions if of_text else data.ExampleOptions
+
+
+def _documented(recipe: recipes.Recipe, component: str, name: str, data_dir: str | None) -> Any:
     if component == "data":
-        return data.Options
+        return _data_options(recipe, name, data_dir)
     return tasks.kind(name) if component == "task" else type(models.create(name))
 
 
-def _defaults(recipe: recipes.Recipe, component: str, name: str) -> dict[str, Any]:
+def _defaults(
+    recipe: recipes.Recipe, component: str, name: str, data_dir: str | None
+) -> dict[str, Any]:
+    own = getattr(recipe, f"{component}_options")
     if component == "data":
-        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
+        fields = dataclasses.fields(_data_options(recipe, name, data_dir))
+        known = {field.name: field.default for field in fields}
+        # Another dataset is prepared as the recipe's own, as far as it has these options.
+        known |= {option: value for option, value in own.items() if option in known}
     else:
         known = {"task": tasks, "model": models}[component].defaults(name)
-    if name == getattr(recipe, component) or component == "data":
-        known |= getattr(recipe, f"{component}_options")
+    if name == getattr(recipe, component):
+        known |= own
     return known
 
 
@@ -281,7 +299,8 @@ def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
         if field.name not in _FIXED
     }
     for component in _COMPONENTS:
-        known = _defaults(recipe, component, fields[component])
+        data_dir = values["data_dir"].value if "data_dir" in values else None
+        known = _defaults(recipe, component, fields[component], data_dir)
         fields[f"{component}_options"] = {
             option: values[f"{component}.{option}"].value for option in known
         }

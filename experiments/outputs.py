@@ -64,7 +64,8 @@ def leave(
         outputs = predict(session, variables, "test")
         outputs["confusion"] = np.asarray(test["confusion"]).astype(np.int64)
         np.savez(workdir / "test_outputs.npz", allow_pickle=False, **outputs)
-        figure = plots.confusion_matrix(test["confusion"], session.dataset.class_names)
+        label: Any = session.dataset.features["label"]
+        figure = plots.confusion_matrix(test["confusion"], label.names)
         plots.save(figure, folder / "confusion_matrix.png")
     if isinstance(session.dataset, TextDataset):
         (workdir / "sample.txt").write_text(continue_text(session, variables, "\n"))

@@ -1,6 +1,6 @@
 """Answers for one's own files: `python -m experiments.predict --workdir=runs/digits photo.png`.
 
-A classifier names the likeliest classes of each image, which is brought to the size and colours of
+A classifier names the likeliest classes of each image, which is brought to the size and colors of
 its training images. A language model goes on from each text file.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dlcore import data
 from dlcore.data import decoding
 from dlcore.data.text import TextDataset
 from dlcore.errors import UsageError
@@ -55,11 +56,15 @@ def main(values: flags.FlagValues) -> None:
         return
     if not hasattr(prepared.program.task, "predict"):
         raise UsageError(f"{directory} holds a {recipe.task}: it has no answer for a file")
+    names = next(
+        feature.names
+        for feature in prepared.dataset.features.values()
+        if isinstance(feature, data.features.ClassLabel | data.features.Tags)
+    )
     images = np.stack([read_image(path, prepared, values.invert) for path in files])
     probabilities = outputs.classifier(prepared, variables)({"image": images})
     for path, row in zip(files, probabilities, strict=True):
         best = np.argsort(-row)[:SHOWN_CLASSES]
-        names = prepared.dataset.class_names
         print(f"{path}: " + ", ".join(f"{names[label]} {row[label]:.1%}" for label in best))
 
 
@@ -72,7 +77,7 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def read_image(path: pathlib.Path, prepared: session.Session, invert: bool) -> np.ndarray:
-    """An image file in the size, colours and range of the training images."""
+    """An image file in the size, colors and range of the training images."""
     example = prepared.dataset.example_batch(1)["image"][0]
     if example.ndim != 3:
         raise UsageError(f"{prepared.recipe.data} holds no images: there is no answer for {path}")

@@ -10,6 +10,7 @@ import jax
 import optax
 
 from dlcore import data, models, optim, parallel, processes, tasks
+from dlcore.data.examples import ExampleDataset
 from dlcore.data.text import TextDataset
 from dlcore.errors import UsageError
 from dlcore.train import loop, program
@@ -108,9 +109,8 @@ def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
     """
     known = models.defaults(recipe.model)
     options = {**known, **recipe.model_options}
-    sizes = {"num_classes": len(dataset.class_names)} if dataset.class_names else {}
-    if isinstance(dataset, TextDataset):
-        sizes["vocabulary_size"] = len(dataset.vocabulary)
+    facts = dataset.facts
+    sizes = {name: facts[name] for name in ("num_classes", "vocabulary_size") if name in facts}
     for option, size in sizes.items():
         if option in known:
             if options[option] == known[option]:
@@ -123,7 +123,7 @@ def complete(recipe: recipes.Recipe, dataset: data.Dataset) -> recipes.Recipe:
         recipe,
         model_options=options,
         task_options={**tasks.defaults(recipe.task), **recipe.task_options},
-        data_options=dataclasses.asdict(data.Options(**recipe.data_options)),
+        data_options=dataclasses.asdict(dataset.options),
     )
 
 
@@ -142,7 +142,9 @@ def prepare(
     """
     checks.numbers(recipe)
     parallelism = parallel.make(settings.parallelism, tasks.kind(recipe.task).parallelisms, devices)
-    dataset = data.load(recipe.data, settings.data_dir or None, data.Options(**recipe.data_options))
+    dataset = data.load(recipe.data, settings.data_dir or None, recipe.data_options)
+    if isinstance(dataset, ExampleDataset) and "row" in dataset.features:
+        dataset = dataset.renamed({"image": "row"})
     recipe = complete(recipe, dataset)
     if recipe.overfit:
         dataset = _overfit(dataset, recipe)

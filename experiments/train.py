@@ -124,8 +124,8 @@ def train_judge(
     """The classifier that judges what a recipe generates, trained here; None where stopped."""
     judge = recipes.get(recipe.judge)
     # On the same splits, so that it never sees the images that samples are compared with.
-    ours = data.Options(**recipe.data_options)
-    splits = {name: getattr(ours, name) for name in data.SPLIT_OPTIONS}
+    ours = {**dataclasses.asdict(data.Options()), **recipe.data_options}
+    splits = {field.name: ours[field.name] for field in dataclasses.fields(data.Options)}
     options = {**judge.data_options, **splits}
     judge = dataclasses.replace(judge, data=recipe.data, data_options=options)
     if train(judge, settings, directory)["status"] == "stopped":

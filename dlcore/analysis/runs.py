@@ -121,8 +121,7 @@ class Run:
         Raises:
           UsageError: the data is not there.
         """
-        options = data.Options(**self.recipe["data_options"])
-        return data.load(self.recipe["data"], data_dir, options)
+        return data.load(self.recipe["data"], data_dir, self.recipe["data_options"])
 
     def load(self) -> tuple[tasks.Task, Mapping[str, Any]]:
         """The task (its `model` is the Linen module) and the variables of the best checkpoint.
@@ -156,9 +155,10 @@ class Run:
         of_truth = outputs["probability"][wrong, label[wrong]]
         index = wrong[np.argsort(of_truth, kind="stable")[:count]]
         split: Any = self.dataset(data_dir).splits["test"]
+        examples = split.fetch(index)
         return Errors(
             index=index,
-            image=split.fetch(index)["image"],
+            image=examples["image"] if "image" in examples else examples["row"],
             label=label[index],
             prediction=prediction[index],
             probability=outputs["probability"][index, prediction[index]],

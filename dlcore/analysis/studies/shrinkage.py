@@ -54,12 +54,12 @@ class Shrinkage(study.Study):
 
     def run(self) -> study.Numbers:
         """Measures: the weights `[strengths, inputs]`, and how many are zero."""
-        table: Any = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+        table: Any = data.load("diabetes", options={"validation_fraction": 0.0})
         (batch,) = table.evaluation_batches("train", table.num_examples("train"))
-        x = table.transform(batch, None, False)["image"]
-        y = jnp.asarray(batch["label"][:, 0])
+        x = table.transform(batch, None, False)["row"]
+        y = jnp.asarray(batch["numbers"][:, 0])
         strength = jnp.geomspace(self.smallest, self.largest, self.strengths)
-        # The inputs are centred, so that the bias is the targets' mean whatever the weights.
+        # The inputs are centered, so that the bias is the targets' mean whatever the weights.
         ridge, lasso = _descend(x, y - y.mean(), strength, self.steps)
         return {
             "strength": np.asarray(strength),

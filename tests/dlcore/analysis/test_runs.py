@@ -29,7 +29,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
     """A run on the digits with crafted records and outputs, without checkpoints."""
     directory = tmp_path_factory.mktemp("runs") / "mlp_digits"
     directory.mkdir()
-    options = dataclasses.asdict(data.Options())
+    options = dataclasses.asdict(data.ExampleOptions())
     recipe = {"task": "classification", "task_options": {"label_smoothing": 0.1}, **MODEL}
     recipe |= {"data": "digits", "data_options": options}
     (directory / "recipe.json").write_text(json.dumps(recipe))
