@@ -284,24 +284,19 @@ def test_what_no_kind_describes_is_given_as_it_is(write_features, tfds):
     assert [list(words) for words in found] == [[b"a", b"b"], []]
 
 
-def test_a_feature_may_be_used_under_another_name(write_features, tfds):
+def test_a_feature_may_be_used_under_another_name(write_features, tfds, tmp_path):
     described = {name: tfds.ClassLabel(num_classes=2) for name in ("species", "island")}
     values = {"species": 0, "island": 1}, {"species": 1, "island": 0}
     data = opened(write_features, described, *values)
     with pytest.raises(UsageError, match='set features, as in features="label:island"'):
         data.provide({"label": (kinds.ClassLabel,)})
-    named = opened_again(write_features, "label:species")
+    named = load("things", tmp_path / "data", {**HALVES, "features": "label:species"})
     assert set(named.features) == {"label", "island"}
     assert both(named, "label")["label"].tolist() == [0, 1]
     with pytest.raises(
         UsageError, match="features has 'kind': dataset 'things' has 'island' .a cl"
     ):
-        opened_again(write_features, "label:kind")
-
-
-def opened_again(write_features, features):
-    directory = write_features.__closure__[0].cell_contents / "data"
-    return load("things", directory, {**HALVES, "features": features})
+        load("things", tmp_path / "data", {**HALVES, "features": "label:kind"})
 
 
 def test_every_folder_of_real_data_opens_or_says_in_one_line_why_not(data_dir, monkeypatch):
