@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from dlcore import losses
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics, RSquared
-from dlcore.tasks.base import Batch, register
+from dlcore.tasks.learner import Batch
+from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
 
 

@@ -61,6 +61,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of a file of `JsonLines`; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 class TensorBoard:
     """Scalars as TensorBoard events, written without TensorFlow.
 

@@ -1,6 +1,7 @@
 """The run directory: whose it is, and what may be written into it."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import pathlib
@@ -9,23 +10,23 @@ from typing import Any
 
 import jax
 
-from dlcore import processes
+from dlcore import data, models, processes, tasks
 from dlcore.errors import TrainingError, UsageError
-from experiments import recipes
+from dlcore.train.recipe import Recipe
 
 # What a program that was killed before anything else may have left.
 _EARLY = (".lock", "recipe.json.partial")
 
 
 def named(name: str | pathlib.Path) -> pathlib.Path:
-    """The directory that `--workdir` names, whether it is there or not.
+    """The directory of a name, whether it is there or not.
 
     Raises:
       UsageError: it is a file.
     """
     directory = pathlib.Path(name)
     if directory.exists() and not directory.is_dir():
-        raise UsageError(f"--workdir={directory} is a file: name a directory")
+        raise UsageError(f"workdir={directory} is a file: name a directory")
     return directory
 
 
@@ -57,20 +58,23 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise UsageError(f"{path} is damaged: it holds no JSON object ({error})") from error
 
 
-def read_recipe(workdir: pathlib.Path) -> recipes.Recipe:
-    """The recipe that a run directory belongs to, with the expectation of its name.
+def read_recipe(workdir: pathlib.Path) -> Recipe:
+    """The recipe that a run directory belongs to.
 
     Raises:
-      UsageError: there is no run there, or a field is not of this version.
+      UsageError: there is no run there, or another version wrote it.
     """
+    plain = read_json(workdir / "recipe.json")
     try:
-        return recipes.Recipe.from_json(read_json(workdir / "recipe.json"))
-    except TypeError as error:
-        raise UsageError(f"{workdir / 'recipe.json'} is of another version: {error}") from error
+        return Recipe.from_json(plain)
+    except UsageError as error:
+        raise UsageError(f"{workdir}: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UsageError(f"{workdir / 'recipe.json'} is damaged: {error}") from error
 
 
 @contextlib.contextmanager
-def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
+def claim(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
     """Makes a directory the run directory of a recipe, for one program at a time.
 
     Of several processes the first one does it for all.
@@ -86,64 +90,76 @@ def claim(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
             except (TrainingError, UsageError) as error:
                 problem = error
         if not processes.first_says(problem is None):
-            raise problem or UsageError(f"--workdir={workdir} is refused by process 0: it says why")
-        _check_same(workdir, read_json(workdir / "recipe.json"), recipe.to_json())
+            raise problem or UsageError(f"workdir={workdir} is refused by process 0: it says why")
+        _check_same(workdir, read_recipe(workdir), recipe)
         yield
 
 
 @contextlib.contextmanager
-def _locked(workdir: pathlib.Path, recipe: recipes.Recipe) -> Iterator[None]:
+def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
     path = named(workdir) / "recipe.json"
     if path.exists():
-        _check_same(workdir, read_json(path), recipe.to_json())
+        _check_same(workdir, read_recipe(workdir), recipe)
     elif workdir.exists() and any(entry.name not in _EARLY for entry in workdir.iterdir()):
         raise UsageError(
-            f"--workdir={workdir} holds files but no recipe.json: name a new or empty directory"
+            f"workdir={workdir} holds files but no recipe.json: name a new or empty directory"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except OSError as error:
-        raise UsageError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+        raise UsageError(f"workdir={workdir} cannot be written: {error.strerror}") from error
     with lock:
         try:
             # The lock goes with the process, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(
-                f"--workdir={workdir} is in use by another training: wait, or name another one"
+                f"workdir={workdir} is in use by another training: wait, or name another one"
             ) from error
         if not path.exists():
             write_json(path, recipe.to_json())
         yield
 
 
-def _check_same(workdir: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    if one_sided := sorted(there.keys() ^ here.keys()):
-        raise UsageError(
-            f"--workdir={workdir} belongs to a run of another version: only one of the two knows "
-            f"--{one_sided[0]}: name another directory"
-        )
-    there, here = _flat(there), _flat(json.loads(json.dumps(here)))
-    names = sorted(there.keys() | here.keys(), key=lambda name: (name != "name", name))
-    differing = [name for name in names if there.get(name) != here.get(name)]
+def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
+    """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
+    old, new = _flat(_filled(there)), _flat(_filled(here))
+    names = sorted(old.keys() | new.keys(), key=lambda name: (name != "name", name))
+    differing = [name for name in names if old.get(name) != new.get(name)]
     if not differing:
         return
     name = differing[0]
-    flag = "recipe" if name == "name" else name
+    field = "recipe" if name == "name" else name
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     raise UsageError(
-        f"--workdir={workdir} belongs to a run with --{flag}={there.get(name)}, this command has "
-        f"--{flag}={here.get(name)}{more}: name another directory"
+        f"workdir={workdir} belongs to a run with {field}={old.get(name)}, this one has "
+        f"{field}={new.get(name)}{more}: name another directory"
     )
 
 
-def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON holds it, with the defaults of the options that it leaves open."""
+    defaults = {
+        "task_options": tasks.defaults(recipe.task),
+        "model_options": models.defaults(recipe.model),
+        "data_options": dataclasses.asdict(data.Options()),
+    }
+    plain = recipe.to_json()
+    for name, own in defaults.items():
+        plain[name] = {**own, **plain[name]}
+    return dict(json.loads(json.dumps(plain)))
+
+
+def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that decide a result; nested ones have dotted names."""
     flat: dict[str, Any] = {}
-    for name, value in recipe.items():
+    for name, value in plain.items():
+        if name in ("version", "description", "expected"):
+            continue
         if isinstance(value, dict):
             component = name.removesuffix("_options")
-            flat |= {f"{component}.{option}": setting for option, setting in value.items()}
+            flat |= {f"{component}.{option}": one for option, one in _flat(value).items()}
         else:
             flat[name] = value
     return flat

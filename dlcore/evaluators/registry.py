@@ -1,0 +1,65 @@
+"""Evaluators by name, and the words in which a recipe chooses them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from dlcore import words
+from dlcore.errors import UsageError
+from dlcore.evaluators.evaluator import Evaluator
+from dlcore.registry import Registry
+
+_evaluators: Registry[type[Evaluator]] = Registry(
+    "evaluator",
+    "dlcore.evaluators",
+    {
+        name: [name]
+        for name in (
+            "continuation",
+            "filters",
+            "judged_samples",
+            "learning_curves",
+            "predictions",
+            "samples",
+        )
+    },
+)
+register, names, kind = _evaluators.add, _evaluators.names, _evaluators.get
+
+# What every run is shown by.
+DEFAULTS = ("learning_curves", "filters")
+
+
+def create(name: str, **options: Any) -> Evaluator:
+    """The evaluator of that name.
+
+    Raises:
+      UsageError: no such evaluator, or it has no such option, or an option's value is out of range.
+    """
+    known = [field.name for field in dataclasses.fields(kind(name))]
+    _evaluators.check_options(name, options, known)
+    if options.get("every", 0) < 0:
+        raise UsageError(f"evaluator {name!r}: every={options['every']} must not be negative")
+    return kind(name)(**options)
+
+
+def choose(defaults: Sequence[str], chosen: str) -> dict[str, Evaluator]:
+    """The evaluators of a recipe by name: those of every run and of its task, less and more.
+
+    Args:
+      defaults: of the task.
+      chosen: the recipe's words: NAME or NAME:option=value,... adds one, or sets the options of one
+        that is there; -NAME drops one.
+
+    Raises:
+      UsageError: an unknown name or option, or one is dropped that is not there.
+    """
+    options: dict[str, dict[str, Any]] = {name: {} for name in (*DEFAULTS, *defaults)}
+    for word, settings in words.parse(chosen):
+        if not word.startswith("-"):
+            options[word] = settings
+        elif options.pop(word[1:], None) is None:
+            raise UsageError(
+                f"evaluators: {word!r} drops what is not there: there are {', '.join(options)}"
+            )
+    return {name: create(name, **own) for name, own in options.items()}
