@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.nn import initializers
 from dlcore.parallel import CARRY
 from dlcore.tasks import Batch, Task
+from kernels import dispatch
 
 Variables = Mapping[str, Any]
 Initialization = Callable[[Task, Variables, Batch, jax.Array], Variables]
@@ -123,12 +123,11 @@ def lsuv(
         # What the layers above will see.
         return outputs * module.get_variable(_SCALES, "scale")
 
-    # All devices make the first state together, and a Pallas kernel cannot be split over them.
-    model = models.with_kernels(task.model, "xla")
     # The carry is the examples' and an input, no collection of the model's.
     collections = {name: own for name, own in variables.items() if name != CARRY}
-    with nn.intercept_methods(measure):
-        _, measured = model.apply(
+    # All devices make the first state together, and a Pallas kernel cannot be split over them.
+    with nn.intercept_methods(measure), dispatch.using("xla"):
+        _, measured = task.model.apply(
             {**collections, "params": params}, *task.describe_inputs(batch), mutable=[_SCALES]
         )
     for path, scale in flatten_dict(measured[_SCALES]).items():
