@@ -1,6 +1,7 @@
 """From a recipe to a training that can begin: data, model, task, optimizer, program, plan."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -153,8 +154,12 @@ def prepare(
     steps_per_epoch = batches.steps_per_epoch
     plan = _plan(recipe, settings, task, steps_per_epoch)
     schedule = _schedule(recipe, plan.num_steps)
+    # A Pallas kernel is out of the question where the compiler splits every operation.
+    using = functools.partial(
+        dispatch.using, "xla" if settings.parallelism == "fsdp" else settings.kernels
+    )
     try:
-        built = program.build(
+        built = using()(program.build)(
             task,
             _optimizer(recipe, schedule, recipe.prune_epoch * steps_per_epoch),
             schedule,
@@ -170,23 +175,37 @@ def prepare(
         )
     except dispatch.RefusedError as error:
         raise UsageError(f"--kernels={settings.kernels}: {error}") from error
+    step: Any = using()(built.step)
+    step.lower = using()(getattr(built.step, "lower"))  # noqa: B009
+    built = dataclasses.replace(
+        built,
+        step=step,
+        evaluate=using()(built.evaluate),
+        moments=built.moments and using()(built.moments),
+        initialize=using()(built.initialize),
+    )
     return Session(recipe=recipe, dataset=dataset, program=built, plan=plan)
 
 
 def model(recipe: recipes.Recipe, settings: Settings) -> nn.Module:
-    """The recipe's model, with its kernels by the implementation that the settings name.
+    """The recipe's model.
 
     Raises:
       UsageError: there is no such model or option, or it calls no kernel.
     """
     created = models.create(recipe.model, **recipe.model_options)
-    if settings.kernels != "auto" and not models.calls_kernels(created):
+    if settings.kernels != "auto" and not _calls_kernels(recipe.model):
         raise UsageError(
             f"--kernels={settings.kernels}: --model={recipe.model} calls no kernel: use auto"
         )
-    # A Pallas kernel is out of the question where the compiler splits every operation.
-    implementation = "xla" if settings.parallelism == "fsdp" else settings.kernels
-    return models.with_kernels(created, implementation)
+    return created
+
+
+def _calls_kernels(name: str) -> bool:
+    with dispatch.using("xla") as within:
+        init = functools.partial(models.create(name).init, jax.random.key(0))
+        jax.eval_shape(init, *models.entry(name).example_inputs)
+    return bool(within.choices)
 
 
 def _overfit(dataset: data.Dataset, recipe: recipes.Recipe) -> data.Dataset:

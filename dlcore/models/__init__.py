@@ -14,22 +14,18 @@ import dlcore.models.residual_mlp
 import dlcore.models.resnet  # noqa: F401
 from dlcore.models.registry import (
     Entry,
-    calls_kernels,
     create,
     defaults,
     entry,
     names,
     register,
-    with_kernels,
 )
 
 __all__ = [
     "Entry",
-    "calls_kernels",
     "create",
     "defaults",
     "entry",
     "names",
     "register",
-    "with_kernels",
 ]

@@ -23,14 +23,12 @@ class CharLSTM(nn.Module):
       hidden: units of every LSTM layer.
       layers: number of LSTM layers.
       dropout_rate: probability with which training drops a number of a layer's output.
-      kernels: implementation of the layers' recurrence; see `kernels.lstm.lstm`.
     """
 
     vocabulary_size: int = 65
     hidden: int = 128
     layers: int = 2
     dropout_rate: float = 0.0
-    kernels: str = "auto"
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:
@@ -52,9 +50,7 @@ class CharLSTM(nn.Module):
           train: whether dropout is on.
         """
         x = jax.nn.one_hot(tokens, self.vocabulary_size)
-        lstm = recurrent.StackedLSTM(
-            self.hidden, self.layers, self.dropout_rate, self.kernels, name="lstm"
-        )
+        lstm = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout_rate, name="lstm")
         x, carry = lstm(x, carry, train)
         return nn.Dense(self.vocabulary_size, name="logits")(x), carry
 

@@ -63,27 +63,10 @@ def create(name: str, **overrides: Any) -> nn.Module:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The options of a model and their defaults, in the order of the module's fields.
-
-    `kernels` is none of them: `with_kernels` sets it.
-    """
+    """The options of a model and their defaults, in the order of the module's fields."""
     module = entry(name).constructor()
-    hidden = ("parent", "name", "kernels")
     return {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)
-        if field.name not in hidden
+        if field.name not in ("parent", "name")
     }
-
-
-def calls_kernels(model: nn.Module) -> bool:
-    """Whether a model's layers call kernels: its field `kernels` says by which implementation."""
-    return "kernels" in {field.name for field in dataclasses.fields(model)}
-
-
-def with_kernels(model: nn.Module, implementation: str) -> nn.Module:
-    """The model with its kernels by that implementation; the same model where it calls none.
-
-    The implementation is no option of a model: it belongs to the machine that runs it.
-    """
-    return model.clone(kernels=implementation) if calls_kernels(model) else model

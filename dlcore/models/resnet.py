@@ -32,19 +32,17 @@ class BasicBlock(nn.Module):
       strides: of the first one and of the shortcut.
       projects: whether a shortcut that has to change its maps is a 1x1 convolution (option B);
         without, it leaves places out and has zeros for the maps that it lacks (option A).
-      kernels: see `ConvNorm`.
     """
 
     width: int
     strides: int
     projects: bool
-    kernels: str
 
     @nn.compact
     def __call__(self, x: Inputs, train: bool) -> Outputs:
         """The block's maps."""
-        finished = functools.partial(ConvNorm, self.width, kernels=self.kernels)
-        pending = functools.partial(PendingConvNorm, self.width, kernels=self.kernels)
+        finished = functools.partial(ConvNorm, self.width)
+        pending = functools.partial(PendingConvNorm, self.width)
         shortcut = x
         if x.shape[-1] != self.width and self.projects:
             shortcut = finished(1, self.strides, "none", name="shortcut")(x, train)
@@ -65,18 +63,16 @@ class BottleneckBlock(nn.Module):
     Attributes:
       width: maps of the first two convolutions.
       strides: of the 3x3 convolution and of the shortcut.
-      kernels: see `ConvNorm`.
     """
 
     width: int
     strides: int
-    kernels: str
 
     @nn.compact
     def __call__(self, x: Inputs, train: bool) -> Outputs:
         """The block's maps."""
-        finished = functools.partial(ConvNorm, 4 * self.width, 1, kernels=self.kernels)
-        pending = functools.partial(PendingConvNorm, self.width, kernels=self.kernels)
+        finished = functools.partial(ConvNorm, 4 * self.width, 1)
+        pending = functools.partial(PendingConvNorm, self.width)
         shortcut = x
         if x.shape[-1] != 4 * self.width:
             shortcut = finished(self.strides, "none", name="shortcut")(x, train)
@@ -94,15 +90,12 @@ class ResNet(nn.Module):
       bottleneck: whether the blocks have three convolutions instead of two.
       dtype: float32 or bfloat16, which the maps are computed in; parameters, statistics and logits
         are float32.
-      kernels: implementation of the convolutions with their normalisations; see
-        `kernels.conv_bn_relu`.
     """
 
     num_classes: int = 1000
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     bottleneck: bool = True
     dtype: str = "float32"
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -114,7 +107,7 @@ class ResNet(nn.Module):
           UsageError: there is no such dtype.
         """
         block = BottleneckBlock if self.bottleneck else functools.partial(BasicBlock, projects=True)
-        x = ConvNorm(64, 7, 2, kernels=self.kernels)(_as(self.dtype, x), train)
+        x = ConvNorm(64, 7, 2)(_as(self.dtype, x), train)
         x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         return _stages(self, block, 64, x, train)
 
@@ -127,14 +120,11 @@ class CifarResNet(nn.Module):
       blocks: of each stage; every further stage halves the maps and doubles their number.
       dtype: float32 or bfloat16, which the maps are computed in; parameters, statistics and logits
         are float32.
-      kernels: implementation of the convolutions with their normalisations; see
-        `kernels.conv_bn_relu`.
     """
 
     num_classes: int = 10
     blocks: tuple[int, ...] = (3, 3, 3)
     dtype: str = "float32"
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -146,7 +136,7 @@ class CifarResNet(nn.Module):
           UsageError: there is no such dtype.
         """
         block = functools.partial(BasicBlock, projects=False)
-        x = ConvNorm(16, kernels=self.kernels)(_as(self.dtype, x), train)
+        x = ConvNorm(16)(_as(self.dtype, x), train)
         return _stages(self, block, 16, x, train)
 
 
@@ -167,7 +157,7 @@ def _stages(
     for stage, count in enumerate(network.blocks):
         for place in range(count):
             strides = 2 if stage and not place else 1
-            x = block(width * 2**stage, strides, kernels=network.kernels)(x, train)
+            x = block(width * 2**stage, strides)(x, train)
     return nn.Dense(network.num_classes)(x.astype(jnp.float32).mean((1, 2)))
 
 

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.models.linear import SoftmaxRegression
+from kernels import dispatch
 
 # The issues' table of counts, written down apart from the entries.
 PUBLISHED_COUNTS = {
@@ -237,22 +238,23 @@ def test_an_option_overrides_its_default():
     assert models.create("mlp", hidden=(30, 20)).hidden == (30, 20)
 
 
-def test_which_kernels_a_model_calls_is_no_option_but_can_be_set():
+def test_which_kernels_serve_a_model_is_no_option_of_it():
     with pytest.raises(UsageError, match="'char_lstm' has no option 'kernels'"):
         models.create("char_lstm", kernels="xla")
-    model = models.create("char_lstm", hidden=7)
-    changed = models.with_kernels(model, "xla")
-    assert (model.kernels, changed.kernels, changed.hidden) == ("auto", "xla", 7)
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_a_model_that_calls_kernels_says_so_and_leaves_the_choice(name):
-    model = models.create(name)
-    assert ("  kernels: " in type(model).__doc__) == models.calls_kernels(model)
-    assert getattr(model, "kernels", "auto") == "auto"
-
-
-def test_a_model_that_calls_no_kernels_stays_the_same():
-    model = models.create("mlp")
-    assert not models.calls_kernels(model)
-    assert models.with_kernels(model, "xla") is model
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [("char_lstm", {"lstm"}), ("resnet20_cifar", {"conv_stats", "normalise"}), ("mlp", set())],
+)
+def test_a_context_knows_which_kernels_a_model_calls(name, operations):
+    subject = Subject(name)
+    with dispatch.using("xla") as within:
+        rngs = {"dropout": jax.random.key(0)}
+        jax.eval_shape(subject.train, subject.shapes, rngs, *subject.entry.example_inputs)
+    called = {
+        next(known for known in ("conv_stats", "normalise", "lstm") if known in choice.operation)
+        for choice in within.choices
+    }
+    assert called == operations
+    assert all(choice.implementation == "xla" for choice in within.choices)

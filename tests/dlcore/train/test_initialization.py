@@ -1,6 +1,5 @@
 """First states by a rule: which parameters it reaches, and LSUV against the paper's algorithm."""
 
-import dataclasses
 import functools
 import types
 
@@ -287,12 +286,10 @@ def test_by_unit_is_refused_where_a_layer_mixes_its_units():
 
 def test_lsuv_measures_without_pallas_kernels_which_cannot_be_split_over_devices():
     letters, change = subject("char_lstm"), initialization.make("lsuv")
-    model = models.with_kernels(letters.task.model, "mosaic_tpu")
-    task = dataclasses.replace(letters.task, model=model)
     inputs = (letters.variables, letters.batch, jax.random.key(0))
-    with dispatch.target("TPU v5 lite"):
-        own = jax.make_jaxpr(lambda: task.init(jax.random.key(0), letters.batch))()
-        measured = jax.make_jaxpr(functools.partial(change, task))(*inputs)
+    with dispatch.target("TPU v5 lite"), dispatch.using("mosaic_tpu"):
+        own = jax.make_jaxpr(lambda: letters.task.init(jax.random.key(0), letters.batch))()
+        measured = jax.make_jaxpr(functools.partial(change, letters.task))(*inputs)
     assert "pallas_call[" in str(own)
     assert "pallas_call[" not in str(measured)
 
