@@ -58,18 +58,18 @@ def build(
       UsageError: an unknown name, or a number that is out of its range.
     """
     if name not in NAMES:
-        raise UsageError(f"unknown schedule {name!r}: it is one of {', '.join(NAMES)}")
+        raise UsageError(f"schedule={name}: it is one of {', '.join(NAMES)}")
     if not 0 < learning_rate < math.inf:
-        raise UsageError(f"learning_rate is {learning_rate}: it must be a number above 0")
+        raise UsageError(f"learning_rate={learning_rate}: it must be a number above 0")
     if not 0 <= warmup_steps < total_steps:
         raise UsageError(
-            f"warmup_steps is {warmup_steps}: it must be at least 0 and less than the "
+            f"warmup_steps={warmup_steps}: it must be at least 0 and less than the "
             f"{total_steps} steps of the training"
         )
     if name in _PERIODIC and decay_steps < 1:
-        raise UsageError(f"decay_steps is {decay_steps}: the schedule {name!r} needs at least 1")
+        raise UsageError(f"decay_steps={decay_steps}: schedule={name} needs at least 1")
     if not 0 < decay_factor <= 1:
-        raise UsageError(f"decay_factor is {decay_factor}: it must be above 0 and at most 1")
+        raise UsageError(f"decay_factor={decay_factor}: it must be above 0 and at most 1")
     decay = _decay(name, learning_rate, total_steps - warmup_steps, decay_steps, decay_factor)
     if not warmup_steps:
         return decay
