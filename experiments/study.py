@@ -13,7 +13,8 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
-from experiments import flags, report, workdir
+from dlcore.train import workdir
+from experiments import flags, tables
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ def main(values: flags.FlagValues) -> None:
     np.savez(directory / "numbers.npz", **numbers)
     plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}
-    print(report.table({**shown, "figure": directory / "figure.png"}))
+    print(tables.aligned({**shown, "figure": directory / "figure.png"}))
 
 
 def listing() -> str:

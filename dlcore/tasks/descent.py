@@ -16,8 +16,7 @@ from dlcore.tasks.learner import Batch, Learner
 from dlcore.tasks.state import TrainState
 
 
-@flax.struct.dataclass
-class Aux:
+class Aux(flax.struct.PyTreeNode):
     """What a loss returns beside its sum.
 
     Attributes:
@@ -30,7 +29,7 @@ class Aux:
     count: jax.Array
     model_state: Any
     metrics: Metrics
-    sown: Any = dataclasses.field(default_factory=dict)
+    sown: Any = flax.struct.field(default_factory=dict)
 
 
 # (params, model_state, batch, key) -> (sum over the batch's unmasked examples, Aux)

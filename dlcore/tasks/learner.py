@@ -140,7 +140,7 @@ class Learner(abc.ABC):
           method: of the model; `__call__` by default.
         """
         keys = {name: jax.random.fold_in(key, index) for index, name in enumerate(self.rngs)}
-        outputs, collections = self.model.apply(
+        outputs, after = self.model.apply(
             {"params": params, **model_state},
             *inputs,
             train=True,
@@ -148,5 +148,6 @@ class Learner(abc.ABC):
             mutable=[*model_state, *self.sown],
             method=method,
         )
+        collections = dict(after)
         sown = {name: collections.pop(name) for name in self.sown if name in collections}
         return Applied(outputs, collections, sown)

@@ -96,6 +96,10 @@ def prepare(
             )
         except dispatch.RefusedError as error:
             raise UsageError(f"kernels={settings.kernels}: {error}") from error
+    if settings.kernels != "auto" and not called.choices:
+        raise UsageError(
+            f"kernels={settings.kernels}: model={recipe.model} calls no kernel: use auto"
+        )
     optim.groups.check(recipe.groups, built.abstract_state.params)
     return Prepared(recipe, dataset, built, plan, chosen)
 
@@ -130,7 +134,7 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
     """
     known = {"model": models.defaults(recipe.model), "task": tasks.defaults(recipe.task)}
     facts = facts_of(dataset)
-    complete = {}
+    complete: dict[str, Any] = {}
     for component, defaults in known.items():
         given: Mapping[str, Any] = getattr(recipe, f"{component}_options")
         options = {**defaults, **given}
@@ -148,6 +152,7 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
 
 
 def facts_of(dataset: data.Dataset) -> dict[str, Any]:
+    """What options of models and tasks follow from a dataset."""
     facts: dict[str, Any] = {}
     if dataset.class_names:
         facts["num_classes"] = len(dataset.class_names)

@@ -159,6 +159,12 @@ class Recipe(optim.Options):
                     "install it, or start where it lies"
                 ) from error
 
+    def importing(self, module: str) -> Self:
+        """The recipe with a module among its imports."""
+        if module in self.imports:
+            return self
+        return dataclasses.replace(self, imports=(*self.imports, module))
+
     def of_phase(self, phase: Phase) -> "Recipe":
         """The recipe of one phase: a plain one."""
         fields = dict(phase.overrides)

@@ -147,6 +147,18 @@ class Session:
         placed = self.prepared.program.parallelism.place_state(restored.state)
         return self._trained(directory, self.prepared, restored.state, placed)
 
+    def evaluate(self, directory: pathlib.Path, split: str, which: str = "best") -> dict[str, Any]:
+        """The "step" of a checkpoint and every metric of it on a split; see `trained`.
+
+        Raises:
+          UsageError: there is no such split or checkpoint.
+        """
+        batches = split_batches(self.prepared, split)
+        restored = restore(self.prepared, directory, which)
+        placed = self.prepared.program.parallelism.place_state(restored.state)
+        values = evaluation.evaluate(self.prepared.program, placed, batches)
+        return {"step": restored.step, **values}
+
     def _trained(
         self, directory: pathlib.Path, prepared: Prepared, canonical: Any, placed: Any
     ) -> Trained:
@@ -338,8 +350,8 @@ def phase_recipes(recipe: Recipe) -> list[Recipe]:
         return [recipe]
     recipes = [recipe.of_phase(recipe.phases[0])]
     for before, phase in zip(recipe.phases, recipe.phases[1:], strict=False):
-        start = {"start_from": before.name, "start_mapping": ""}
-        recipes.append(dataclasses.replace(recipe, **start).of_phase(phase))
+        after = dataclasses.replace(recipe, start_from=before.name, start_mapping="")
+        recipes.append(after.of_phase(phase))
     return recipes
 
 

@@ -119,7 +119,7 @@ class DropoutEnsemble(study.Study):
         return numbers
 
     def _trained(
-        self, task: tasks.Task, train: tasks.Batch, init_key: jax.Array, key: jax.Array
+        self, task: tasks.Learner, train: tasks.Batch, init_key: jax.Array, key: jax.Array
     ) -> Any:
         """The parameters after some epochs of Adam."""
         optimizer = optax.adam(_LEARNING_RATE)

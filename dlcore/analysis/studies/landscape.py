@@ -31,7 +31,7 @@ _STEPS, _TRAIN_BATCH_SIZE, _RATE = 300, 128, 3e-3
 class _Trained(NamedTuple):
     """Trained models of one kind, and the data that they learnt from."""
 
-    task: tasks.Task
+    task: tasks.Learner
     dataset: data.Dataset
     params: list[Any]
     model_state: Mapping[str, Any]  # Of the first.
@@ -169,7 +169,7 @@ class Landscape(study.Study):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(task: tasks.Task, examples: tasks.Batch, key: jax.Array) -> Any:
+def _descend(task: tasks.Learner, examples: tasks.Batch, key: jax.Array) -> Any:
     """The parameters that Adam reaches from a random start, on random batches."""
     optimizer = optax.adam(_RATE)
     init_key, run_key = jax.random.split(key)
