@@ -108,6 +108,7 @@ class Outcome:
       step: the number of the last step.
       epoch: the epochs that were trained, those before the start included.
       first_step: where this process took it up.
+      resumed: whether it took up what another process had begun.
       best: `{"step", "metric", "value"}` of the best checkpoint, or None.
       skipped: updates that were left out because they were not finite.
       seconds: of training, in all processes that took it up one after another.
@@ -120,6 +121,7 @@ class Outcome:
     step: int
     epoch: float
     first_step: int
+    resumed: bool
     best: dict[str, Any] | None
     skipped: int
     seconds: float
@@ -180,7 +182,7 @@ class Loop:
         )
         self._reports: collections.deque[tuple[int, Any]] = collections.deque()
         self._skipped, self._consecutive = self._start.skipped, 0
-        self._evaluated = False
+        self._evaluated = self._resumed = False
         self._seconds_before, self._started = self._start.seconds, time.perf_counter()
 
     def run(self) -> Outcome:
@@ -213,6 +215,7 @@ class Loop:
             step=step,
             epoch=self._epoch(step),
             first_step=first,
+            resumed=self._resumed,
             best=best and {"metric": self._plan.watched_metric, **best},
             skipped=self._skipped,
             seconds=self._seconds(),
@@ -253,7 +256,7 @@ class Loop:
 
     def _resume(self, restored: Restored) -> None:
         """Takes up everything but the state."""
-        progress = restored.progress
+        progress, self._resumed = restored.progress, True
         _log.info("resumed at step %d", restored.step)
         self._seconds_before = progress["seconds"]
         self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]

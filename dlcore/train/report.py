@@ -40,7 +40,7 @@ def summarize(
         **results,
         "parameters": count_parameters(prepared),
         "seconds": round(outcome.seconds, 1),
-        "resumed": outcome.first_step > 0,
+        "resumed": outcome.resumed,
         "devices": describe_devices(prepared),
         "versions": versions(),
         "commit": commit(),

@@ -189,6 +189,7 @@ class Session:
             (index for index, place in enumerate(places) if _has_any(directory / place)), default=0
         )
         start = self._after(directory, active - 1) if active else Start()
+        resumed = active > 0
         for index in range(active, len(self.phases)):
             prepared = self.phases[index]
             outcome = Loop(
@@ -206,10 +207,11 @@ class Session:
             ).run()
             if outcome.status == "stopped":
                 break
+            resumed |= outcome.resumed
             start = Start(
                 outcome.step, outcome.epoch, outcome.position, outcome.seconds, outcome.skipped
             )
-        return outcome
+        return dataclasses.replace(outcome, resumed=resumed | outcome.resumed)
 
     def _after(self, directory: pathlib.Path, index: int) -> Start:
         """Where the phase behind a complete one begins."""
