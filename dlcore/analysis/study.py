@@ -30,7 +30,35 @@ class Study(abc.ABC):
         """The figure of what `run` measured."""
 
 
-_studies: Registry[type[Study]] = Registry("study")
+# Each is in the module of its own name.
+_MODULES = (
+    "acceleration",
+    "activations",
+    "augmentations",
+    "descent_paths",
+    "differentiation",
+    "dropout_ensemble",
+    "edge_filters",
+    "hopfield",
+    "initialization",
+    "landscape",
+    "learning_rates",
+    "linear_stack",
+    "losses",
+    "penalties",
+    "receptive_field",
+    "saddle_points",
+    "shift",
+    "shrinkage",
+    "threshold_logic",
+    "threshold_regions",
+    "units",
+    "universal_approximation",
+    "upsampling",
+)
+_studies: Registry[type[Study]] = Registry(
+    "study", "dlcore.analysis.studies", {module: (module,) for module in _MODULES}
+)
 register, names, kind = _studies.add, _studies.names, _studies.get
 
 
