@@ -22,7 +22,7 @@ from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.train import loop
 from dlcore.train.callbacks import Callback, ProgressBar, Record
-from experiments import flags, peers, recipes, report, session
+from experiments import flags, peers, recipes, session, tables
 from kernels import timing
 
 # Steps before the clock starts (compilation, the first batches, full pipelines), and between the
@@ -83,7 +83,7 @@ def main(values: flags.FlagValues) -> None:
         effort = timing.Effort(values.steps, values.rounds)
         for name, seconds in torch_seconds(values.torch, prepared, effort).items():
             rows[f"{name}, milliseconds a step"] = seconds * 1e3
-    print(report.table(rows))
+    print(tables.aligned(rows))
 
 
 def _check_peer(recipe: recipes.Recipe) -> None:

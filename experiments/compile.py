@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from dlcore import parallel, tasks
 from dlcore.errors import UsageError
-from experiments import flags, recipes, report, session
+from experiments import flags, recipes, session, tables
 from kernels import aot, dispatch
 
 # How XLA counts what a program does: not knowing how often a loop runs.
@@ -53,7 +53,7 @@ def main(values: flags.FlagValues) -> None:
         )
     settings = session.Settings(data_dir=values.data_dir, kernels=values.kernels)
     session.model(recipe, settings)  # What it refuses, no parallelism takes.
-    print(report.table(whole(recipe, values.data_dir, machine)))
+    print(tables.aligned(whole(recipe, values.data_dir, machine)))
     names = (values.parallelism,) if values.parallelism else supported
     refusals = []
     for name in names:
@@ -66,7 +66,7 @@ def main(values: flags.FlagValues) -> None:
             rows = {"refused": str(error)}
         except aot.DoesNotFitError as error:
             rows = {"fits": f"no: {error}"}
-        print(f"\n--parallelism={name}\n{report.table(rows)}", flush=True)
+        print(f"\n--parallelism={name}\n{tables.aligned(rows)}", flush=True)
     if len(refusals) == len(names):
         raise refusals[0]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from experiments import report
+from experiments import report, tables
 from experiments.session import Session
 
 
@@ -26,7 +26,7 @@ def show(session: Session) -> None:
     if jax.process_index() != 0:
         return
     print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
-    print(report.table(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
+    print(tables.aligned(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
 
 
 def costs(compiled: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ written.
 from collections.abc import Sequence
 
 from dlcore.errors import UsageError
-from experiments import flags, report, session, workdir
+from experiments import flags, report, session, tables, workdir
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -31,8 +31,8 @@ def main(values: flags.FlagValues) -> None:
         there = ", ".join(prepared.dataset.splits)
         raise UsageError(f"--split={values.split}: {prepared.recipe.data} has {there}")
     restored = report.restore(prepared, directory, values.checkpoint)
-    results = report.scalars(report.evaluate(prepared, restored.state, values.split))
-    print(report.table({"step": restored.step, "split": values.split, **results}))
+    results = tables.scalars(report.evaluate(prepared, restored.state, values.split))
+    print(tables.aligned({"step": restored.step, "split": values.split, **results}))
 
 
 if __name__ == "__main__":

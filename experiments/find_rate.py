@@ -19,7 +19,7 @@ import numpy as np
 from dlcore import plots, tasks
 from dlcore.errors import NotFiniteError, UsageError
 from dlcore.train import rate_range
-from experiments import flags, outputs, recipes, report, session, train, workdir
+from experiments import flags, outputs, recipes, session, tables, train, workdir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +168,7 @@ def successive_table(result: Mapping[str, Any]) -> str:
     for trial in result["trials"]:
         shown = [f"{name} {trial[name]:.4f}" for name in ("training_loss", metric) if name in trial]
         rows[f"{trial['rate']:g}"] = ", ".join(dict.fromkeys(shown)) or trial["reason"]
-    return report.table(rows | {"best": f"{result['best_rate']} by {metric}"})
+    return tables.aligned(rows | {"best": f"{result['best_rate']} by {metric}"})
 
 
 def draw_successive(result: Mapping[str, Any], directory: pathlib.Path) -> "Figure":
@@ -239,7 +239,7 @@ def range_table(result: Mapping[str, Any]) -> str:
     }
     rows["falls fastest at"] = f"{result['steepest']:.3g}"
     rows["lowest at"] = f"{result['lowest']:.3g}"
-    return report.table(rows)
+    return tables.aligned(rows)
 
 
 def draw_range(result: Mapping[str, Any]) -> "Figure":

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import generative
+from dlcore.analysis.runs import Run
 from dlcore.data.text import TextDataset
 from experiments.session import Session
 
@@ -56,7 +57,7 @@ def leave(
     """
     folder = workdir / "plots"
     folder.mkdir(exist_ok=True)
-    plots.save(plots.learning_curves(read_records(workdir)), folder / "learning_curves.png")
+    plots.save(plots.learning_curves(Run(workdir).metrics), folder / "learning_curves.png")
     kernel = first_image_kernel(variables["params"])
     if kernel is not None:
         plots.save(plots.filters(kernel), folder / "filters.png")

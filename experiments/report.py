@@ -6,16 +6,14 @@ import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 import dlcore
 from dlcore.train import checkpoint, evaluation, loop
-from experiments import outputs
+from experiments import outputs, tables
 from experiments.session import OVERFIT_LOSS, Session
 from experiments.workdir import write_json
 
@@ -39,11 +37,6 @@ def restore(session: Session, workdir: pathlib.Path, which: str = "best") -> che
         return checkpoints.restore(session.program.abstract_state, step)
     finally:
         checkpoints.close()
-
-
-def scalars(values: Mapping[str, Any]) -> dict[str, float]:
-    """The values that are plain numbers."""
-    return {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
 
 
 def evaluate(session: Session, state: Any, split: str) -> dict[str, Any]:
@@ -85,7 +78,7 @@ def finish(
         "step": outcome.step,
         "best": outcome.best,
         "skipped_updates": outcome.skipped,
-        **{split: scalars(values) for split, values in results.items()},
+        **{split: tables.scalars(values) for split, values in results.items()},
         "parameters": count_parameters(session),
         "seconds": round(outcome.seconds, 1),
         "resumed": outcome.first_step > 0,
@@ -140,13 +133,3 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--", "dlcore", "kernels", "experiments/**.py")
     return (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
-
-
-def table(rows: Mapping[str, Any]) -> str:
-    """Names and values in two aligned columns."""
-    width = max(map(len, rows))
-    shown = {
-        name: f"{value:.4f}" if isinstance(value, float) else str(value)
-        for name, value in rows.items()
-    }
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in shown.items())

@@ -16,7 +16,7 @@ import numpy as np
 from dlcore import data, processes
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.loop import Loop
-from experiments import checks, dry_run, flags, outputs, recipes, report, session, workdir
+from experiments import checks, dry_run, flags, outputs, recipes, report, session, tables, workdir
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
         show(directory, summaries[-1])
     elif jax.process_index() == 0:
         print(f"\n{recipe.name}, seeds {', '.join(map(str, values.seeds))}: mean and deviation")
-        print(report.table(across_seeds(summaries)))
+        print(tables.aligned(across_seeds(summaries)))
 
 
 def train_seeds(
@@ -145,7 +145,7 @@ def show(directory: pathlib.Path, summary: dict[str, Any]) -> None:
     for split in ("validation", "test", "samples"):
         rows |= {f"{split} {name}": value for name, value in summary.get(split, {}).items()}
     rows |= {"seconds": summary["seconds"], "run directory": directory}
-    print(report.table(rows))
+    print(tables.aligned(rows))
 
 
 def across_seeds(summaries: Sequence[dict[str, Any]]) -> dict[str, str]:

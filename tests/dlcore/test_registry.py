@@ -48,9 +48,7 @@ def test_an_option_that_is_no_finite_number_is_refused_by_name(registry, value):
 def test_a_module_is_imported_when_one_of_its_names_is_asked_for(tmp_path, monkeypatch):
     (tmp_path / "lazy_orchard").mkdir()
     (tmp_path / "lazy_orchard" / "stone.py").write_text(
-        "from lazy_orchard import registry\n"
-        "registry.add('plum', 1)\n"
-        "registry.add('cherry', 2)\n"
+        "from lazy_orchard import registry\nregistry.add('plum', 1)\nregistry.add('cherry', 2)\n"
     )
     (tmp_path / "lazy_orchard" / "__init__.py").write_text(
         "from dlcore.registry import Registry\n"

@@ -29,7 +29,9 @@ print(json.dumps(seen))
 
 
 def test_every_module_of_the_package_is_a_study_of_its_name():
-    assert studies.names() == sorted(module.name for module in pkgutil.iter_modules(studies.__path__))
+    assert studies.names() == sorted(
+        module.name for module in pkgutil.iter_modules(studies.__path__)
+    )
     for name in studies.names():
         assert studies.kind(name).__module__ == f"{studies.__name__}.{name}"
 
