@@ -224,9 +224,10 @@ def _draw_histograms(grid: Sequence["Axes"], numbers: Sequence[np.ndarray]) -> N
     """Histograms on one scale: around zero, or from zero where no number is below it."""
     limit = max(float(np.abs(values).max(initial=0.0)) for values in numbers) or 1.0
     low = -limit if min(values.min(initial=0.0) for values in numbers) < 0 else 0.0
-    bins = np.linspace(low, limit, 61).tolist()
     for axes, values in zip(grid, numbers, strict=True):
-        axes.hist(values, bins=bins, color=PALETTE[0], density=True)
+        # One shape: sixty bars for each of many panels take seconds to draw.
+        densities, edges = np.histogram(values, 60, (low, limit), density=True)
+        axes.stairs(densities, edges, fill=True, color=PALETTE[0])
         plain_axes(axes)
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
