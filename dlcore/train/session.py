@@ -36,7 +36,7 @@ from dlcore.train.loop import Loop, Outcome, Start
 from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
-from dlcore.train.writers import read_records
+from dlcore.train.writers import columns, read_records
 
 
 class Session:
@@ -176,7 +176,7 @@ class Session:
             dataset=prepared.dataset,
             batch_size=prepared.recipe.batch_size,
             rows=rows,
-            records=read_records(directory / "metrics.jsonl"),
+            metrics=columns(read_records(directory / "metrics.jsonl")),
             needed={
                 name: session.trained(directory / name) for name, session in self.needed.items()
             },
