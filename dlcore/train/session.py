@@ -61,6 +61,7 @@ class Session:
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
         self._recipe = recipe
+        self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
     def phases(self) -> tuple[Prepared, ...]:
@@ -177,10 +178,16 @@ class Session:
             batch_size=prepared.recipe.batch_size,
             rows=rows,
             metrics=columns(read_records(directory / "metrics.jsonl")),
-            needed={
-                name: session.trained(directory / name) for name, session in self.needed.items()
-            },
+            needed=self._trained_needs(directory),
         )
+
+    def _trained_needs(self, directory: pathlib.Path) -> dict[str, Trained]:
+        """The needed runs, restored once for all evaluations of this one."""
+        if directory not in self._restored:
+            self._restored[directory] = {
+                name: session.trained(directory / name) for name, session in self.needed.items()
+            }
+        return self._restored[directory]
 
     def _train(self, directory: pathlib.Path) -> Outcome:
         """Trains the phases one after another, from the one that is under way."""
