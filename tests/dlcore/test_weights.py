@@ -133,7 +133,10 @@ def test_a_file_that_cannot_be_opened_is_one_clear_line(tmp_path):
         weights.write(tmp_path / "none" / "w.safetensors", variables)
     with pytest.raises(UsageError, match="w.safetensors cannot be written: .*complex128"):
         weights.write(tmp_path / "w.safetensors", {"params": {"w": np.ones(2, np.complex128)}})
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="folder cannot be written: "):
+        weights.write(tmp_path / "folder", variables)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_type_that_numpy_lacks_is_named(tmp_path):
@@ -194,6 +197,14 @@ def test_the_same_names_need_no_mapping():
     ("theirs", "mapping", "expected"),
     [
         (source("encoder"), r"trunk/(.*)<-encoder/\1", ALL),
+        (
+            {
+                re.sub("^(batch_stats/)?", r"\1old/", name): array
+                for name, array in source().items()
+            },
+            r"(.*)<-old/\1",
+            ALL,
+        ),
         (source("encoder"), r"trunk/(?P<rest>.*)<-encoder/\g<rest>", ALL),
         (source("encoder", "out"), r"trunk/(.*)<-encoder/\1 head/(.*)<-out/\1", ALL),
         (source("encoder"), r"(trunk)/(.*)/(.*)<-encoder/\2/\3", ALL),
@@ -314,7 +325,8 @@ def without(theirs, *names):
             source() | {"head/bias": full(0, 4, dtype=np.int32)},
             "",
             "1 of another type (head/bias is float32 here and int32 there), and only "
-            "floating-point numbers are converted: keep the model's own start (head/bias<- <-head/bias)",
+            "floating-point numbers are converted: keep the model's own start "
+            "(head/bias<- <-head/bias)",
         ),
     ],
 )
