@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Optimizers, schedules, groups of parameters and pruning over Optax."""
-=======
-"""Optimizers over Optax: `builder.build`, `schedules.build`, groups of parameters, pruning."""
->>>>>>> optim
 
 from dlcore.optim import builder, groups, pruning, schedules
 from dlcore.optim.builder import Options
