@@ -303,13 +303,13 @@ def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
 
 def _documented(component: str, name: str) -> Any:
     if component == "data":
-        return data.Options
+        return data.options_kind(name)
     return tasks.kind(name) if component == "task" else type(models.create(name))
 
 
 def _defaults(recipe: Recipe, component: str, name: str) -> dict[str, Any]:
     if component == "data":
-        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
+        known = dataclasses.asdict(data.options_kind(name)())
     else:
         known = {"task": tasks, "model": models}[component].defaults(name)
     if name == getattr(recipe, component) or component == "data":

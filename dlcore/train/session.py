@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import data, parallel, processes, weights
+from dlcore import parallel, processes, weights
 from dlcore.errors import TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.train import checks, evaluation, findings, report, workdir
@@ -95,7 +95,7 @@ class Session:
         for name, need in self._recipe.needs.items():
             recipe = need.recipe
             if need.same_data:
-                recipe = recipe.with_data_of(self._recipe, data.SPLIT_OPTIONS)
+                recipe = recipe.with_data_of(self._recipe)
             sessions[name] = Session(recipe, self.settings, self._devices)
         return sessions
 

@@ -1,16 +1,15 @@
 """The run directory: whose it is, and what may be written into it."""
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 
-from dlcore import data, models, processes, tasks
+from dlcore import models, processes, tasks
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.recipe import Recipe
 
@@ -124,7 +123,8 @@ def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
 
 def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
     """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
-    old, new = _flat(_filled(there)), _flat(_filled(here))
+    options = there.data_options.keys() | here.data_options.keys()
+    old, new = (_flat(_filled(recipe, options)) for recipe in (there, here))
     names = sorted(old.keys() | new.keys(), key=lambda name: (name != "name", name))
     differing = [name for name in names if old.get(name) != new.get(name)]
     if not differing:
@@ -138,12 +138,19 @@ def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
     )
 
 
-def _filled(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON holds it, with the defaults of the options that it leaves open."""
+def _filled(recipe: Recipe, data_options: Collection[str]) -> dict[str, Any]:
+    """A recipe as JSON holds it, with the defaults of the options that it leaves open.
+
+    Args:
+      recipe: that leaves some open.
+      data_options: those of the dataset, which takes either kind.
+    """
+    kinds = (data.TextOptions(), data.ExampleOptions())
+    of_data = {name: one for kind in kinds for name, one in dataclasses.asdict(kind).items()}
     defaults = {
         "task_options": tasks.defaults(recipe.task),
         "model_options": models.defaults(recipe.model),
-        "data_options": dataclasses.asdict(data.Options()),
+        "data_options": {name: one for name, one in of_data.items() if name in data_options},
     }
     plain = recipe.to_json()
     for name, own in defaults.items():
