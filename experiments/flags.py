@@ -96,24 +96,42 @@ def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) 
 
 
 def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
-    line = _with_dashes(" ".join(str(error).split()), values)
+    line = " ".join(str(error).split())
+    # absl's errors speak of flags, and the system's of files.
+    if isinstance(error, UsageError | TrainingError):
+        line = _with_dashes(line, values)
     print(f"error: {line}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         processes.leave(code)
     sys.exit(code)
 
 
+# How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
+# and anywhere a name that no word of prose looks like.
+_FIELD = re.compile(
+    r"(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)|^[a-z]\w*(?= is )"
+)
+
+
 def _with_dashes(line: str, values: FlagValues) -> str:
     """The library's line, which names fields (`batch_size=7`), as one that names flags."""
+    # A line that is about one phase, or about a needed run, begins with its name.
+    part = line.partition(": ")[0]
+    if part.startswith("needs."):
+        # The fields of another recipe are no flags here.
+        return f"--{line}" if part in values else line
 
     def flag(match: re.Match[str]) -> str:
         name = match.group()
+        for field in (f"{part}.{name}", name):
+            if field in values:
+                return f"--{field}"
         options = [f"{component}.{name}" for component in COMPONENTS]
-        known = [word for word in (name, *options) if word in values]
+        known = [option for option in options if option in values]
         # An option that two components have is left as it is.
-        return f"--{known[0]}" if len(known) == 1 or name in values else name
+        return f"--{known[0]}" if len(known) == 1 else name
 
-    return re.sub(r"(?<![-\w./])[a-z][\w.]*(?==| is | needs | goes )", flag, line)
+    return _FIELD.sub(flag, line)
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:

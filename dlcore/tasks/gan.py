@@ -100,8 +100,8 @@ class GAN(Learner):
         if images.shape[1:] != made:
             raise UsageError(
                 f"the images are {'x'.join(map(str, images.shape[1:]))}, the generator makes "
-                f"{'x'.join(map(str, made))}: set the model's image_size and channels, or the "
-                "data's resize"
+                f"{'x'.join(map(str, made))}: set model.image_size and model.channels, or "
+                "data.resize"
             )
         return self.init_model(key, images, latent)
 

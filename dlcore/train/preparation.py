@@ -158,7 +158,8 @@ def _overfit(dataset: data.Dataset, recipe: Recipe) -> data.Dataset:
         )
     if not issubclass(tasks.kind(recipe.task), tasks.Descent):
         raise UsageError(
-            f"overfit needs a task that descends one loss: {recipe.task} has a rule of its own"
+            f"overfit={recipe.overfit} needs a task that descends one loss: task={recipe.task} has "
+            "a rule of its own"
         )
     return dataset.limited(recipe.overfit)
 
