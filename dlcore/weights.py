@@ -96,7 +96,7 @@ def write(
     # The library's own way to write a file leaves it readable by its owner alone.
     whole, part = pathlib.Path(path), pathlib.Path(f"{path}.part")
     try:
-        part.write_bytes(safetensors.numpy.save(flat, dict(metadata or {})))
+        part.write_bytes(safetensors.numpy.save(flat, dict(metadata) if metadata else None))
         part.replace(whole)
     except (OSError, safetensors.SafetensorError) as error:
         part.unlink(missing_ok=True)
@@ -128,20 +128,23 @@ def start(variables: Any, source: Mapping[str, Any], mapping: str = "") -> Any:
     collections = [name for name in variables if name != PARAMS]
     words = [_Word.parse(word) for word in mapping.split()]
     reads, used = _resolve(own, collections, words)
-    unread = [name for name in source if name not in reads.values()]
     left = []
-    for name in unread:
+    for name in source.keys() - set(reads.values()):
         word = next((w for w in words if not w.target and w.match(name, collections)), None)
-        used.add(word) if word else left.append(name)
+        if word:
+            used.add(word)
+        else:
+            left.append(name)
     for word in words:
         if word not in used:
             raise UsageError(_unused(word, own if word.target else source, collections))
-    _check(own, source, reads, left, collections)
+    _check(own, source, reads, sorted(left), collections, mapped=bool(words))
     filled = {name: _converted(source[reads[name]], own[name].dtype) for name in reads}
     return unflatten({**own, **filled}, variables)
 
 
-@dataclasses.dataclass(frozen=True)
+# Each is its own: the same word twice is one word too many.
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Word:
     """One word of a mapping.
 
@@ -233,6 +236,7 @@ def _check(
     reads: Mapping[str, str],
     left: Sequence[str],
     collections: Collection[str],
+    mapped: bool,
 ) -> None:
     """Raises one UsageError for all that does not fit, with the words that would mend it."""
 
@@ -247,10 +251,14 @@ def _check(
     def differing(show: Callable[[Any], str], names: Sequence[str]) -> str:
         return _some(
             [
-                f"{name} is {show(own[name])} here, {show(source[reads[name]])} there"
+                f"{name} is {show(own[name])} here and {show(source[reads[name]])} there"
                 for name in names
             ]
         )
+
+    def fresh(name: str) -> str:
+        """A pattern of what is to keep its own start, which takes nothing from another word."""
+        return re.escape(name) if mapped else top(name)
 
     missing = [name for name in reads if reads[name] not in source]
     there = [name for name in reads if reads[name] in source]
@@ -261,7 +269,7 @@ def _check(
         shown = [name if reads[name] == name else f"{reads[name]} for {name}" for name in missing]
         report.append(
             f"{len(missing)} missing in the source ({_some(shown)}): say what to read "
-            f"({_renaming(missing, left)}) or keep the model's own start ({top(missing[0])}<-)"
+            f"({_renaming(missing, left)}) or keep the model's own start ({fresh(missing[0])}<-)"
         )
     if left:
         report.append(
@@ -281,7 +289,8 @@ def _check(
         )
     if report:
         raise UsageError(
-            f"start_from: the weights do not fit the model; mend start_mapping: {'; '.join(report)}"
+            "start_from: the weights do not fit the model; words in start_mapping can mend it, the "
+            f"first that matches counts: {'; '.join(report)}"
         )
 
 

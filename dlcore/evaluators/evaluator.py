@@ -8,7 +8,7 @@ number of devices.
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -54,7 +54,7 @@ class Trained:
       rows: `rows(function, split)` is what `function(variables, batch)` gives for every example of
         a split, NumPy arrays `[examples, ...]` in order, computed on all devices; compiled once for
         a function. The batch is a prepared one, as the model sees it.
-      records: the lines of `metrics.jsonl` so far.
+      metrics: what was recorded so far, arrays `[records]` by split and name.
       needed: the trained runs that the recipe needed, by name.
     """
 
@@ -63,7 +63,7 @@ class Trained:
     dataset: data.Dataset
     batch_size: int
     rows: Rows
-    records: Sequence[Mapping[str, Any]] = ()
+    metrics: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     needed: Mapping[str, "Trained"] = dataclasses.field(default_factory=dict)
 
     def batches(self, split: str) -> Iterator[Mapping[str, np.ndarray]]:

@@ -16,9 +16,9 @@ class LearningCurves(Evaluator):
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The figure "learning_curves"; nothing where no step was recorded."""
         del split, key
-        if not trained.records:
+        if not trained.metrics:
             return Findings()
-        return Findings(figures={"learning_curves": plots.learning_curves(trained.records)})
+        return Findings(figures={"learning_curves": plots.learning_curves(trained.metrics)})
 
 
 register("learning_curves", LearningCurves)

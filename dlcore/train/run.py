@@ -7,7 +7,6 @@ scores = trained.learner.model.apply(trained.variables, images)
 """
 
 import functools
-import math
 import os
 import pathlib
 from typing import Any
@@ -21,7 +20,7 @@ from dlcore.train import workdir
 from dlcore.train.recipe import Recipe
 from dlcore.train.session import Session
 from dlcore.train.settings import Settings
-from dlcore.train.writers import read_records
+from dlcore.train.writers import columns, read_records
 
 
 class Run:
@@ -56,23 +55,8 @@ class Run:
 
     @functools.cached_property
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
-        """Every column of `metrics.jsonl`, float64 arrays by split and name.
-
-        Rows of a split align: `metrics["validation"]["accuracy"]` goes with
-        `metrics["validation"]["step"]` and `["epoch"]`. What was not finite is NaN.
-        """
-        splits = dict.fromkeys(record["split"] for record in self.records)
-        return {split: self._columns(split) for split in splits}
-
-    def _columns(self, split: str) -> dict[str, np.ndarray]:
-        records = [record for record in self.records if record["split"] == split]
-        names = dict.fromkeys(name for record in records for name in record if name != "split")
-        return {
-            name: np.asarray(
-                [math.nan if record.get(name) is None else record[name] for record in records]
-            )
-            for name in names
-        }
+        """Every number of `metrics.jsonl`, arrays by split and name: see `writers.columns`."""
+        return columns(self.records)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:

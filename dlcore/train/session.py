@@ -36,7 +36,7 @@ from dlcore.train.loop import Loop, Outcome, Start
 from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
-from dlcore.train.writers import read_records
+from dlcore.train.writers import columns, read_records
 
 
 class Session:
@@ -61,6 +61,7 @@ class Session:
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
         self._recipe = recipe
+        self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
     def phases(self) -> tuple[Prepared, ...]:
@@ -176,11 +177,17 @@ class Session:
             dataset=prepared.dataset,
             batch_size=prepared.recipe.batch_size,
             rows=rows,
-            records=read_records(directory / "metrics.jsonl"),
-            needed={
-                name: session.trained(directory / name) for name, session in self.needed.items()
-            },
+            metrics=columns(read_records(directory / "metrics.jsonl")),
+            needed=self._trained_needs(directory),
         )
+
+    def _trained_needs(self, directory: pathlib.Path) -> dict[str, Trained]:
+        """The needed runs, restored once for all evaluations of this one."""
+        if directory not in self._restored:
+            self._restored[directory] = {
+                name: session.trained(directory / name) for name, session in self.needed.items()
+            }
+        return self._restored[directory]
 
     def _train(self, directory: pathlib.Path) -> Outcome:
         """Trains the phases one after another, from the one that is under way."""

@@ -12,6 +12,7 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation, derivative
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Activations(study.Study):
     )
     limit: float = 4.0
     points: int = 400
+
+    expectations = (
+        Expectation("largest_derivative_error", 1e-6, "min", "`jax.grad`, to rounding"),
+    )
 
     def __post_init__(self) -> None:
         for name in self._names():

@@ -13,6 +13,8 @@ import optax
 from dlcore import data, models, plots, tasks
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
+from dlcore.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +29,7 @@ class DropoutEnsemble(study.Study):
 
     A network is trained with classic dropout on the bundled digits. Its sub-networks, one drawn
     mask of the units each, then predict the test digits. Averages over more and more of them, of
-    probabilities (arithmetic) and of their logarithms (geometric, normalised), are compared with
+    probabilities (arithmetic) and of their logarithms (geometric, normalized), are compared with
     the one network whose unit outputs are multiplied by the probability of being kept.
 
     With one hidden layer the geometric average over all masks is that network exactly (Hinton et
@@ -53,6 +55,12 @@ class DropoutEnsemble(study.Study):
     epochs: int = 30
     seed: int = 0
 
+    expectations = (
+        *study.near("power_1", -0.5, 0.1, "Baldi and Sadowski (2013): exact for one layer"),
+        Expectation("distance_1", 0.002, "min", "Baldi and Sadowski (2013): exact for one layer"),
+        Expectation("distance_3", 0.002, "max", "Baldi and Sadowski (2013): approximate beyond"),
+    )
+
     def __post_init__(self) -> None:
         for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1)):
             if getattr(self, name) < least:
@@ -71,17 +79,18 @@ class DropoutEnsemble(study.Study):
         - `scaled_error`, `scaled_loss` `[depths]`: of the network with test-time scaling;
         - `arithmetic_distance`, `geometric_distance` `[depths, counts]`: mean total variation
           between the average and the network with test-time scaling;
-        - `distance_DEPTH`: the last geometric distance of the network of that depth.
+        - `distance_DEPTH`: the last geometric distance of the network of that depth, and
+          `power_DEPTH`: the power of the number of sub-networks as which it falls.
         """
         train, test = _digits("train"), _digits("test")
         count = 2 ** np.arange(int(np.log2(self.subnetworks)) + 1)
         rows = [self._measure(depth, train, test, count) for depth in self.depths]
-        last = {
-            f"distance_{depth}": row["geometric_distance"][-1]
-            for depth, row in zip(self.depths, rows, strict=True)
-        }
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return {"count": count} | arrays | last
+        scalars = {}
+        for depth, distance in zip(self.depths, arrays["geometric_distance"], strict=True):
+            scalars[f"distance_{depth}"] = distance[-1]
+            scalars[f"power_{depth}"] = np.polyfit(np.log(count), np.log(distance), 1)[0]
+        return {"count": count} | arrays | scalars
 
     def _measure(
         self, depth: int, train: tasks.Batch, test: tasks.Batch, count: np.ndarray
@@ -95,7 +104,7 @@ class DropoutEnsemble(study.Study):
             classic_dropout=True,
         )
         keys = jax.random.split(jax.random.key(self.seed), 3)
-        params = self._trained(tasks.create("classification", model), train, keys[0], keys[1])
+        params = self._trained(Classification(model), train, keys[0], keys[1])
 
         def log_probabilities(key: jax.Array | None) -> jax.Array:
             rngs = None if key is None else {"dropout": key}
@@ -119,7 +128,7 @@ class DropoutEnsemble(study.Study):
         return numbers
 
     def _trained(
-        self, task: tasks.Learner, train: tasks.Batch, init_key: jax.Array, key: jax.Array
+        self, task: tasks.Descent, train: tasks.Batch, init_key: jax.Array, key: jax.Array
     ) -> Any:
         """The parameters after some epochs of Adam."""
         optimizer = optax.adam(_LEARNING_RATE)

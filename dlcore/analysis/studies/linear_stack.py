@@ -11,6 +11,7 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation
 from dlcore.nn.initializers import initializer
 from dlcore.nn.units import collapse
@@ -34,6 +35,12 @@ class LinearStack(study.Study):
     units: int = 32
     nonlinearity: str = "tanh"
     seed: int = 0
+
+    expectations = (
+        Expectation("collapse_error", 1e-5, "min", "K: a linear stack is one layer; to rounding"),
+        Expectation("linear_unexplained", 1e-8, "min", "K: it answers with a straight line"),
+        Expectation("nonlinear_unexplained", 0.1, "max", "K: tanh between makes it more"),
+    )
 
     def __post_init__(self) -> None:
         activation(self.nonlinearity)
@@ -79,7 +86,7 @@ class LinearStack(study.Study):
         x = numbers["x"]
         linear = plots.Line(x, numbers["linear"], f"{self.depth} linear layers")
         single = plots.Line(x, numbers["collapsed"], "the one layer they collapse to", "dashed")
-        nonlinear = plots.Line(x, numbers["nonlinear"], f"{self.nonlinearity} between", colour=2)
+        nonlinear = plots.Line(x, numbers["nonlinear"], f"{self.nonlinearity} between", color=2)
         return plots.line_panels(
             [
                 plots.Panel("linear layers", (linear, single), "input", "output"),

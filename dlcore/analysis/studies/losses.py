@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -12,11 +12,14 @@ import optax
 from dlcore import losses, plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMOOTHINGS = (0.0, 0.1, 0.3)
+# What stands in for the zero-one loss, whose gradient is zero.
+_SURROGATES = ("hinge", "cross-entropy in bits", "square of 1 - margin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Losses(study.Study):
     truth: float = 0.7
     points: int = 301
 
+    expectations = (
+        *study.near("likeliest_prediction", 0.7, 0.005, "Gibbs's inequality: the truth"),
+        Expectation("decomposition_error", 1e-5, "min", "L: entropy + divergence, to rounding"),
+        Expectation("least_excess_of_surrogates", -1e-6, "max", "never below the zero-one loss"),
+    )
+
     def __post_init__(self) -> None:
         if not 0 < self.limit < math.inf:
             raise UsageError(f"limit is {self.limit}: it must be above 0")
@@ -46,33 +55,41 @@ class Losses(study.Study):
             raise UsageError(f"points is {self.points}: it must be 2 or more")
 
     def run(self) -> study.Numbers:
-        """Measures: every curve, and the prediction with the least cross-entropy."""
+        """Measures: every curve, and the prediction with the least cross-entropy.
+
+        `decomposition_error` is the largest difference of the cross-entropy from entropy and
+        divergence added up, `least_excess_of_surrogates` the least by which a loss of a margin
+        exceeds the zero-one loss.
+        """
         x = jnp.linspace(-self.limit, self.limit, self.points)
         # The ends, where a logit is infinite, are left out.
         q = jnp.linspace(0, 1, self.points + 2)[1:-1]
-        by_probability = _by_probability(q, self.truth)
+        by_margin, by_probability = _by_margin(x), _by_probability(q, self.truth)
+        parts = by_probability["entropy of the truth"] + by_probability["KL divergence"]
+        excess = [(by_margin[name] - by_margin["zero-one"]).min() for name in _SURROGATES]
         return {
             "x": np.asarray(x),
             "q": np.asarray(q),
-            **_by_margin(x),
+            **by_margin,
             **_by_error(x),
             **by_probability,
             "likeliest_prediction": float(q[by_probability["cross-entropy"].argmin()]),
+            "decomposition_error": np.abs(by_probability["cross-entropy"] - parts).max(),
+            "least_excess_of_surrogates": min(excess),
         }
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Four panels: margins, label smoothing, errors, probabilities."""
 
-        def panel(title: str, abscissa: str, names: list[str], label: str) -> plots.Panel:
+        def panel(title: str, abscissa: str, names: Sequence[str], label: str) -> plots.Panel:
             lines = [plots.Line(numbers[abscissa], numbers[name], name) for name in names]
             return plots.Panel(title, lines, label, "loss")
 
         smoothed = [f"smoothing {smoothing:g}" for smoothing in _SMOOTHINGS]
-        margins = ["zero-one", "hinge", "cross-entropy in bits", "square of 1 - margin"]
         outcomes = ["entropy of the truth", "cross-entropy", "KL divergence"]
         return plots.line_panels(
             [
-                panel("Of a margin", "x", margins, "margin"),
+                panel("Of a margin", "x", ["zero-one", *_SURROGATES], "margin"),
                 panel("Label smoothing", "x", smoothed, "margin"),
                 panel("Of an error", "x", ["square", "half square", "absolute"], "error"),
                 panel(f"Truth ({self.truth:g}, {1 - self.truth:g})", "q", outcomes, "prediction q"),

@@ -1,4 +1,4 @@
-"""What each penalty does to the numbers that it penalises, in an autoencoder of the digits."""
+"""What each penalty does to the numbers that it penalizes, in an autoencoder of the digits."""
 
 import dataclasses
 import math
@@ -13,13 +13,14 @@ import optax
 from dlcore import data, losses, penalties, plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder, schedules
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BATCH = 100
-# A weight, or a unit's answer, below this does next to nothing: pixels are in 0..1.
+# A weight, or a unit's output, below this does next to nothing: pixels are in 0..1.
 _SMALL = 0.01
 
 # Which options each row of the figure puts to work.
@@ -58,6 +59,13 @@ class Penalties(study.Study):
     steps: int = 1000
     seed: int = 0
 
+    expectations = (
+        Expectation("L2_norm_over_none", 0.9, "min", "P K L D: L2 shrinks the weights"),
+        Expectation("L1_small_weights_over_none", 3, "max", "P K L D: L1 makes weights vanish"),
+        Expectation("sparsity_silent_over_none", 2, "max", "P K L D: fewer units answer"),
+        Expectation("contractive_slope_over_none", 0.5, "min", "K L D: the code is flatter"),
+    )
+
     def __post_init__(self) -> None:
         for name in _WEIGHTS:
             if not 0 <= getattr(self, name) < math.inf:
@@ -67,7 +75,10 @@ class Penalties(study.Study):
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Measures, for each penalty: weights, codes and slopes, and their summaries."""
+        """Measures, for each penalty: weights, codes and slopes, and what they come to.
+
+        What each penalty is there for is also given over what it is without any.
+        """
         split: Any = data.load("digits").splits["train"]
         x = jnp.asarray(split.fetch(np.arange(len(split)))["image"].reshape(len(split), -1))
         train = jax.jit(self._train)
@@ -78,6 +89,7 @@ class Penalties(study.Study):
             code = _encode(params, x)
             slopes = jax.vmap(jax.jacrev(lambda x, params=params: _encode(params, x)))(x)
             measured = {
+                "norm": jnp.linalg.norm(params["kernel"]),
                 "error": losses.square(_decode(params, code), x).mean(),
                 "small_weights": (jnp.abs(params["kernel"]) < _SMALL).mean(),
                 "silent_units": (code < _SMALL).mean(),
@@ -87,7 +99,17 @@ class Penalties(study.Study):
             numbers[f"{name} weights"] = np.asarray(params["kernel"]).ravel()
             numbers[f"{name} code"] = np.asarray(code).ravel()
             numbers[f"{name} slopes"] = np.sqrt(np.square(slopes).sum((1, 2)))
-        return numbers
+        compared = {
+            "L2_norm": ("L2", "norm"),
+            "L1_small_weights": ("L1", "small_weights"),
+            "sparsity_silent": ("sparsity", "silent_units"),
+            "contractive_slope": ("contractive", "slope"),
+        }
+        ratios = {
+            f"{label}_over_none": numbers[f"{name} {key}"] / numbers[f"none {key}"]
+            for label, (name, key) in compared.items()
+        }
+        return numbers | ratios
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Histograms: a row for each penalty."""
@@ -122,13 +144,13 @@ class Penalties(study.Study):
 def _objective(params: Params, x: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
     code = _encode(params, x)
     contraction = penalties.contractive(lambda x: _encode(params, x), x)
-    of_an_example = (
+    by_example = (
         losses.square(_decode(params, code), x)
         + weights["sparsity"] * penalties.sparsity(code)
         + weights["contraction"] * contraction
     )
-    of_weights = penalties.elastic(params, weights["l1"], weights["weight_decay"])
-    return of_an_example.mean() + of_weights
+    by_weights = penalties.elastic(params, weights["l1"], weights["weight_decay"])
+    return by_example.mean() + by_weights
 
 
 def _encode(params: Params, x: jax.Array) -> jax.Array:

@@ -13,7 +13,6 @@ import pytest
 
 from dlcore import data, models, tasks
 from dlcore.analysis import study
-from dlcore.analysis.studies import landscape
 from dlcore.errors import UsageError
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.state import TrainState
@@ -30,11 +29,11 @@ def test_trained_parameters_lie_in_a_valley():
     numbers = measured("random")
     np.testing.assert_array_equal(numbers["x"], [-1, 0, 1])
     np.testing.assert_array_equal(numbers["points"], [[0, 0]])
-    centre = numbers["loss"][1, 1]
-    assert centre == numbers["loss_at_points"][0] == numbers["least"]
-    # Chance is ln 10 = 2.3 nats: the network has learnt, and the border is much worse.
-    assert centre < 0.2
-    assert np.delete(numbers["loss"].ravel(), 4).min() > 5 * centre
+    center = numbers["loss"][1, 1]
+    assert center == numbers["loss_at_points"][0] == numbers["least"]
+    # Chance is ln 10 = 2.3 nats: the network has learned, and the border is much worse.
+    assert center < 0.2
+    assert np.delete(numbers["loss"].ravel(), 4).min() > 5 * center
     assert numbers["greatest"] == numbers["loss"].max()
 
 
@@ -122,14 +121,10 @@ def test_runs_of_different_models_are_refused(tmp_path):
         ({"examples": 0}, "examples is 0"),
         ({"extent": 0.0}, "extent is 0.0: it must be above 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"runs": "a,b"}, "a random plane is of 1 runs, not of 2: a,b"),
-        ({"plane": "points", "runs": "a"}, "a points plane is of 3 runs, not of 1: a"),
+        ({"runs": "a,b"}, "plane=random takes 1 in runs, not 2: a,b"),
+        ({"plane": "points", "runs": "a"}, "plane=points takes 3 in runs, not 1: a"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         study.create("landscape", **options)
-
-
-def test_the_study_is_registered():
-    assert study.kind("landscape") is landscape.Landscape

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.analysis import landscape
-from dlcore.analysis.landscape import losses, plane_through
+from dlcore.analysis import parameter_plane
+from dlcore.analysis.parameter_plane import losses, plane_through
 from dlcore.errors import UsageError
 
-random_plane = jax.jit(landscape.random_plane)
+random_plane = jax.jit(parameter_plane.random_plane)
 RNG = np.random.default_rng(0)
 PARAMS = {
     "Conv": {"kernel": RNG.normal(size=(3, 3, 2, 4)) * 5, "bias": RNG.normal(size=4)},
@@ -38,7 +38,7 @@ def test_every_filter_of_a_random_direction_is_as_long_as_the_model_s():
             assert not np.allclose(own, filters)
 
 
-def test_biases_and_normalisation_stay_as_they_are():
+def test_biases_and_normalization_stay_as_they_are():
     plane = random_plane(PARAMS, jax.random.key(0))
     moved = plane.at(0.7, -1.3)
     for layer, name in (("Conv", "bias"), ("Dense", "bias"), ("Norm", "scale")):
@@ -71,9 +71,9 @@ def test_models_that_compute_the_same_in_other_scales_have_the_same_landscape():
         outputs = jax.nn.relu(batch["image"] @ params[0]) @ params[1]
         return (outputs**2).sum(), jnp.float32(9)
 
-    places = grid([-1.0, 0.0, 0.5], [-0.5, 1.0])
+    positions = grid([-1.0, 0.0, 0.5], [-0.5, 1.0])
     plain, rescaled = (
-        losses(loss, random_plane(params, jax.random.key(1)), places, [batch])
+        losses(loss, random_plane(params, jax.random.key(1)), positions, [batch])
         for params in (layers, scaled)
     )
     np.testing.assert_allclose(rescaled, plain, rtol=1e-4)
@@ -87,14 +87,14 @@ def test_three_points_lie_where_their_distances_put_them():
         )
         for seed in range(3)
     ]
-    plane, places = plane_through(points)
+    plane, positions = plane_through(points)
     for i, point in enumerate(points):
-        np.testing.assert_allclose(flat(plane.at(*places[i])), flat(point), atol=1e-5)
+        np.testing.assert_allclose(flat(plane.at(*positions[i])), flat(point), atol=1e-5)
         for j, other in enumerate(points):
             distance = np.linalg.norm(flat(point) - flat(other))
-            assert np.linalg.norm(places[i] - places[j]) == pytest.approx(distance, rel=1e-6)
-    np.testing.assert_array_equal(places[0], [0, 0])
-    assert places[1, 1] == 0
+            assert np.linalg.norm(positions[i] - positions[j]) == pytest.approx(distance, rel=1e-6)
+    np.testing.assert_array_equal(positions[0], [0, 0])
+    assert positions[1, 1] == 0
     first, second = flat(plane.first), flat(plane.second)
     np.testing.assert_allclose(
         [first @ first, second @ second, first @ second], [1, 1, 0], atol=1e-5
@@ -113,7 +113,7 @@ def test_points_that_span_no_plane_are_refused():
             plane_through([point, twice, other])
 
 
-def test_the_loss_is_the_mean_over_all_batches_at_every_place():
+def test_the_loss_is_the_mean_over_all_batches_at_every_position():
     traced = []
 
     def loss(params, batch):
@@ -125,11 +125,11 @@ def test_the_loss_is_the_mean_over_all_batches_at_every_place():
     examples = RNG.normal(size=(3, 4, 2)).astype(np.float32)
     masks = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]], np.float32)
     batches = [{"x": x, "mask": mask} for x, mask in zip(examples, masks, strict=True)]
-    plane, places = plane_through(
+    plane, positions = plane_through(
         [{"w": jnp.array([corner])} for corner in ([1.0, 1.0], [3.0, 1.0], [1.0, 2.0])]
     )
-    np.testing.assert_array_equal(places, [[0, 0], [2, 0], [0, 1]])
-    # 15 places: no multiple of the eight devices.
+    np.testing.assert_array_equal(positions, [[0, 0], [2, 0], [0, 1]])
+    # 15 positions: no multiple of the eight devices.
     x, y = np.linspace(-1, 1, 5), np.array([0.0, 0.5, 2.0])
     kept = examples.reshape(-1, 2)[masks.ravel() > 0].astype(np.float64)
     expected = [[((kept - [1 + a, 1 + b]) ** 2).sum(-1).mean() / 2 for a in x] for b in y]
@@ -137,7 +137,7 @@ def test_the_loss_is_the_mean_over_all_batches_at_every_place():
     assert len(traced) == 1
 
 
-def test_the_places_are_shared_out_among_all_devices():
+def test_the_positions_are_shared_out_among_all_devices():
     def device(params, batch):
         return jax.lax.axis_index("points").astype(jnp.float32), jnp.float32(1)
 

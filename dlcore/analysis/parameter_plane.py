@@ -1,7 +1,7 @@
 """The error landscape: the loss over a plane through the space of a model's parameters.
 
 Source: Li et al. (2018), Visualizing the loss landscape of neural nets, section 4 (random
-directions, filter normalisation); Garipov et al. (2018), Loss surfaces, mode connectivity and fast
+directions, filter normalization); Garipov et al. (2018), Loss surfaces, mode connectivity and fast
 ensembling of DNNs, appendix (the plane of three points).
 """
 
@@ -39,13 +39,13 @@ class Plane(NamedTuple):
 
 
 def random_plane(params: Any, key: jax.Array) -> Plane:
-    """A plane through trained parameters along two random, filter-normalised directions.
+    """A plane through trained parameters along two random, filter-normalized directions.
 
     Every filter of a direction (the weights into one output: a slice along a kernel's last axis)
     is drawn from a Gaussian and given the norm of the same filter of `params`. So a unit of the
     plane's axes means the same relative change for filters of any size, and landscapes of models
-    that compute the same with other scales (ReLU layers, normalised layers) can be compared. What
-    has no filters, biases and the parameters of a normalisation, stays as it is.
+    that compute the same with other scales (ReLU layers, normalized layers) can be compared. What
+    has no filters, biases and the parameters of a normalization, stays as it is.
 
     Args:
       params: the origin.
@@ -54,14 +54,14 @@ def random_plane(params: Any, key: jax.Array) -> Plane:
     leaves, structure = jax.tree.flatten(params)
     first, second = (
         jax.tree.unflatten(
-            structure, map(_normalised_noise, jax.random.split(own, len(leaves)), leaves)
+            structure, map(_normalized_noise, jax.random.split(own, len(leaves)), leaves)
         )
         for own in jax.random.split(key)
     )
     return Plane(params, first, second)
 
 
-def _normalised_noise(key: jax.Array, weights: jax.Array) -> jax.Array:
+def _normalized_noise(key: jax.Array, weights: jax.Array) -> jax.Array:
     if weights.ndim < 2:
         return jnp.zeros_like(weights)
     noise = jax.random.normal(key, weights.shape, weights.dtype)
@@ -77,7 +77,7 @@ def plane_through(points: Iterable[Any]) -> tuple[Plane, np.ndarray]:
 
     Returns:
       The plane, whose origin is the first point and whose first axis leads to the second; and the
-      places of the three on it, float64 `[3, 2]`, in distances in parameter space.
+      positions of the three on it, float64 `[3, 2]`, in distances in parameter space.
 
     Raises:
       UsageError: the points differ in structure or shapes, or lie on a line.
@@ -110,17 +110,17 @@ def _dot(first: Any, second: Any) -> float:
 
 
 def losses(
-    loss: SummedLoss, plane: Plane, places: np.ndarray, batches: Iterable[Mapping[str, Any]]
+    loss: SummedLoss, plane: Plane, positions: np.ndarray, batches: Iterable[Mapping[str, Any]]
 ) -> np.ndarray:
-    """The mean loss at places of a plane, shared out among this process's devices.
+    """The mean loss at positions of a plane, shared out among this process's devices.
 
-    One program is compiled. Each device takes its places one after another, so that it holds no
+    One program is compiled. Each device takes its positions one after another, so that it holds no
     more than one point's parameters beside the plane.
 
     Args:
       loss: `(params, batch) -> (sum, count)`, pure.
       plane: where to look.
-      places: (x, y) of each, `[..., 2]`.
+      positions: (x, y) of each, `[..., 2]`.
       batches: examples, in batches of one shape.
 
     Returns:
@@ -128,16 +128,18 @@ def losses(
     """
     mesh = Mesh(np.asarray(jax.local_devices()), (_AXIS,))
     split, whole = PartitionSpec(_AXIS), PartitionSpec()
-    flat = np.reshape(places, (-1, 2)).astype(np.float32)
-    # Every device gets equally many; the last place fills up.
+    flat = np.reshape(positions, (-1, 2)).astype(np.float32)
+    # Every device gets equally many; the last one fills up.
     filled = np.pad(flat, ((0, -len(flat) % mesh.size), (0, 0)), mode="edge")
 
-    def at_places(plane: Plane, places: jax.Array, batch: Any) -> Any:
-        return jax.lax.map(lambda place: loss(plane.at(place[0], place[1]), batch), places)
+    def at_positions(plane: Plane, positions: jax.Array, batch: Any) -> Any:
+        return jax.lax.map(
+            lambda position: loss(plane.at(position[0], position[1]), batch), positions
+        )
 
     evaluate = jax.jit(
         jax.shard_map(
-            at_places,
+            at_positions,
             mesh=mesh,
             in_specs=(whole, split, whole),
             out_specs=split,
@@ -152,4 +154,4 @@ def losses(
         sums, counts = jax.device_get(evaluate(plane, on_devices, dict(batch)))
         total += sums
         count += counts
-    return (total / count)[: len(flat)].reshape(np.shape(places)[:-1])
+    return (total / count)[: len(flat)].reshape(np.shape(positions)[:-1])
