@@ -63,6 +63,7 @@ class Evolution(Learner):
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
+    plain_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.population_size < 2:

@@ -73,6 +73,8 @@ class Learner(abc.ABC):
     averages_views: ClassVar[bool] = False
     # What the model has to be besides a Linen module, a runtime-checkable protocol.
     model_protocol: ClassVar[type] = nn.Module
+    # Whether the model has to have one input, and in evaluation one output.
+    plain_model: ClassVar[bool] = False
 
     @property
     def one_update_a_step(self) -> bool:

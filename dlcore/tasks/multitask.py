@@ -53,6 +53,7 @@ class Multitask(Supervised):
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
     model_protocol: ClassVar[type] = TwoHeads
+    plain_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("class_weight", "tag_weight"):

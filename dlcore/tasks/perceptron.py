@@ -41,6 +41,7 @@ class Perceptron(Learner):
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
+    plain_model: ClassVar[bool] = True
 
     @property
     def one_update_a_step(self) -> bool:
