@@ -29,7 +29,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dlcore.errors import UsageError
+from dlcore.errors import UsageError, some
 
 PARAMS = "params"
 
@@ -96,7 +96,7 @@ def write(
     # The library's own way to write a file leaves it readable by its owner alone.
     whole, part = pathlib.Path(path), pathlib.Path(f"{path}.part")
     try:
-        part.write_bytes(safetensors.numpy.save(flat, dict(metadata or {})))
+        part.write_bytes(safetensors.numpy.save(flat, dict(metadata) if metadata else None))
         part.replace(whole)
     except (OSError, safetensors.SafetensorError) as error:
         part.unlink(missing_ok=True)
@@ -128,20 +128,23 @@ def start(variables: Any, source: Mapping[str, Any], mapping: str = "") -> Any:
     collections = [name for name in variables if name != PARAMS]
     words = [_Word.parse(word) for word in mapping.split()]
     reads, used = _resolve(own, collections, words)
-    unread = [name for name in source if name not in reads.values()]
     left = []
-    for name in unread:
+    for name in source.keys() - set(reads.values()):
         word = next((w for w in words if not w.target and w.match(name, collections)), None)
-        used.add(word) if word else left.append(name)
+        if word:
+            used.add(word)
+        else:
+            left.append(name)
     for word in words:
         if word not in used:
             raise UsageError(_unused(word, own if word.target else source, collections))
-    _check(own, source, reads, left, collections)
+    _check(own, source, reads, sorted(left), collections, mapped=bool(words))
     filled = {name: _converted(source[reads[name]], own[name].dtype) for name in reads}
     return unflatten({**own, **filled}, variables)
 
 
-@dataclasses.dataclass(frozen=True)
+# Each is its own: the same word twice is one word too many.
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Word:
     """One word of a mapping.
 
@@ -213,17 +216,17 @@ def _unused(word: _Word, names: Collection[str], collections: Collection[str]) -
     if matched and word.target:
         return (
             f"start_mapping={word.text}: an earlier word has taken all that it matches "
-            f"({_some(matched)}), and the first counts"
+            f"({some(matched)}), and the first counts"
         )
     if matched:
         return (
-            f"start_mapping={word.text}: nothing that it matches is left over: {_some(matched)} "
+            f"start_mapping={word.text}: nothing that it matches is left over: {some(matched)} "
             "is read, or an earlier word leaves it out"
         )
     place = "the model" if word.target else "the source"
     return (
         f"start_mapping={word.text}: it matches nothing in {place}: it has to match a whole path, "
-        f"such as {_some(list(names))}"
+        f"such as {some(list(names))}"
     )
 
 
@@ -233,6 +236,7 @@ def _check(
     reads: Mapping[str, str],
     left: Sequence[str],
     collections: Collection[str],
+    mapped: bool,
 ) -> None:
     """Raises one UsageError for all that does not fit, with the words that would mend it."""
 
@@ -245,12 +249,16 @@ def _check(
         return f"{re.escape(name)}<- <-{re.escape(reads[name])}"
 
     def differing(show: Callable[[Any], str], names: Sequence[str]) -> str:
-        return _some(
+        return some(
             [
-                f"{name} is {show(own[name])} here, {show(source[reads[name]])} there"
+                f"{name} is {show(own[name])} here and {show(source[reads[name]])} there"
                 for name in names
             ]
         )
+
+    def fresh(name: str) -> str:
+        """A pattern of what is to keep its own start, which takes nothing from another word."""
+        return re.escape(name) if mapped else top(name)
 
     missing = [name for name in reads if reads[name] not in source]
     there = [name for name in reads if reads[name] in source]
@@ -260,13 +268,12 @@ def _check(
     if missing:
         shown = [name if reads[name] == name else f"{reads[name]} for {name}" for name in missing]
         report.append(
-            f"{len(missing)} missing in the source ({_some(shown)}): say what to read "
-            f"({_renaming(missing, left)}) or keep the model's own start ({top(missing[0])}<-)"
+            f"{len(missing)} missing in the source ({some(shown)}): say what to read "
+            f"({_renaming(missing, left)}) or keep the model's own start ({fresh(missing[0])}<-)"
         )
     if left:
         report.append(
-            f"{len(left)} left over in the source ({_some(left)}): leave them out "
-            f"(<-{top(left[0])})"
+            f"{len(left)} left over in the source ({some(left)}): leave them out (<-{top(left[0])})"
         )
     if shapes:
         report.append(
@@ -281,7 +288,8 @@ def _check(
         )
     if report:
         raise UsageError(
-            f"start_from: the weights do not fit the model; mend start_mapping: {'; '.join(report)}"
+            "start_from: the weights do not fit the model; words in start_mapping can mend it, the "
+            f"first that matches counts: {'; '.join(report)}"
         )
 
 
@@ -318,7 +326,3 @@ def _split(name: str, collections: Collection[str]) -> tuple[str, str]:
 
 def _shape(array: Any) -> str:
     return "x".join(map(str, array.shape)) or "a scalar"
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

@@ -299,10 +299,29 @@ def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> No
     for field in dataclasses.fields(recipe):
         if field.name not in _FIXED:
             define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
-    for component in COMPONENTS:
-        name = peek(argv, component) or getattr(recipe, component)
-        meanings = descriptions(_documented(component, name))
-        for option, default in _defaults(recipe, component, name).items():
+    named = {
+        component: peek(argv, component) or getattr(recipe, component) for component in COMPONENTS
+    }
+    kinds: dict[str, type] = {
+        "task": tasks.kind(named["task"]),
+        "model": type(models.create(named["model"])),
+        "data": _kind_of_data(named["data"], peek(argv, "data_dir"), named["task"]),
+    }
+    known = {
+        "task": tasks.defaults(named["task"]),
+        "model": models.defaults(named["model"]),
+        "data": dataclasses.asdict(kinds["data"]()),
+    }
+    for component, name in named.items():
+        meanings = descriptions(kinds[component])
+        own = getattr(recipe, f"{component}_options")
+        defaults = known[component]
+        if name == getattr(recipe, component):
+            defaults |= own
+        elif component == "data":
+            # Options of other data, where there is such an option.
+            defaults |= {option: own[option] for option in own.keys() & defaults.keys()}
+        for option, default in defaults.items():
             define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
     for name, need in recipe.needs.items():
         meaning = "Recipe of a run that is trained first; empty for none."
@@ -319,20 +338,13 @@ def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in _FIXED}
 
 
-def _documented(component: str, name: str) -> Any:
-    if component == "data":
-        return data.Options
-    return tasks.kind(name) if component == "task" else type(models.create(name))
-
-
-def _defaults(recipe: Recipe, component: str, name: str) -> dict[str, Any]:
-    if component == "data":
-        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
-    else:
-        known = {"task": tasks, "model": models}[component].defaults(name)
-    if name == getattr(recipe, component) or component == "data":
-        known |= getattr(recipe, f"{component}_options")
-    return known
+def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Options]:
+    """Which options the data takes; where it is not there yet, those that the task's data takes."""
+    try:
+        return data.options_kind(name, data_dir)
+    except UsageError:
+        reads_text = any(data.features.Tokens in kinds for kinds in tasks.kind(task).needs.values())
+        return data.TextOptions if reads_text else data.ExampleOptions
 
 
 def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
@@ -343,9 +355,11 @@ def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
         if field.name not in _FIXED
     }
     for component in COMPONENTS:
-        known = _defaults(recipe, component, fields[component])
+        prefix = f"{component}."
         fields[f"{component}_options"] = {
-            option: values[f"{component}.{option}"].value for option in known
+            flag.removeprefix(prefix): values[flag].value
+            for flag in values
+            if flag.startswith(prefix)
         }
     fields["needs"] = {
         name: _read_need(str(values[f"needs.{name}"].value), need)

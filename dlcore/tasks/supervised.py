@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -15,6 +15,8 @@ from dlcore.tasks.learner import Batch, Variables
 @dataclasses.dataclass(frozen=True)
 class Supervised(Descent):
     """A task whose loss is one of the metrics of the model's outputs."""
+
+    plain_model: ClassVar[bool] = True
 
     @abc.abstractmethod
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:

@@ -153,15 +153,15 @@ def parts(
 
 def _model(recipe: Recipe, learner: Learner) -> None:
     protocol = learner.model_protocol
-    required = getattr(protocol, "__protocol_attrs__", ())
     if not isinstance(learner.model, protocol):
+        required = getattr(protocol, "__protocol_attrs__", ())
         lacking = sorted(name for name in required if not hasattr(learner.model, name))
         raise UsageError(
             f"model={recipe.model} does not fit task={recipe.task}: it has no {', '.join(lacking)}"
         )
     entry = models.entry(recipe.model)
     heads = not isinstance(entry.output_shapes[0], int)
-    if not required and (len(entry.example_inputs) > 1 or heads):
+    if learner.plain_model and (len(entry.example_inputs) > 1 or heads):
         raise UsageError(
             f"model={recipe.model} does not fit task={recipe.task}: "
             "it has more than one input or output"

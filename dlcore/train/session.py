@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import data, parallel, processes, weights
+from dlcore import parallel, processes, weights
 from dlcore.errors import TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.train import checks, evaluation, findings, report, workdir
@@ -61,6 +61,7 @@ class Session:
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
         self._recipe = recipe
+        self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
     def phases(self) -> tuple[Prepared, ...]:
@@ -102,7 +103,7 @@ class Session:
         for name, need in self._recipe.needs.items():
             recipe = need.recipe
             if need.same_data:
-                recipe = recipe.with_data_of(self._recipe, data.SPLIT_OPTIONS)
+                recipe = recipe.with_data_of(self._recipe)
             sessions[name] = Session(recipe, self.settings, self._devices)
         return sessions
 
@@ -187,10 +188,16 @@ class Session:
             batch_size=prepared.recipe.batch_size,
             rows=rows,
             metrics=columns(read_records(directory / "metrics.jsonl")),
-            needed={
-                name: session.trained(directory / name) for name, session in self.needed.items()
-            },
+            needed=self._trained_needs(directory),
         )
+
+    def _trained_needs(self, directory: pathlib.Path) -> dict[str, Trained]:
+        """The needed runs, restored once for all evaluations of this one."""
+        if directory not in self._restored:
+            self._restored[directory] = {
+                name: session.trained(directory / name) for name, session in self.needed.items()
+            }
+        return self._restored[directory]
 
     def _train(self, directory: pathlib.Path) -> Outcome:
         """Trains the phases one after another, from the one that is under way."""

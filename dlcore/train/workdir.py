@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -150,7 +150,7 @@ def _decisive(recipe: Recipe, here: Recipe) -> dict[str, Any]:
     defaults: dict[str, Callable[[str], Mapping[str, Any]]] = {
         "task": tasks.defaults,
         "model": models.defaults,
-        "data": lambda _: dataclasses.asdict(data.Options()),
+        "data": lambda _: _of_data(here.data_options),
     }
     for component, of in defaults.items():
         known = of(plain[component]) if plain[component] == getattr(here, component) else {}
@@ -165,3 +165,10 @@ def _decisive(recipe: Recipe, here: Recipe) -> dict[str, Any]:
         facts |= {f"phase.{phase['name']}.{field}": v for field, v in phase["overrides"].items()}
     plain["phases"] = [phase["name"] for phase in plain["phases"]]
     return dict(json.loads(json.dumps(facts | plain)))
+
+
+def _of_data(options: Iterable[str]) -> dict[str, Any]:
+    """The defaults of a dataset's options; of which kind it is, their names tell."""
+    kinds = (data.TextOptions(), data.ExampleOptions())
+    defaults = {name: one for kind in kinds for name, one in dataclasses.asdict(kind).items()}
+    return {name: defaults[name] for name in options if name in defaults}
