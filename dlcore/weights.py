@@ -29,7 +29,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dlcore.errors import UsageError
+from dlcore.errors import UsageError, some
 
 PARAMS = "params"
 
@@ -216,17 +216,17 @@ def _unused(word: _Word, names: Collection[str], collections: Collection[str]) -
     if matched and word.target:
         return (
             f"start_mapping={word.text}: an earlier word has taken all that it matches "
-            f"({_some(matched)}), and the first counts"
+            f"({some(matched)}), and the first counts"
         )
     if matched:
         return (
-            f"start_mapping={word.text}: nothing that it matches is left over: {_some(matched)} "
+            f"start_mapping={word.text}: nothing that it matches is left over: {some(matched)} "
             "is read, or an earlier word leaves it out"
         )
     place = "the model" if word.target else "the source"
     return (
         f"start_mapping={word.text}: it matches nothing in {place}: it has to match a whole path, "
-        f"such as {_some(list(names))}"
+        f"such as {some(list(names))}"
     )
 
 
@@ -249,7 +249,7 @@ def _check(
         return f"{re.escape(name)}<- <-{re.escape(reads[name])}"
 
     def differing(show: Callable[[Any], str], names: Sequence[str]) -> str:
-        return _some(
+        return some(
             [
                 f"{name} is {show(own[name])} here and {show(source[reads[name]])} there"
                 for name in names
@@ -268,13 +268,12 @@ def _check(
     if missing:
         shown = [name if reads[name] == name else f"{reads[name]} for {name}" for name in missing]
         report.append(
-            f"{len(missing)} missing in the source ({_some(shown)}): say what to read "
+            f"{len(missing)} missing in the source ({some(shown)}): say what to read "
             f"({_renaming(missing, left)}) or keep the model's own start ({fresh(missing[0])}<-)"
         )
     if left:
         report.append(
-            f"{len(left)} left over in the source ({_some(left)}): leave them out "
-            f"(<-{top(left[0])})"
+            f"{len(left)} left over in the source ({some(left)}): leave them out (<-{top(left[0])})"
         )
     if shapes:
         report.append(
@@ -327,7 +326,3 @@ def _split(name: str, collections: Collection[str]) -> tuple[str, str]:
 
 def _shape(array: Any) -> str:
     return "x".join(map(str, array.shape)) or "a scalar"
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

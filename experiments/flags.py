@@ -96,24 +96,42 @@ def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) 
 
 
 def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
-    line = _with_dashes(" ".join(str(error).split()), values)
+    line = " ".join(str(error).split())
+    # absl's errors speak of flags, and the system's of files.
+    if isinstance(error, UsageError | TrainingError):
+        line = _with_dashes(line, values)
     print(f"error: {line}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         processes.leave(code)
     sys.exit(code)
 
 
+# How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
+# and anywhere a name that no word of prose looks like.
+_FIELD = re.compile(
+    r"(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)|^[a-z]\w*(?= is )"
+)
+
+
 def _with_dashes(line: str, values: FlagValues) -> str:
     """The library's line, which names fields (`batch_size=7`), as one that names flags."""
+    # A line that is about one phase, or about a needed run, begins with its name.
+    part = line.partition(": ")[0]
+    if part.startswith("needs."):
+        # The fields of another recipe are no flags here.
+        return f"--{line}" if part in values else line
 
     def flag(match: re.Match[str]) -> str:
         name = match.group()
+        for field in (f"{part}.{name}", name):
+            if field in values:
+                return f"--{field}"
         options = [f"{component}.{name}" for component in COMPONENTS]
-        known = [word for word in (name, *options) if word in values]
+        known = [option for option in options if option in values]
         # An option that two components have is left as it is.
-        return f"--{known[0]}" if len(known) == 1 or name in values else name
+        return f"--{known[0]}" if len(known) == 1 else name
 
-    return re.sub(r"(?<![-\w./])[a-z][\w.]*(?==| is | needs | goes )", flag, line)
+    return _FIELD.sub(flag, line)
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
@@ -281,10 +299,29 @@ def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> No
     for field in dataclasses.fields(recipe):
         if field.name not in _FIXED:
             define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
-    for component in COMPONENTS:
-        name = peek(argv, component) or getattr(recipe, component)
-        meanings = descriptions(_documented(component, name))
-        for option, default in _defaults(recipe, component, name).items():
+    named = {
+        component: peek(argv, component) or getattr(recipe, component) for component in COMPONENTS
+    }
+    kinds: dict[str, type] = {
+        "task": tasks.kind(named["task"]),
+        "model": type(models.create(named["model"])),
+        "data": _kind_of_data(named["data"], peek(argv, "data_dir"), named["task"]),
+    }
+    known = {
+        "task": tasks.defaults(named["task"]),
+        "model": models.defaults(named["model"]),
+        "data": dataclasses.asdict(kinds["data"]()),
+    }
+    for component, name in named.items():
+        meanings = descriptions(kinds[component])
+        own = getattr(recipe, f"{component}_options")
+        defaults = known[component]
+        if name == getattr(recipe, component):
+            defaults |= own
+        elif component == "data":
+            # Options of other data, where there is such an option.
+            defaults |= {option: own[option] for option in own.keys() & defaults.keys()}
+        for option, default in defaults.items():
             define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
     for name, need in recipe.needs.items():
         meaning = "Recipe of a run that is trained first; empty for none."
@@ -301,20 +338,13 @@ def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in _FIXED}
 
 
-def _documented(component: str, name: str) -> Any:
-    if component == "data":
-        return data.Options
-    return tasks.kind(name) if component == "task" else type(models.create(name))
-
-
-def _defaults(recipe: Recipe, component: str, name: str) -> dict[str, Any]:
-    if component == "data":
-        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
-    else:
-        known = {"task": tasks, "model": models}[component].defaults(name)
-    if name == getattr(recipe, component) or component == "data":
-        known |= getattr(recipe, f"{component}_options")
-    return known
+def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Options]:
+    """Which options the data takes; where it is not there yet, those that the task's data takes."""
+    try:
+        return data.options_kind(name, data_dir)
+    except UsageError:
+        reads_text = any(data.features.Tokens in kinds for kinds in tasks.kind(task).needs.values())
+        return data.TextOptions if reads_text else data.ExampleOptions
 
 
 def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
@@ -325,9 +355,11 @@ def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
         if field.name not in _FIXED
     }
     for component in COMPONENTS:
-        known = _defaults(recipe, component, fields[component])
+        prefix = f"{component}."
         fields[f"{component}_options"] = {
-            option: values[f"{component}.{option}"].value for option in known
+            flag.removeprefix(prefix): values[flag].value
+            for flag in values
+            if flag.startswith(prefix)
         }
     fields["needs"] = {
         name: _read_need(str(values[f"needs.{name}"].value), need)

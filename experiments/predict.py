@@ -60,7 +60,7 @@ def main(values: flags.FlagValues) -> None:
     probabilities = predict(trained, images)
     for path, row in zip(files, probabilities, strict=True):
         best = np.argsort(-row)[:SHOWN_CLASSES]
-        names = trained.dataset.class_names
+        names = class_names(trained.dataset)
         print(f"{path}: " + ", ".join(f"{names[label]} {row[label]:.1%}" for label in best))
 
 
@@ -69,6 +69,12 @@ def predict(trained: Trained, images: np.ndarray) -> np.ndarray:
     learner: Any = trained.learner
     batch = trained.dataset.transform({"image": images}, None, False)
     return np.asarray(jax.jit(learner.predict)(trained.variables, batch))
+
+
+def class_names(dataset: data.Dataset) -> tuple[str, ...]:
+    """What the answers are called: the classes, tags or numbers that a task needs."""
+    named: Any = [one for key, one in dataset.features.items() if key != "image"]
+    return tuple(named[0].names)
 
 
 def read_text(path: pathlib.Path) -> str:

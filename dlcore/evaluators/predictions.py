@@ -39,7 +39,7 @@ class Predictions(Evaluator):
             "probability": probability,
             "confusion": confusion,
         }
-        names = trained.dataset.class_names
+        names = trained.dataset.features["label"].names  # type: ignore[attr-defined]
         return Findings(
             arrays={f"{split}_outputs": outputs},
             figures={"confusion_matrix": plots.confusion_matrix(confusion, names)},

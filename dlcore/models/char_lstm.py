@@ -56,14 +56,16 @@ class CharLSTM(nn.Module):
 
 
 def _register(name: str, hidden: int, parameter_count: int) -> None:
-    constructor = functools.partial(CharLSTM, hidden=hidden)
-    batch, time = 2, 8
-    carry = jax.eval_shape(lambda: constructor().initial_carry(batch))
+    layers, batch, time = 2, 2, 8
+    state = jax.ShapeDtypeStruct((batch, hidden), jnp.float32)
     registry.register(
         name,
-        constructor,
-        example_inputs=(jax.ShapeDtypeStruct((batch, time), jnp.int32), carry),
-        output_shapes=((batch, time, 65), jax.tree.map(lambda array: array.shape, carry)),
+        functools.partial(CharLSTM, hidden=hidden),
+        example_inputs=(
+            jax.ShapeDtypeStruct((batch, time), jnp.int32),
+            ((state, state),) * layers,
+        ),
+        output_shapes=((batch, time, 65), ((state.shape, state.shape),) * layers),
         parameter_count=parameter_count,
         source="Karpathy's char-rnn (2015), after Graves (2013), section 4.1",
     )

@@ -118,7 +118,7 @@ class StackedLSTM(nn.Module):
         """
         last = []
         for layer in range(self.layers):
-            lstm = LSTM(self.hidden, name=f"layer_{layer}")
+            lstm = LSTM(self.hidden, name=f"layer{layer}")
             inputs, layer_carry = lstm(inputs, carry[layer])
             inputs = Dropout(self.dropout_rate)(inputs, train)
             last.append(layer_carry)

@@ -1,11 +1,11 @@
 """The one function that builds an Optax chain, and the rules that it knows.
 
-What a step does to a gradient, in this order: clipping, noise, the penalties (L2 and L1), the
+A step does this to a gradient, in this order: clipping, noise, the penalties (L2 and L1), the
 adaptive rule or the velocity of gradients, decoupled decay, the learning rate, the velocity of
 steps.
 
-With `g` the gradient at the parameters `w`, `r` the step's learning rate and `rho` the momentum,
-momentum and Nesterov's method (1983) are each there in two forms:
+Let `g` be the gradient at the parameters `w`, `r` the step's learning rate and `rho` the momentum.
+Momentum and Nesterov's method (1983) come in two forms each:
 
              velocity of gradients        velocity of steps
              v' = rho v + g               V' = rho V + r g
@@ -13,11 +13,11 @@ momentum and Nesterov's method (1983) are each there in two forms:
   Nesterov   "nesterov":                  "nesterov_heavy_ball":
                w - r (g + rho v')           w - (r g + rho V')
 
-They are equations 9 and 10 of Goyal et al. (2017): the same at a constant rate, where `V = r v`;
-behind a drop of the rate the left goes on at the new rate at once, the right first finishes its old
-steps. The left is PyTorch's and Optax's, the right Polyak's (1964). Deck P adds rho times the last
-step, which is -V, and deck D prints V with the rate on the gradient inside it: both are the right
-column.
+They are equations 9 and 10 of Goyal et al. (2017). At a constant rate both are the same, with
+`V = r v`; after a drop of the rate, the left column goes on at the new rate at once, the right one
+first finishes its old steps. The left is what PyTorch and Optax do, the right is Polyak's (1964).
+Deck P adds rho times the last step, which is -V, and deck D prints V with the rate on the gradient
+inside it: both are the right column.
 
 The parameters of both Nesterov rows are the point ahead where the gradient is taken (Bengio et
 al., 2013, section 3.5). The iterate W of deck D, whose gradient is taken at `w = W - rho V`, is
@@ -54,9 +54,9 @@ from dlcore.optim.clipping import clip_by_average_norm
 from dlcore.optim.noise import add_gradient_noise
 from dlcore.optim.rate import scale_by_learning_rate
 
-# Their velocity is a sum of steps, each with the rate that it was made at.
+# Their velocity is a sum of steps, each taken at the rate of its own time.
 VELOCITY_OF_STEPS = ("heavy_ball", "nesterov_heavy_ball", "all_together")
-# Settings of all parameters together, which no group has for itself.
+# Settings that hold for all parameters together, which no group has for itself.
 CLIPPING = ("clip_norm", "clip_average_factor")
 NAMES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", *VELOCITY_OF_STEPS)
 
@@ -236,10 +236,10 @@ def _parts(
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters decay: those of rank 2 and more that are no biases, a pytree of booleans."""
+    """Which parameters decay, a pytree of booleans: those of rank 2 and more, except biases."""
 
     def decays(path: Sequence[Any], parameter: Any) -> bool:
-        # A layer with unshared weights has a bias for each place: of several axes, too.
+        # A layer with unshared weights has a bias for each position, hence of several axes.
         is_bias = bool(path) and getattr(path[-1], "key", None) == "bias"
         return jnp.ndim(parameter) > 1 and not is_bias
 
@@ -283,7 +283,7 @@ def _decay(options: Options) -> optax.GradientTransformation:
 def _rule(
     optimizer: str, options: Options, additions: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """What makes of the gradient, with all that is added to it, a direction."""
+    """What turns the gradient, with all that is added to it, into a direction."""
     if optimizer == "all_together":
         return scale_by_gradient_history(additions, options.epsilon)
     rules = {

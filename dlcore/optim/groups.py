@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import optax
 
 from dlcore import words
-from dlcore.errors import UsageError
+from dlcore.errors import UsageError, some
 
 # Parameters that no group matches: their label, and their name in `describe`.
 OTHERS = "others"
@@ -117,12 +117,12 @@ def check(groups: str, params: Any) -> None:
         if taken := [path for path in paths if group.pattern.fullmatch(path)]:
             raise UsageError(
                 f"groups={pattern}: an earlier group has taken all that it matches "
-                f"({_some(taken)}), and the first counts: put it in front"
+                f"({some(taken)}), and the first counts: put it in front"
             )
         near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.3)
         raise UsageError(
             f"groups={pattern}: it matches no parameter: it has to match a whole path, such as "
-            f"{_some(near or paths)}"
+            f"{some(near or paths)}"
         )
     if all(jax.tree.leaves(frozen_mask(parsed, params))):
         raise UsageError(f"groups={groups}: every parameter is frozen: nothing is left to train")
@@ -171,7 +171,3 @@ def _members(groups: Sequence[Group], params: Any) -> dict[str, list[str]]:
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _some(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")

@@ -9,7 +9,7 @@ import optax
 
 
 class NoiseState(NamedTuple):
-    """How many updates have been made, int32 scalar."""
+    """The number of updates so far, int32 scalar."""
 
     step: jax.Array
 
@@ -17,9 +17,9 @@ class NoiseState(NamedTuple):
 def add_gradient_noise(
     deviation: float, decay: float, seed: int, stream: int = 0
 ) -> optax.GradientTransformation:
-    """Adds to every gradient Gaussian noise that fades (Neelakantan et al., 2015, equation 1).
+    """Adds Gaussian noise that fades to every gradient (Neelakantan et al., 2015, equation 1).
 
-    The paper writes the variance at step t as `eta / (1 + t) ** gamma`, deck D its root as
+    The paper writes the variance at step t as `eta / (1 + t) ** gamma`, deck D writes its root as
     `sigma0 / (1 + t) ** kappa`: `sigma0 = sqrt(eta)` and `kappa = gamma / 2`.
 
     The noise is a function of (seed, stream, step). `optax.add_noise` carries a random key in its
@@ -34,7 +34,7 @@ def add_gradient_noise(
 
     def root() -> jax.Array:
         key = jax.random.key(seed)
-        # From the far end of what can be folded in, which no step reaches.
+        # Steps are folded in from 0 upwards, streams from the largest number downwards.
         return jax.random.fold_in(key, np.uint32(2**32 - stream)) if stream else key
 
     def init(params: Any) -> NoiseState:

@@ -13,6 +13,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dlcore import losses
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks.learner import Batch, Variables
@@ -53,6 +55,7 @@ class Classification(Supervised):
     rubbish_penalty: float = 0.0
     auxiliary_weight: float = 0.3
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)

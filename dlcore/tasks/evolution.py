@@ -15,6 +15,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics
 from dlcore.parallel import psum
@@ -57,6 +59,7 @@ class Evolution(Learner):
     deviation: float = 0.1
     fitness: str = "cross_entropy"
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from dlcore import parallel
+from dlcore.data import Needs
+from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks.descent import Aux, descend, init_players
@@ -61,6 +63,7 @@ class GAN(Learner):
         cut into k minibatches, one for each.
     """
 
+    needs: ClassVar[Needs] = {"image": (Image,)}
     watched_metric: ClassVar[str | None] = None
     evaluators: ClassVar[tuple[str, ...]] = ("samples",)
     model_protocol: ClassVar[type] = TwoPlayers
@@ -97,8 +100,8 @@ class GAN(Learner):
         if images.shape[1:] != made:
             raise UsageError(
                 f"the images are {'x'.join(map(str, images.shape[1:]))}, the generator makes "
-                f"{'x'.join(map(str, made))}: set the model's image_size and channels, or the "
-                "data's resize"
+                f"{'x'.join(map(str, made))}: set model.image_size and model.channels, or "
+                "data.resize"
             )
         return self.init_model(key, images, latent)
 

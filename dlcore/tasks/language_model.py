@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from dlcore.data import Needs
+from dlcore.data.features import Tokens
 from dlcore.errors import UsageError
 from dlcore.metrics import ExponentialOfMean, Mean, Metrics
 from dlcore.parallel import Kind
@@ -40,7 +42,7 @@ class LanguageModel(Descent):
     "start", bool `[batch]`, set where a row begins a new text: its state is then the initial one.
     """
 
-    data_kind: ClassVar[str] = "text"
+    needs: ClassVar[Needs] = {"tokens": (Tokens,), "targets": (Tokens,)}
     state_kinds: ClassVar[Mapping[str, Kind]] = {"carry": "examples"}
     evaluators: ClassVar[tuple[str, ...]] = ("continuation",)
     model_protocol: ClassVar[type] = Recurrent

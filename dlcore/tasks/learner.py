@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import optax
 
-from dlcore import parallel
+from dlcore import data, parallel
 from dlcore.metrics import Metrics
 from dlcore.nn.normalization import MOMENTS
 from dlcore.tasks.state import TrainState
@@ -54,6 +54,8 @@ class Learner(abc.ABC):
 
     model: nn.Module
 
+    # What an example has to hold: the kinds of feature that will do, by the key of a batch.
+    needs: ClassVar[data.Needs] = {}
     # The random streams that the model draws from in training (`Module.make_rng`).
     rngs: ClassVar[tuple[str, ...]] = ("dropout",)
     # The collections into which layers sow (`Module.sow`): handed back after each call, never kept.
@@ -67,8 +69,6 @@ class Learner(abc.ABC):
     watched_mode: ClassVar[str] = "min"
     # How a trained model is judged and shown, besides its metrics: see `dlcore.evaluators`.
     evaluators: ClassVar[tuple[str, ...]] = ()
-    # The kind of dataset that gives its batches.
-    data_kind: ClassVar[str] = "image"
     # Whether it averages over a batch's `views`, the several crops of a test.
     averages_views: ClassVar[bool] = False
     # What the model has to be besides a Linen module, a runtime-checkable protocol.

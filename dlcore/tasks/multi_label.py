@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dlcore import losses
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, Tags
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks.learner import Batch, Variables
 from dlcore.tasks.registry import register
@@ -25,7 +27,7 @@ class MultiLabel(Supervised):
       model: the Linen module that is trained.
     """
 
-    data_kind: ClassVar[str] = "tags"
+    needs: ClassVar[Needs] = {"image": INPUTS, "tags": (Tags,)}
     watched_metric: ClassVar[str] = "exact_match"
     watched_mode: ClassVar[str] = "max"
 

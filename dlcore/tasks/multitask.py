@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from dlcore.data import Needs
 from dlcore.data.bundled import SEVEN_SEGMENT_CODE
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks.learner import Batch, Variables
@@ -46,6 +48,7 @@ class Multitask(Supervised):
     class_weight: float = 1.0
     tag_weight: float = 1.0
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.metrics import Mean, Metrics
 from dlcore.models.perceptron import respond
 from dlcore.tasks.learner import Batch, Learner, Variables
@@ -35,6 +37,7 @@ class Perceptron(Learner):
     """
 
     parallelisms: ClassVar[tuple[str, ...]] = ("jit",)
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)

@@ -141,13 +141,13 @@ def parts(
     for name, evaluator in evaluators.items():
         if not isinstance(learner, evaluator.ability):
             raise UsageError(
-                f"evaluators: {name!r} is for a task that {evaluator.ability.__name__.lower()}: "
-                f"task={recipe.task} does not"
+                f"evaluators={recipe.evaluators}: {name!r} is for a task that "
+                f"{evaluator.ability.__name__.lower()}: task={recipe.task} does not"
             )
         if missing := [role for role in evaluator.needed if role not in recipe.needs]:
             raise UsageError(
-                f"evaluators: {name!r} needs a trained {missing[0]}: name its recipe "
-                f"(needs.{missing[0]}), or drop it by -{name}"
+                f"evaluators={recipe.evaluators}: {name!r} needs a trained {missing[0]}: name its "
+                f"recipe (needs.{missing[0]}), or drop it by -{name}"
             )
 
 

@@ -67,7 +67,7 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
-    dataset = load(recipe, settings)
+    dataset = load(recipe, settings).provide(kind.needs)
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:
@@ -106,8 +106,7 @@ def prepare(
 
 def load(recipe: Recipe, settings: Settings) -> data.Dataset:
     """The recipe's dataset."""
-    options = data.Options(**recipe.data_options)
-    return data.load(recipe.data, settings.data_dir or None, options)
+    return data.load(recipe.data, settings.data_dir or None, recipe.data_options)
 
 
 def build(recipe: Recipe, dataset: data.Dataset) -> tuple[Recipe, tasks.Learner]:
@@ -133,12 +132,12 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
       UsageError: the recipe sets a number of classes or of words that the dataset does not have.
     """
     known = {"model": models.defaults(recipe.model), "task": tasks.defaults(recipe.task)}
-    facts = facts_of(dataset)
+    facts = dataset.facts
     complete: dict[str, Any] = {}
     for component, defaults in known.items():
         given: Mapping[str, Any] = getattr(recipe, f"{component}_options")
         options = {**defaults, **given}
-        for name in facts.keys() & defaults.keys():
+        for name in sorted(facts.keys() & defaults.keys()):
             if options[name] == defaults[name]:
                 options[name] = facts[name]
             elif name in _BINDING and options[name] != facts[name]:
@@ -147,18 +146,8 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
                     f"{facts[name]}"
                 )
         complete[f"{component}_options"] = options
-    options = dataclasses.asdict(data.Options(**recipe.data_options))
-    return dataclasses.replace(recipe, **complete, data_options=options)
-
-
-def facts_of(dataset: data.Dataset) -> dict[str, Any]:
-    """What options of models and tasks follow from a dataset."""
-    facts: dict[str, Any] = {}
-    if dataset.class_names:
-        facts["num_classes"] = len(dataset.class_names)
-    if isinstance(dataset, TextDataset):
-        facts["vocabulary_size"] = len(dataset.vocabulary)
-    return facts
+    complete["data_options"] = dataclasses.asdict(dataset.options)
+    return dataclasses.replace(recipe, **complete)
 
 
 def _overfit(dataset: data.Dataset, recipe: Recipe) -> data.Dataset:
@@ -169,7 +158,8 @@ def _overfit(dataset: data.Dataset, recipe: Recipe) -> data.Dataset:
         )
     if not issubclass(tasks.kind(recipe.task), tasks.Descent):
         raise UsageError(
-            f"overfit needs a task that descends one loss: {recipe.task} has a rule of its own"
+            f"overfit={recipe.overfit} needs a task that descends one loss: task={recipe.task} has "
+            "a rule of its own"
         )
     return dataset.limited(recipe.overfit)
 

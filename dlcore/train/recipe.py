@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import dlcore
-from dlcore import optim
+from dlcore import data, optim
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 
@@ -176,11 +176,10 @@ class Recipe(optim.Options):
                 fields.setdefault(options, {})
         return dataclasses.replace(self, phases=(), **fields)
 
-    def with_data_of(self, other: "Recipe", split_options: tuple[str, ...]) -> "Recipe":
+    def with_data_of(self, other: "Recipe") -> "Recipe":
         """The recipe on the data and the splits of another one."""
-        splits = {
-            name: value for name, value in other.data_options.items() if name in split_options
-        }
+        of_splits = {field.name for field in dataclasses.fields(data.Options)}
+        splits = {name: value for name, value in other.data_options.items() if name in of_splits}
         return dataclasses.replace(
             self, data=other.data, data_options={**self.data_options, **splits}
         )

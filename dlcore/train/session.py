@@ -12,14 +12,14 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import data, parallel, processes, weights
+from dlcore import parallel, processes, weights
 from dlcore.errors import TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.train import checks, evaluation, findings, report, workdir
@@ -70,9 +70,8 @@ class Session:
         Raises:
           UsageError: something in the recipe, the settings or the data has to be mended.
         """
-        recipes = phase_recipes(self._recipe)
-        earlier = [prepare(recipe, self.settings, self._devices) for recipe in recipes[:-1]]
-        return (*earlier, self.prepared)
+        earlier = len(phase_recipes(self._recipe)) - 1
+        return (*map(self._prepare, range(earlier)), self.prepared)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -81,7 +80,16 @@ class Session:
         Raises:
           UsageError: something in the recipe, the settings or the data has to be mended.
         """
-        return prepare(phase_recipes(self._recipe)[-1], self.settings, self._devices)
+        return self._prepare(-1)
+
+    def _prepare(self, index: int) -> Prepared:
+        with self._about_phase(index):
+            recipe = phase_recipes(self._recipe)[index]
+            return prepare(recipe, self.settings, self._devices)
+
+    def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
+        phases = self._recipe.phases
+        return _about(f"phase.{phases[index].name}") if phases else contextlib.nullcontext()
 
     @property
     def recipe(self) -> Recipe:
@@ -95,16 +103,18 @@ class Session:
         for name, need in self._recipe.needs.items():
             recipe = need.recipe
             if need.same_data:
-                recipe = recipe.with_data_of(self._recipe, data.SPLIT_OPTIONS)
+                recipe = recipe.with_data_of(self._recipe)
             sessions[name] = Session(recipe, self.settings, self._devices)
         return sessions
 
     def check(self) -> None:
         """Raises UsageError where anything has to be mended, before any work starts."""
-        for session in self.needed.values():
-            session.check()
+        for name, session in self.needed.items():
+            with _about(f"needs.{name}"):
+                session.check()
         for index in range(len(self.phases)):
-            self._check_start(index)
+            with self._about_phase(index):
+                self._check_start(index)
 
     def run(self, directory: str | pathlib.Path) -> dict[str, Any]:
         """Trains in a run directory, or takes up what is there.
@@ -348,6 +358,15 @@ class Session:
                 "or learning rate is at fault"
             )
         return summary
+
+
+@contextlib.contextmanager
+def _about(part: str) -> Iterator[None]:
+    """Says at the head of an error which part of the recipe it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{part}: {error}") from error
 
 
 def phase_recipes(recipe: Recipe) -> list[Recipe]:

@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -124,42 +124,51 @@ def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
 
 def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
     """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
-    old, new = _flat(_filled(there)), _flat(_filled(here))
-    names = sorted(old.keys() | new.keys(), key=lambda name: (name != "name", name))
+    old, new = _decisive(there, here), _decisive(here, here)
+    names = sorted(old.keys() | new.keys(), key=lambda name: (name != "recipe", name))
     differing = [name for name in names if old.get(name) != new.get(name)]
     if not differing:
         return
     name = differing[0]
-    field = "recipe" if name == "name" else name
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     raise UsageError(
-        f"workdir={workdir} belongs to a run with {field}={old.get(name)}, this one has "
-        f"{field}={new.get(name)}{more}: name another directory"
+        f"workdir={workdir} belongs to a run with {name}={old.get(name)}, this one has "
+        f"{name}={new.get(name)}{more}: name another directory"
     )
 
 
-def _filled(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON holds it, with the defaults of the options that it leaves open."""
-    defaults = {
-        "task_options": tasks.defaults(recipe.task),
-        "model_options": models.defaults(recipe.model),
-        "data_options": dataclasses.asdict(data.Options()),
-    }
+def _decisive(recipe: Recipe, here: Recipe) -> dict[str, Any]:
+    """What decides a run's result, as JSON holds it, under the names that the launcher has for it.
+
+    Options that are left open have their defaults. Those of another task or model than the recipe
+    in hand has are not asked for: it may come from a module that is not imported.
+    """
     plain = recipe.to_json()
-    for name, own in defaults.items():
-        plain[name] = {**own, **plain[name]}
-    return dict(json.loads(json.dumps(plain)))
+    for name in ("version", "description", "expected"):
+        del plain[name]
+    facts: dict[str, Any] = {"recipe": plain.pop("name")}
+    defaults: dict[str, Callable[[str], Mapping[str, Any]]] = {
+        "task": tasks.defaults,
+        "model": models.defaults,
+        "data": lambda _: _of_data(here.data_options),
+    }
+    for component, of in defaults.items():
+        known = of(plain[component]) if plain[component] == getattr(here, component) else {}
+        options = {**known, **plain.pop(f"{component}_options")}
+        facts |= {f"{component}.{option}": value for option, value in options.items()}
+    for name, need in plain.pop("needs").items():
+        needed = _decisive(Recipe.from_json(need["recipe"]), here)
+        facts[f"needs.{name}"] = needed.pop("recipe")
+        facts |= {f"needs.{name}.{field}": value for field, value in needed.items()}
+        facts[f"needs.{name}.same_data"] = need["same_data"]
+    for phase in plain["phases"]:
+        facts |= {f"phase.{phase['name']}.{field}": v for field, v in phase["overrides"].items()}
+    plain["phases"] = [phase["name"] for phase in plain["phases"]]
+    return dict(json.loads(json.dumps(facts | plain)))
 
 
-def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that decide a result; nested ones have dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in plain.items():
-        if name in ("version", "description", "expected"):
-            continue
-        if isinstance(value, dict):
-            component = name.removesuffix("_options")
-            flat |= {f"{component}.{option}": one for option, one in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
+def _of_data(options: Iterable[str]) -> dict[str, Any]:
+    """The defaults of a dataset's options; of which kind it is, their names tell."""
+    kinds = (data.TextOptions(), data.ExampleOptions())
+    defaults = {name: one for kind in kinds for name, one in dataclasses.asdict(kind).items()}
+    return {name: defaults[name] for name in options if name in defaults}

@@ -347,7 +347,7 @@ def test_checkpoints_of_another_model_are_refused_and_left_alone(call, copy):
     (copy / "summary.json").unlink()
     before = files(copy)
     result = call(train, *AGAIN, "--model=mlp", f"--workdir={copy}")
-    assert_refused(result, f"the checkpoint {copy}/checkpoints/", "of another model: params/Conv_0")
+    assert_refused(result, f"the checkpoint {copy}/checkpoints/", "of another model: params/C1")
     assert files(copy) == before
 
 

@@ -50,14 +50,11 @@ class Plain(nn.Module):
 
 def in_order(variables):
     """Variables of ours in the form of `Plain`'s, whose layers are numbered through."""
-    renamed = {"params": {"Dense_0": variables["params"]["Dense_0"]}, "batch_stats": {}}
+    renamed = {"params": {"Dense_0": variables["params"]["logits"]}, "batch_stats": {}}
     for collection, layers in variables.items():
-        blocks = [name for name in layers if name.startswith("BasicBlock")]
-        in_blocks = [layers[f"BasicBlock_{block}"] for block in range(len(blocks))]
-        convolutions = [
-            own[name] for own in in_blocks for name in ("PendingConvNorm_0", "ConvNorm_0")
-        ]
-        for number, layer in enumerate((layers["ConvNorm_0"], *convolutions)):
+        blocks = sorted(name for name in layers if "_block" in name)
+        convolutions = [layers[block][name] for block in blocks for name in ("conv1", "conv2")]
+        for number, layer in enumerate((layers["conv1"], *convolutions)):
             norm = dict(layer)
             if collection == "params":
                 renamed["params"][f"Conv_{number}"] = {"kernel": norm.pop("kernel")}
@@ -151,7 +148,7 @@ def network(blocks):
     return models.create("resnet20_cifar", blocks=blocks)
 
 
-SMALL, RESNET20 = ((1, 1, 1), 6), ((3, 3, 3), 14)
+SMALL, RESNET20 = ((1, 1, 1), 12), ((3, 3, 3), 20)
 
 
 @pytest.mark.parametrize(
@@ -220,18 +217,18 @@ def test_an_image_takes_as_many_operations_as_torchvision_says(name, operations,
     monkeypatch.setattr("kernels.conv_bn_relu.xla.convolve", convolve)
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(models.create(name).init, jax.random.key(0), image)
-    total = sum(counted) + variables["params"]["Dense_0"]["kernel"].size
+    total = sum(counted) + variables["params"]["logits"]["kernel"].size
     assert round(total / 1e9, 3) == operations
 
 
 def test_where_maps_become_more_the_cifar_network_s_shortcut_has_zeros():
-    block = resnet.BasicBlock(width=6, strides=2, projects=False)
+    block = resnet.BasicBlock(features=6, strides=2, projects=False)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 3)), jnp.float32)
     shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))
     variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
     # The last layer adds nothing to the shortcut.
     params = variables["params"]
-    params["ConvNorm_0"] = jax.tree.map(jnp.zeros_like, params["ConvNorm_0"])
+    params["conv2"] = jax.tree.map(jnp.zeros_like, params["conv2"])
     y = block.apply(variables, x, False)
     np.testing.assert_array_equal(y[..., :3], jax.nn.relu(x[:, ::2, ::2]))
     np.testing.assert_array_equal(y[..., 3:], 0)

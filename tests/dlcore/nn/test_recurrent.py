@@ -158,7 +158,7 @@ def test_a_stack_reads_the_layer_below():
     carry = initial_carry(2, 4, layers=2)
     variables = jax.jit(model.init)(jax.random.key(1), inputs, carry)
     outputs, last = jax.jit(model.apply)(variables, inputs, carry)
-    bottom, top = (variables["params"][f"layer_{layer}"] for layer in range(2))
+    bottom, top = (variables["params"][f"layer{layer}"] for layer in range(2))
     below, bottom_carry = lstm(inputs, carry[0], **bottom)
     expected, top_carry = lstm(below, carry[1], **top)
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
