@@ -20,9 +20,10 @@ import jax
 
 from dlcore import models
 from dlcore.errors import UsageError
-from dlcore.train import loop
+from dlcore.train import Recipe, Settings, loop
 from dlcore.train.callbacks import Callback, ProgressBar, Record
-from experiments import flags, peers, recipes, session, tables
+from dlcore.train.preparation import Prepared, prepare
+from experiments import flags, peers, recipes, tables
 from kernels import timing
 
 # Steps before the clock starts (compilation, the first batches, full pipelines), and between the
@@ -50,7 +51,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "rounds", 5, "Rounds of each; the median counts.")
     flags.define_one(values, "against", "", "As --kernels, of another step that is timed, too.")
     flags.define_one(values, "torch", "", "A Python that has PyTorch, for --model=resnet50.")
-    flags.define_dataclass(values, session.Settings)
+    flags.define_dataclass(values, Settings)
     flags.define_recipe(values, recipes.get(recipe), argv)
 
 
@@ -59,14 +60,14 @@ def main(values: flags.FlagValues) -> None:
     if values.steps < 1 or values.rounds < 1:
         raise UsageError("--steps and --rounds must be at least 1")
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
-    settings = flags.read_dataclass(values, session.Settings)
+    settings = flags.read_dataclass(values, Settings)
     if values.torch:
         _check_peer(recipe)
-    prepared = session.prepare(recipe, settings)
+    prepared = prepare(recipe, settings)
     calls = [functools.partial(timed, prepared) for timed in (launcher_seconds, bare_seconds)]
     if values.against:
         settings = dataclasses.replace(settings, kernels=values.against)
-        calls.append(functools.partial(bare_seconds, session.prepare(recipe, settings)))
+        calls.append(functools.partial(bare_seconds, prepare(recipe, settings)))
     rounds = [[call(values.steps) for call in calls] for _ in range(values.rounds)]
     columns = list(zip(*rounds, strict=True))
     launcher, bare, *others = (statistics.median(column) * 1e3 for column in columns)
@@ -86,7 +87,7 @@ def main(values: flags.FlagValues) -> None:
     print(tables.aligned(rows))
 
 
-def _check_peer(recipe: recipes.Recipe) -> None:
+def _check_peer(recipe: Recipe) -> None:
     """Raises UsageError where PyTorch's network would be another one."""
     if recipe.model != "resnet50":
         raise UsageError(f"--torch has a ResNet-50: --model=resnet50, not {recipe.model}")
@@ -101,9 +102,7 @@ def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
     return statistics.median(time / other for time, other in zip(times, others, strict=True))
 
 
-def torch_seconds(
-    python: str, prepared: session.Session, effort: timing.Effort
-) -> dict[str, float]:
+def torch_seconds(python: str, prepared: Prepared, effort: timing.Effort) -> dict[str, float]:
     """Seconds of a step of the same network on images of the same size in PyTorch."""
     recipe, dataset = prepared.recipe, prepared.dataset
     prepare = functools.partial(dataset.transform, train=True)
@@ -114,7 +113,7 @@ def torch_seconds(
     return peers.resnet50_seconds(python, images.shape, classes, dtype, effort)
 
 
-def launcher_seconds(prepared: session.Session, steps: int) -> float:
+def launcher_seconds(prepared: Prepared, steps: int) -> float:
     """Seconds a step in the loop of a training, progress bar and records included."""
     plan = loop.Plan(
         num_steps=WARM_UP + steps,
@@ -138,7 +137,7 @@ def launcher_seconds(prepared: session.Session, steps: int) -> float:
     return (clock.ended - clock.started) / steps
 
 
-def bare_seconds(prepared: session.Session, steps: int) -> float:
+def bare_seconds(prepared: Prepared, steps: int) -> float:
     """Seconds a step of the same compiled step over batches that are on the device."""
     program, dataset, recipe = prepared.program, prepared.dataset, prepared.recipe
     stream = dataset.train_batches(recipe.batch_size, recipe.seed).start(0)

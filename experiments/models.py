@@ -12,7 +12,8 @@ import jax
 
 from dlcore import models
 from dlcore.analysis import counts
-from experiments import flags, recipes, tables, workdir
+from dlcore.train import workdir
+from experiments import flags, recipes, tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"

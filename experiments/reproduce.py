@@ -15,7 +15,8 @@ import numpy as np
 
 from dlcore.errors import TrainingError, UsageError
 from dlcore.expectation import Expectation
-from experiments import flags, recipes, reproduce_studies, session, tables, train, workdir
+from dlcore.train import Recipe, Settings, workdir
+from experiments import cache, flags, recipes, reproduce_studies, tables, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -33,7 +34,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "workdir", "runs/reproduce", "Where the run directories are kept.")
     flags.define_one(values, "seeds", (0,), "The score is the mean over these seeds.")
     flags.define_one(values, "readme_only", False, "Only make the README's table from the files.")
-    flags.define_dataclass(values, session.Settings)
+    flags.define_dataclass(values, Settings)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -45,8 +46,8 @@ def main(values: flags.FlagValues) -> int:
     unscored = [recipe.name for recipe in known if recipe.expected is None]
     if unscored:
         raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
-    settings = flags.read_dataclass(values, session.Settings)
-    session.use_compilation_cache()
+    settings = flags.read_dataclass(values, Settings)
+    cache.use()
     met = True
     for recipe in known:
         directory = pathlib.Path(values.workdir) / recipe.name
@@ -66,8 +67,8 @@ def main(values: flags.FlagValues) -> int:
 
 
 def reproduce(
-    recipe: recipes.Recipe,
-    settings: session.Settings,
+    recipe: Recipe,
+    settings: Settings,
     directory: pathlib.Path,
     seeds: Sequence[int],
 ) -> dict[str, Any]:
@@ -102,12 +103,12 @@ def reproduce(
 
 
 def found(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Every score of a run, on the test split and of its samples."""
-    return {**summary.get("test", {}), **summary.get("samples", {})}
+    """Every score of a run on the test split."""
+    return dict(summary["test"])
 
 
-def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
-    """The expected metric of a run: of the test split, or of its samples.
+def score_of(recipe: Recipe, summary: Mapping[str, Any]) -> float:
+    """The expected metric of a run on the test split.
 
     Raises:
       TrainingError: the run was stopped.

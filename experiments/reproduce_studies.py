@@ -17,7 +17,8 @@ import jax
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
-from experiments import report, tables, workdir
+from dlcore.train import report, workdir
+from experiments import tables
 from experiments.study import what_it_shows
 
 _HEADER = ("study", "what it shows", "measured", "expected", "time")

@@ -14,7 +14,8 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
-from experiments import flags, tables, workdir
+from dlcore.train import workdir
+from experiments import flags, tables
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:

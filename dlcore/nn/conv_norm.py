@@ -35,7 +35,6 @@ class _Layer(nn.Module):
     activation: str = "relu"
     momentum: float = 0.9
     epsilon: float = 1e-5
-    kernels: str = "auto"
 
     @nn.compact
     def _maps(
@@ -71,9 +70,7 @@ class _Layer(nn.Module):
                 **geometry,
             )
         axis = parallel.axis_name()
-        raw, statistics = conv_stats(
-            x, kernel, pending, axis_name=axis, implementation=self.kernels, **geometry
-        )
+        raw, statistics = conv_stats(x, kernel, pending, axis_name=axis, **geometry)
         averages.move(*statistics, raw.size // self.features * parallel.axis_size())
         return Pending(
             raw, Normalisation(*statistics, scale, bias, self.activation, self.epsilon, axis)
@@ -95,7 +92,6 @@ class ConvNorm(_Layer):
       activation: "relu" or "none".
       momentum: weight of the old value in the running averages.
       epsilon: added to the variance.
-      kernels: implementation; see `kernels.conv_bn_relu`.
     """
 
     def __call__(
@@ -111,7 +107,7 @@ class ConvNorm(_Layer):
         maps = self._maps(x, train, residual)
         if not isinstance(maps, Pending):
             return maps
-        return normalise(*maps, residual, implementation=self.kernels)
+        return normalise(*maps, residual)
 
 
 class PendingConvNorm(_Layer):

@@ -133,4 +133,6 @@ class UpsampledConv(nn.Module):
             )
         batch, *space, inputs = x.shape
         shape = (batch, *(size * self.factor for size in space), inputs)
-        return nn.Conv(self.features, self.kernel_size)(jax.image.resize(x, shape, self.method))
+        return nn.Conv(self.features, self.kernel_size, name="conv")(
+            jax.image.resize(x, shape, self.method)
+        )

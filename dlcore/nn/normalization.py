@@ -197,8 +197,9 @@ def _odd(size: int) -> int:
     return size
 
 
-# A function of (x, train) that a module's `__call__` applies; its parameters are the module's.
-Normalization = Callable[[jax.Array, bool], jax.Array]
+# A function of (x, train, name) that a module's `__call__` applies; its parameters are those of the
+# module's part of that name.
+Normalization = Callable[[jax.Array, bool, str], jax.Array]
 
 # Normalisations of feature maps: units of a fully connected layer have no neighbours.
 LOCAL = {
@@ -225,17 +226,20 @@ def normalization(name: str) -> Normalization:
     """
     kind, _, argument = name.partition(":")
     if kind == "group" and argument.isdecimal() and int(argument) > 0:
-        return lambda x, train: _group_normalization(x, int(argument))
+        return lambda x, train, part: _group_normalization(x, int(argument), part)
     if name == "none":
-        return lambda x, train: x
+        return lambda x, train, part: x
     if name == "batch":
-        return lambda x, train: BatchNorm()(x, train)
+        return lambda x, train, part: BatchNorm(name=part)(x, train)
     if name == "layer":
-        return lambda x, train: nn.LayerNorm(
-            epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), use_fast_variance=False
+        return lambda x, train, part: nn.LayerNorm(
+            epsilon=1e-5,
+            reduction_axes=tuple(range(1, x.ndim)),
+            use_fast_variance=False,
+            name=part,
         )(x)
     if name in LOCAL:
-        return lambda x, train: _normalize_maps(name, x)
+        return lambda x, train, part: _normalize_maps(name, x)
     raise UsageError(f"unknown normalization {name!r}: it is one of {', '.join(_NAMES)}")
 
 
@@ -264,13 +268,13 @@ def replaces_bias(name: str, place: str) -> bool:
 
 
 def _group_normalization(
-    x: Float[Array, "batch ... channels"], groups: int
+    x: Float[Array, "batch ... channels"], groups: int, name: str
 ) -> Float[Array, "batch ... channels"]:
     if x.shape[-1] % groups:
         raise UsageError(
             f"normalization='group:{groups}': {x.shape[-1]} channels do not divide into so many"
         )
-    return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False)(x)
+    return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)(x)
 
 
 def _normalize_maps(name: str, x: jax.Array) -> jax.Array:

@@ -268,7 +268,7 @@ class DropPathJoin(nn.Module):
         own = columns[:, None] == jnp.arange(count)
         active = jnp.where(columns[:, None] == LOCAL, local, own | (columns[:, None] >= count))
         active = active.T.reshape(count, batch, *(1,) * (inputs.ndim - 2))
-        return jnp.where(active, inputs, 0).sum(0) / active.sum(0)
+        return jnp.where(active, inputs, 0).sum(0) / active.sum(0).astype(inputs.dtype)
 
 
 def checked(name: str, rate: float) -> float:

@@ -34,7 +34,7 @@ def conv_bn_relu(
     activation: str = "relu",
     epsilon: float = 1e-5,
     axis_name: str | None = None,
-    implementation: str = "auto",
+    implementation: str | None = None,
 ) -> tuple[Outputs, Statistics]:
     """Convolution, batch normalisation by the batch's own statistics, activation.
 
@@ -54,8 +54,8 @@ def conv_bn_relu(
       axis_name: a mapped axis (of `shard_map`, `pmap`, `vmap`) over which the batch is split: the
         statistics are those of the whole batch.
       implementation: "auto", "reference" (float32, differentiated by JAX), "xla", "mosaic_gpu" or
-        "mosaic_tpu". `explain` says what "auto" picks and why. Convolutions for which the named one
-        has no kernel are XLA's.
+        "mosaic_tpu"; None for that of `dispatch.using`. `explain` says what "auto" picks and why.
+        Convolutions for which the named one has no kernel are XLA's.
 
     Returns:
       y, and the statistics, from which a caller keeps running averages.
@@ -66,7 +66,8 @@ def conv_bn_relu(
     """
     geometry = geometry_of(x, kernel, strides, padding)
     _check(geometry, x, {"scale": scale, "bias": bias}, residual, activation)
-    if implementation == "reference":
+    if dispatch.requested(implementation) == "reference":
+        dispatch.record(dispatch.Choice("conv_bn_relu", "reference", "named"))
         options: dict[str, Any] = {"epsilon": epsilon, "axis_name": axis_name}
         operands = x, kernel, scale, bias, residual
         return reference.conv_bn_relu(*operands, geometry, activation=activation, **options)
@@ -106,6 +107,8 @@ def conv_bn_relu_inference(
     geometry = geometry_of(x, kernel, strides, padding)
     vectors = {"scale": scale, "bias": bias, "mean": mean, "variance": variance}
     _check(geometry, x, vectors, residual, activation)
+    reason = "of a block with known statistics only a convolution is left"
+    dispatch.record(dispatch.Choice("conv_bn_relu_inference", "xla", reason))
     factor = scale.astype(jnp.float32) * jax.lax.rsqrt(variance + epsilon)
     folded = (kernel.astype(jnp.float32) * factor).astype(x.dtype)
     y = xla.convolve(x, folded, geometry).astype(jnp.float32) + (bias - mean * factor)
@@ -146,10 +149,13 @@ def explain(
     rest = block_dispatch.choose_normalise("auto", geometry.rows, geometry.outputs, dtype, residual)
     refusals = block_dispatch.conv_refusals(geometry, dtype)
     return {
-        "conv_stats": {**dispatch.explain(refusals), "auto": f"{conv.name}: {conv.reason}"},
+        "conv_stats": {
+            **dispatch.explain(refusals),
+            "auto": f"{conv.implementation}: {conv.reason}",
+        },
         "normalise": {
             **dispatch.explain(dict.fromkeys(refusals)),
-            "auto": f"{rest.name}: {rest.reason}",
+            "auto": f"{rest.implementation}: {rest.reason}",
         },
     }
 

@@ -33,10 +33,16 @@ from kernels.conv_bn_relu.types import (
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What is fixed while a call is traced: who serves each part, and the convolution's sizes."""
+    """What is fixed while a call is traced.
 
-    normalise: ModuleType
+    Attributes:
+      conv: whose convolution.
+      normalise: whose passes go back through what is pending; None where nothing is.
+      geometry: the convolution's sizes.
+    """
+
     conv: ModuleType
+    normalise: ModuleType | None
     geometry: Geometry
 
 
@@ -48,7 +54,7 @@ def conv_stats(
     strides: Strides = 1,
     padding: Padding = "SAME",
     axis_name: str | None = None,
-    implementation: str = "auto",
+    implementation: str | None = None,
 ) -> tuple[Outputs, Statistics]:
     """The convolution and the statistics of what is stored of it: the block's first half.
 
@@ -72,15 +78,16 @@ def conv_stats(
     geometry = geometry_of(x, kernel, strides, padding)
     if pending is not None:
         check_normalisation(pending.activation, pending.vectors, x)
-    chosen = block_dispatch.choose_conv(implementation, geometry, x.dtype, pending is not None)
-    if pending is not None and chosen.name == "xla":
+    chosen = dispatch.record(
+        block_dispatch.choose_conv(implementation, geometry, x.dtype, pending is not None)
+    )
+    if pending is not None and chosen.implementation == "xla":
         # XLA has no convolution that normalises what it reads; what is normalised is kept.
         x, pending = normalise(x, pending, implementation=implementation), None
-    places = geometry.batch * geometry.height * geometry.width
-    before = block_dispatch.choose_normalise(
-        implementation, places, geometry.inputs, x.dtype, residual=False
-    )
-    plan = _Plan(before.primitives, chosen.primitives, geometry)
+    before = None
+    if pending is not None:
+        before = _passes(implementation, x, residual=False)
+    plan = _Plan(block_dispatch.PRIMITIVES[chosen.implementation], before, geometry)
     operands = shapes.vary_alike((x, kernel.astype(x.dtype), pending))
     raw, moments = _conv_stats(plan, *operands)
     return raw, _synchronise(moments, geometry.rows, axis_name)
@@ -91,7 +98,7 @@ def normalise(
     normalisation: Normalisation,
     residual: Images | None = None,
     *,
-    implementation: str = "auto",
+    implementation: str | None = None,
 ) -> Images:
     """activation((raw - mean) scale / sqrt(variance + epsilon) + bias + residual), in one pass.
 
@@ -108,11 +115,17 @@ def normalise(
       ValueError: as for `conv_bn_relu`.
     """
     check_normalisation(normalisation.activation, normalisation.vectors, raw, residual)
+    passes = _passes(implementation, raw, residual is not None)
+    return _normalise(passes, *shapes.vary_alike((raw, normalisation, residual)))
+
+
+def _passes(implementation: str | None, raw: Array, residual: bool) -> ModuleType:
+    """Whose passes normalise these values, and go back."""
     channels = raw.shape[-1]
     chosen = block_dispatch.choose_normalise(
-        implementation, raw.size // channels, channels, raw.dtype, residual is not None
+        implementation, raw.size // channels, channels, raw.dtype, residual
     )
-    return _normalise(chosen.primitives, *shapes.vary_alike((raw, normalisation, residual)))
+    return block_dispatch.PRIMITIVES[dispatch.record(chosen).implementation]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -229,12 +242,10 @@ def _conv_stats_backward(plan: _Plan, residuals: Any, cotangents: Any) -> Any:
         centred = raw.astype(jnp.float32) - mean
         extra = along_mean / plan.geometry.rows + 2 * centred * along_squares
         raw_cotangent += extra.astype(raw.dtype)
-    activated = x
-    if pending is not None:
-        activated = _normalise(plan.normalise, x, pending, None)
+    if plan.normalise is None:
+        return *_transposes(plan.geometry, x, kernel, raw_cotangent), None
+    activated = _normalise(plan.normalise, x, pending, None)
     x_cotangent, kernel_cotangent = _transposes(plan.geometry, activated, kernel, raw_cotangent)
-    if pending is None:
-        return x_cotangent, kernel_cotangent, None
     x_cotangent, normalisation, _ = _pull_back(plan.normalise, x, pending, None, count, x_cotangent)
     return x_cotangent, kernel_cotangent, normalisation
 

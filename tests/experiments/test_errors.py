@@ -74,8 +74,8 @@ COMMANDS = [
     # Names.
     ((*DIGITS, "--model=lenet6"), "unknown model 'lenet6'", "did you mean lenet5"),
     ((*DIGITS, "--task=clasification"), "unknown task 'clasification'", "classification"),
-    ((*DIGITS, "--optimizer=adm"), "unknown optimizer 'adm'", "adam"),
-    ((*DIGITS, "--schedule=cosin"), "unknown schedule 'cosin'", "cosine"),
+    ((*DIGITS, "--optimizer=adm"), "optimizer=adm:", "adam"),
+    ((*DIGITS, "--schedule=cosin"), "schedule=cosin:", "cosine"),
     ((*DIGITS, "--parallelism=ddp"), "--parallelism=ddp", "jit, pmap, data, fsdp"),
     ((*DIGITS, "--kernels=fast"), "--kernels=fast: it is auto, xla, mosaic_gpu or mosaic_tpu"),
     ((*DIGITS, "--kernels=xla"), "--kernels=xla: --model=lenet5_modern calls no kernel: use auto"),
@@ -106,25 +106,25 @@ COMMANDS = [
     ((*MLP, "--initializer=kumar:relu"), "kumar needs an activation with a derivative at 0"),
     ((*MLP, "--initializer=lsuv:row"), "initializer 'lsuv:row'", "layer or unit"),
     # Numbers that are out of range.
-    ((*DIGITS, "--learning_rate=0"), "learning_rate is 0", "above 0"),
-    ((*DIGITS, "--learning_rate=-0.1"), "learning_rate is -0.1", "above 0"),
-    ((*DIGITS, "--learning_rate=nan"), "learning_rate is nan", "above 0"),
-    ((*DIGITS, "--momentum=1"), "momentum is 1.0", "below 1"),
-    ((*DIGITS, "--weight_decay=-1"), "weight_decay is -1.0", "at least 0"),
-    ((*DIGITS, "--beta1=1"), "beta1 is 1.0", "below 1"),
-    ((*DIGITS, "--epsilon=0"), "epsilon is 0.0", "above 0"),
-    ((*DIGITS, "--l1=-1"), "l1 is -1.0", "at least 0"),
-    ((*DIGITS, "--clip_norm=-1"), "clip_norm is -1.0", "at least 0"),
-    ((*DIGITS, "--clip_norm=1", "--clip_average_factor=2"), "clip_norm is 1.0", "factor is 2.0"),
-    ((*DIGITS, "--gradient_noise=inf"), "gradient_noise is inf", "at least 0"),
+    ((*DIGITS, "--learning_rate=0"), "learning_rate=0", "above 0"),
+    ((*DIGITS, "--learning_rate=-0.1"), "learning_rate=-0.1", "above 0"),
+    ((*DIGITS, "--learning_rate=nan"), "learning_rate=nan", "above 0"),
+    ((*DIGITS, "--momentum=1"), "momentum=1.0", "below 1"),
+    ((*DIGITS, "--weight_decay=-1"), "weight_decay=-1.0", "at least 0"),
+    ((*DIGITS, "--beta1=1"), "beta1=1.0", "below 1"),
+    ((*DIGITS, "--epsilon=0"), "epsilon=0.0", "above 0"),
+    ((*DIGITS, "--l1=-1"), "l1=-1.0", "at least 0"),
+    ((*DIGITS, "--clip_norm=-1"), "clip_norm=-1.0", "at least 0"),
+    ((*DIGITS, "--clip_norm=1", "--clip_average_factor=2"), "clip_norm=1.0", "factor=2.0"),
+    ((*DIGITS, "--gradient_noise=inf"), "gradient_noise=inf", "at least 0"),
     (
         (*DIGITS, "--optimizer=heavy_ball", "--decoupled_weight_decay"),
-        "decoupled_weight_decay would become a part of the velocity of heavy_ball",
+        "decoupled_weight_decay=true would become a part of the velocity of heavy_ball",
     ),
-    ((*DIGITS, "--warmup_steps=1000"), "warmup_steps is 1000", "less than the 20 steps"),
-    ((*DIGITS, "--schedule=step"), "decay_steps is 0", "'step' needs at least 1"),
-    ((*DIGITS, "--schedule=time"), "decay_steps is 0", "'time' needs at least 1"),
-    ((*DIGITS, "--decay_factor=2"), "decay_factor is 2.0", "at most 1"),
+    ((*DIGITS, "--warmup_steps=1000"), "warmup_steps=1000", "less than the 20 steps"),
+    ((*DIGITS, "--schedule=step"), "decay_steps=0", "schedule=step needs at least 1"),
+    ((*DIGITS, "--schedule=time"), "decay_steps=0", "schedule=time needs at least 1"),
+    ((*DIGITS, "--decay_factor=2"), "decay_factor=2.0", "at most 1"),
     ((*DIGITS, "--num_epochs=0"), "--num_epochs=0", "at least 1"),
     ((*DIGITS, "--evaluate_every=0"), "--evaluate_every=0", "at least 1"),
     ((*DIGITS, "--ema_decay=1"), "--ema_decay=1.0", "[0, 1)"),
@@ -347,7 +347,7 @@ def test_checkpoints_of_another_model_are_refused_and_left_alone(call, copy):
     (copy / "summary.json").unlink()
     before = files(copy)
     result = call(train, *AGAIN, "--model=mlp", f"--workdir={copy}")
-    assert_refused(result, f"the checkpoint {copy}/checkpoints/", "of another model: params/Conv_0")
+    assert_refused(result, f"the checkpoint {copy}/checkpoints/", "of another model: params/C1")
     assert files(copy) == before
 
 

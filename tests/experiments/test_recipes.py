@@ -7,6 +7,7 @@ from dlcore import models, tasks
 from dlcore.data import Options
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
+from dlcore.train import Recipe
 from experiments import flags, recipes
 
 
@@ -32,16 +33,16 @@ def test_every_recipe_says_which_score_it_should_reach_and_who_says_so(name):
 def test_a_recipe_comes_back_from_its_json(name):
     recipe = recipes.get(name)
     plain = json.loads(json.dumps(recipe.to_json()))
-    assert recipes.Recipe.from_json(plain) == recipe
+    assert Recipe.from_json(plain) == recipe
 
 
 def test_every_field_is_explained():
-    explained = flags.descriptions(recipes.Recipe)
-    assert {field.name for field in dataclasses.fields(recipes.Recipe)} == explained.keys()
+    explained = flags.descriptions(Recipe)
+    assert {field.name for field in dataclasses.fields(Recipe)} == explained.keys()
 
 
 def test_every_option_of_an_optimizer_is_a_field_with_the_same_default():
-    fields = {field.name: field.default for field in dataclasses.fields(recipes.Recipe)}
+    fields = {field.name: field.default for field in dataclasses.fields(Recipe)}
     assert dataclasses.asdict(builder.Options()).items() <= fields.items()
 
 

@@ -50,7 +50,7 @@ def test_what_it_writes_is_what_auto_chooses_by(table, monkeypatch):
     finally:
         dispatch.measurements.cache_clear()
     assert len(rows) == 1
-    assert choice.name == "xla"
+    assert choice.implementation == "xla"
     assert choice.reason.startswith("the fastest that serves, measured on cpu")
 
 

@@ -15,6 +15,7 @@ from dlcore.analysis import study
 from dlcore.analysis.descent import descend
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +105,7 @@ class DropoutEnsemble(study.Study):
             classic_dropout=True,
         )
         key = jax.random.key(self.seed)
-        params = self._trained(tasks.create("classification", model), train, key)
+        params = self._trained(Classification(model), train, key)
 
         def log_probabilities(params: Any, image: jax.Array, key: jax.Array | None) -> jax.Array:
             rngs = None if key is None else {"dropout": key}
@@ -119,7 +120,7 @@ class DropoutEnsemble(study.Study):
             return jax.lax.map(by_mask, masks), log_probabilities(params, image, None)
 
         predicted = jax.device_get(predict(params, test["image"], jax.random.fold_in(key, 1)))
-        drawn, scaled = map(np.float64, predicted)
+        drawn, scaled = (own.astype(np.float64) for own in predicted)
         averages = {
             "arithmetic": np.log([np.exp(drawn[:number]).mean(0) for number in count]),
             "geometric": _normalized(np.stack([drawn[:number].mean(0) for number in count])),
@@ -132,7 +133,7 @@ class DropoutEnsemble(study.Study):
             numbers[f"{name}_distance"] = difference.sum(-1).mean(-1) / 2
         return numbers
 
-    def _trained(self, task: tasks.Task, train: tasks.Batch, key: jax.Array) -> Any:
+    def _trained(self, task: tasks.Descent, train: tasks.Batch, key: jax.Array) -> Any:
         """The parameters after some epochs of Adam."""
         examples = len(train["label"])
         generator = np.random.default_rng(self.seed)

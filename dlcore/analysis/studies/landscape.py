@@ -15,9 +15,10 @@ import optax
 from dlcore import data, models, plots, tasks
 from dlcore.analysis import parameter_plane, study
 from dlcore.analysis.descent import descend
-from dlcore.analysis.runs import Run
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.tasks.classification import Classification
+from dlcore.train import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ _STEPS, _TRAIN_BATCH_SIZE, _RATE = 300, 128, 3e-3
 class _Trained(NamedTuple):
     """Trained models of one kind, and the data that they learned from."""
 
-    task: tasks.Task
+    task: tasks.Descent
     dataset: data.Dataset
     params: list[Any]
     model_state: Mapping[str, Any]  # Of the first.
@@ -155,10 +156,12 @@ class Landscape(study.Study):
             trained.dataset.evaluation_batches("train", size), self.examples // size
         )
 
+        key = jax.random.key(self.seed)
+
         def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
             prepared = trained.dataset.transform(batch, None, False)
             variables = {"params": params, **trained.model_state}
-            mean: Any = trained.task.evaluate(variables, prepared)["loss"]
+            mean: Any = trained.task.evaluate(variables, prepared, key)["loss"]
             return mean.total, mean.count
 
         return parameter_plane.losses(loss, plane, positions, batches)
@@ -166,17 +169,19 @@ class Landscape(study.Study):
     def _open(self) -> _Trained:
         runs = [Run(directory) for directory in self._directories]
         for field in ("task", "model", "model_options", "data", "data_options"):
-            if any(run.recipe[field] != runs[0].recipe[field] for run in runs):
+            if any(getattr(run.recipe, field) != getattr(runs[0].recipe, field) for run in runs):
                 raise UsageError(f"the runs {self.runs} have no plane in common: {field} differs")
-        trained = [run.load() for run in runs]
-        task, variables = trained[0]
-        model_state = {name: own for name, own in variables.items() if name != "params"}
-        params = [variables["params"] for _, variables in trained]
-        return _Trained(task, runs[0].dataset(), params, model_state)
+        trained = [run.trained() for run in runs]
+        task = trained[0].learner
+        if not isinstance(task, tasks.Descent):
+            raise UsageError(f"runs={self.runs}: their task {runs[0].recipe.task} descends no loss")
+        model_state = {name: own for name, own in trained[0].variables.items() if name != "params"}
+        params = [one.variables["params"] for one in trained]
+        return _Trained(task, trained[0].dataset, params, model_state)
 
     def _train(self) -> _Trained:
         dataset = data.load("digits")
-        task = tasks.create("classification", models.create("mlp", hidden=(32,), activation="relu"))
+        task = Classification(models.create("mlp", hidden=(32,), activation="relu"))
         host = dataset.example_batch(dataset.num_examples("train"))
         examples = dataset.transform(jax.tree.map(jnp.asarray, host), None, False)
         generator = np.random.default_rng(self.seed)
@@ -189,7 +194,7 @@ class Landscape(study.Study):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(task: tasks.Task, examples: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
+def _descend(task: tasks.Descent, examples: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
     """The parameters that Adam reaches from a random start, by the batches of an order."""
 
     def gradient(params: Any, chosen: jax.Array) -> Any:

@@ -85,7 +85,7 @@ class Upsampling(study.Study):
                 {"params": {"kernel": kernel}}, unpool(x, indices, image.shape)
             ),
             "from_upsampled": lambda x, kernel: upsampled.apply(
-                {"params": {"Conv_0": {"kernel": kernel, "bias": no_bias}}}, x
+                {"params": {"conv": {"kernel": kernel, "bias": no_bias}}}, x
             ),
             "from_transposed": lambda x, kernel: transposed.apply(
                 {"params": {"kernel": kernel}}, x

@@ -173,7 +173,7 @@ def test_a_locally_connected_layer_has_a_dense_layer_at_every_place():
 def test_upsampling_repeats_each_number_and_then_convolves():
     draw = cases.Draw("upsampled")
     x, kernel = draw.normal(2, 6, 5, 3), draw.normal(3, 3, 3, 1)
-    params = {"Conv_0": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
+    params = {"conv": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
     y = UpsampledConv(1, (3, 3), factor=3).apply({"params": params}, jnp.asarray(x))
     larger = x.astype(np.float64).repeat(3, axis=1).repeat(3, axis=2)
     expected = sum(
@@ -187,14 +187,14 @@ def test_linear_upsampling_keeps_a_ramp_straight():
     x = jnp.arange(8.0)[None, :, None]
     layer = UpsampledConv(1, (1,), factor=2, method="linear")
     identity = {"kernel": jnp.ones((1, 1, 1)), "bias": jnp.zeros(1)}
-    y = layer.apply({"params": {"Conv_0": identity}}, x)
+    y = layer.apply({"params": {"conv": identity}}, x)
     np.testing.assert_allclose(y[0, 1:-1, 0], np.arange(14) / 2 + 0.25, rtol=1e-6)
 
 
 def test_only_the_transposed_convolution_leaves_a_checkerboard_on_a_flat_map():
     x = jnp.ones((1, 6, 6, 1))
     ones = {"kernel": jnp.ones((3, 3, 1, 1)), "bias": jnp.zeros(1)}
-    upsampled = UpsampledConv(1, (3, 3)).apply({"params": {"Conv_0": ones}}, x)
+    upsampled = UpsampledConv(1, (3, 3)).apply({"params": {"conv": ones}}, x)
     transposed = nn.ConvTranspose(1, (3, 3), (2, 2)).apply({"params": ones}, x)
     np.testing.assert_array_equal(upsampled[0, 1:-1, 1:-1, 0], np.full((10, 10), 9.0))
     assert set(np.unique(transposed[0, 1:-1, 1:-1, 0])) == {1.0, 2.0, 4.0}

@@ -272,7 +272,7 @@ class Named(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        return normalization.normalization(self.name_of_it)(x, train)
+        return normalization.normalization(self.name_of_it)(x, train, "norm")
 
 
 def by_name(name, x, train=False):
@@ -311,7 +311,7 @@ def test_it_stands_before_or_after_the_activation_function():
     for place, whole in (("before", "first"), ("after", "second")):
         pair = normalization.placed("local_response", place)
         x = inputs(1, 2, 2)
-        changed = [not np.array_equal(part(x, False), x) for part in pair]
+        changed = [not np.array_equal(part(x, False, "norm"), x) for part in pair]
         assert changed == [whole == "first", whole == "second"]
 
 

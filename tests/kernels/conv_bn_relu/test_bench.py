@@ -96,7 +96,7 @@ def chosen(case):
         rest = block_dispatch.choose_normalise(
             "auto", geometry.rows, geometry.outputs, case.dtype, case.residual
         )
-    return [choice.name for choice in (*conv, rest)]
+    return [choice.implementation for choice in (*conv, rest)]
 
 
 def test_auto_takes_what_the_table_shows_fastest(measured):

@@ -61,7 +61,7 @@ def write_recipe(directory, hidden=(5,)):
     directory.mkdir()
     recipe = {"task": "classification", "task_options": {}, "model": "mlp", "data": "digits"}
     recipe |= {"model_options": {"hidden": list(hidden)}}
-    recipe |= {"data_options": dataclasses.asdict(data.Options())}
+    recipe |= {"data_options": dataclasses.asdict(data.ExampleOptions())}
     (directory / "recipe.json").write_text(json.dumps(recipe))
 
 

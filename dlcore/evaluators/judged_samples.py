@@ -1,4 +1,4 @@
-"""Judging a generative model of images by a classifier that was trained on the same data.
+"""Samples of a generative model, judged by a classifier that was trained on the same data.
 
 Two numbers: how many classes the samples cover, and the Frechet distance between samples and
 held-out images in the classifier's features (Heusel et al., 2017, with a classifier of the data at
@@ -6,20 +6,84 @@ hand in place of Inception). A Gaussian fitted to the pixels is the baseline tha
 beat.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from dlcore import plots
+from dlcore.errors import UsageError
+from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
+from dlcore.evaluators.registry import register
+from dlcore.evaluators.samples import draw
+from dlcore.tasks import Samples, Variables
+
 # Images [N, H, W, C] to features [N, F] and class probabilities [N, K].
 Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+@dataclasses.dataclass(frozen=True)
+class JudgedSamples(Evaluator):
+    """Samples judged by the classifier that the recipe needs under the name "judge".
+
+    Attributes:
+      count: samples that are judged; enough that the distance is of the generator and not of the
+        draw.
+
+    Raises:
+      UsageError: there are too few for a covariance.
+    """
+
+    count: int = 10_000
+
+    ability: ClassVar[type] = Samples
+    needed: ClassVar[tuple[str, ...]] = ("judge",)
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise UsageError(f"count={self.count}: it must be at least 2")
+
+    def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
+        """The numbers of `judge_samples`, against the images of the split, and a figure.
+
+        "judged_samples" shows the samples that the judge is surest of, a row for each class.
+        """
+        judge = judge_of(trained.needed["judge"])
+        real = trained.rows(_images, split)
+        generated = draw(trained, key, self.count)
+        _, probabilities = judge(generated)
+        best = np.concatenate(
+            [np.argsort(-column, kind="stable")[:10] for column in probabilities.T]
+        )
+        figure = plots.image_grid(generated[best], value_range=(-1, 1))
+        return Findings(
+            scalars=judge_samples(judge, real, generated), figures={"judged_samples": figure}
+        )
+
+
+def _images(variables: Variables, batch: Any) -> Any:
+    del variables
+    return batch["image"]
+
+
+def judge_of(classifier: Trained) -> Judge:
+    """A trained classifier as the judge of images in -1..1."""
+    size = classifier.dataset.example_batch(1)["image"].shape[1:]
+
+    def prepare(images: jax.Array) -> jax.Array:
+        # The judge was trained on what its own dataset makes of 0..1, perhaps of another size.
+        images = jax.image.resize((images + 1) / 2, (images.shape[0], *size), "bilinear")
+        return classifier.dataset.transform({"image": images}, None, False)["image"]
+
+    return judge_of_classifier(classifier.learner.model, classifier.variables, prepare)
+
+
 def judge_of_classifier(
     model: nn.Module,
-    variables: Mapping[str, Any],
+    variables: Variables,
     prepare: Callable[[Any], Any],
     batch_size: int = 500,
 ) -> Judge:
@@ -28,12 +92,12 @@ def judge_of_classifier(
     Args:
       model: a classifier whose `__call__` gives logits and whose last dense layer makes them.
       variables: its variables.
-      prepare: from the images that are judged to the classifier's input (another normalisation).
+      prepare: from the images that are judged to the classifier's input (another normalization).
       batch_size: images that are classified at a time.
     """
 
     @jax.jit
-    def classify(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def classify(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: list[jax.Array] = []
 
         def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -47,7 +111,10 @@ def judge_of_classifier(
 
     def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         starts = range(0, len(images), batch_size)
-        parts = [jax.device_get(classify(images[start : start + batch_size])) for start in starts]
+        parts = [
+            jax.device_get(classify(variables, images[start : start + batch_size]))
+            for start in starts
+        ]
         features, probabilities = zip(*parts, strict=True)
         return np.concatenate(features), np.concatenate(probabilities)
 
@@ -170,11 +237,14 @@ def judge_samples(
 
 
 def _covariance(vectors: np.ndarray) -> np.ndarray:
-    centred = vectors - vectors.mean(axis=0)
-    return centred.T @ centred / (len(vectors) - 1)
+    centered = vectors - vectors.mean(axis=0)
+    return centered.T @ centered / (len(vectors) - 1)
 
 
 def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
     """The square root of a symmetric positive semidefinite matrix."""
     eigenvalues, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
+
+
+register("judged_samples", JudgedSamples)

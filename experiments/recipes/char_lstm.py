@@ -1,7 +1,8 @@
 """Character language models with a state that is carried along the text."""
 
 from dlcore.expectation import Expectation
-from experiments.recipes.base import Recipe, register
+from dlcore.train import Recipe
+from experiments.recipes.registry import register
 
 register(
     Recipe(

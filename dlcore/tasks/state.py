@@ -1,5 +1,6 @@
 """What a training carries from one step to the next: everything that a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -8,10 +9,7 @@ import jax.numpy as jnp
 
 from dlcore.metrics import Metrics
 from dlcore.optim import rate
-from dlcore.parallel import CARRY
-
-# The collection of what normalisation knows of the batches.
-STATISTICS = "batch_stats"
+from dlcore.parallel import Kind
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -20,7 +18,8 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: number of updates attempted so far, int32 scalar; with the seed it fixes the next batch.
       params: the trained parameters.
-      model_state: the model's other collections (`batch_stats`, `carry`).
+      model_state: the other collections of the model and of the learner, by name. What each belongs
+        to, `Learner.state_kinds` says.
       opt_state: Optax's state.
       rng: data of the run's random key, uint32; a step folds its number into it.
       ema_params: the exponential moving average of the parameters, or None where none is kept.
@@ -41,13 +40,19 @@ class TrainState(flax.struct.PyTreeNode):
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, **self.model_state}
 
-    def restarted_from(self, earlier: "TrainState") -> "TrainState":
-        """This training, gone back to what it had learnt at an earlier step.
+    def restarted_from(self, earlier: "TrainState", kinds: Mapping[str, Kind]) -> "TrainState":
+        """This training, gone back to what it had learned at an earlier step.
 
-        Its place in the data, its random key and its learning rate stay; of the optimizer all else
-        goes back: a velocity belongs to the parameters that it moves.
+        Its place in the data, its random key, its learning rate and the state of its examples stay;
+        of the optimizer all else goes back: a velocity belongs to the parameters that it moves.
+
+        Args:
+          earlier: the state to go back to.
+          kinds: what the collections belong to.
         """
-        carried = {name: self.model_state[name] for name in (CARRY,) if name in self.model_state}
+        carried = {
+            name: own for name, own in self.model_state.items() if kinds.get(name) == "examples"
+        }
         return earlier.replace(
             step=self.step,
             model_state={**earlier.model_state, **carried},

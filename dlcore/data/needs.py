@@ -1,0 +1,59 @@
+"""What a task needs, found among what a dataset has."""
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from dlcore.data.dataset import Needs
+from dlcore.data.features import INPUTS, Feature
+from dlcore.errors import UsageError
+
+
+def match(needs: Needs, features: Mapping[str, Feature], name: str) -> dict[str, str]:
+    """The key of the feature that serves each need, as `Dataset.provide` says.
+
+    Args:
+      needs: kinds by the task's keys.
+      features: of the dataset.
+      name: of the dataset.
+
+    Raises:
+      UsageError: no feature or more than one would do.
+    """
+    found = {key: key for key, kinds in needs.items() if isinstance(features.get(key), kinds)}
+    for key, kinds in needs.items():
+        if key in found:
+            continue
+        free = [
+            other
+            for other, feature in features.items()
+            if isinstance(feature, kinds) and other not in found.values()
+        ]
+        if len(free) != 1:
+            _refuse(key, free, needs, features, name)
+        found[key] = free[0]
+    return {key: found[key] for key in needs}
+
+
+def _refuse(
+    key: str, free: list[str], needs: Needs, features: Mapping[str, Feature], name: str
+) -> NoReturn:
+    if free:
+        raise UsageError(
+            f"dataset {name!r} has {', '.join(free)}, each of which may be the"
+            f" {key!r} that the task needs: set features, as in"
+            f' features="{key}:{free[0]}"'
+        )
+    wanted = ", ".join(f"{other!r} ({_nouns(kinds)})" for other, kinds in needs.items())
+    raise UsageError(f"the task needs {wanted}: dataset {name!r} has {described(features)}")
+
+
+def described(features: Mapping[str, Feature]) -> str:
+    """The features of a dataset, for a message."""
+    return ", ".join(f"{key!r} ({feature.noun})" for key, feature in features.items())
+
+
+def _nouns(kinds: Iterable[type[Feature]]) -> str:
+    kinds = tuple(kinds)
+    if kinds == INPUTS:
+        return "an image, a row of numbers or another dense array"
+    return " or ".join(kind.noun for kind in kinds)
