@@ -10,12 +10,12 @@ import matplotlib.figure
 import numpy as np
 import optax
 import pytest
+from dlcore.train.state import TrainState
 
 from dlcore import data, models, tasks
 from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.state import TrainState
 
 TINY = {"resolution": 3, "examples": 200}
 
