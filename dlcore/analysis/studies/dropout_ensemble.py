@@ -120,7 +120,7 @@ class DropoutEnsemble(study.Study):
             return jax.lax.map(by_mask, masks), log_probabilities(params, image, None)
 
         predicted = jax.device_get(predict(params, test["image"], jax.random.fold_in(key, 1)))
-        drawn, scaled = (np.asarray(array, np.float64) for array in predicted)
+        drawn, scaled = (own.astype(np.float64) for own in predicted)
         averages = {
             "arithmetic": np.log([np.exp(drawn[:number]).mean(0) for number in count]),
             "geometric": _normalized(np.stack([drawn[:number].mean(0) for number in count])),
