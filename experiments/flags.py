@@ -108,9 +108,7 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 
 # How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
 # and anywhere a name that no word of prose looks like.
-_FIELD = re.compile(
-    r"(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)|^[a-z]\w*(?= is )"
-)
+_FIELD = re.compile(r"(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)|^[a-z]\w*(?= is )")
 
 
 def _with_dashes(line: str, values: FlagValues) -> str:

@@ -62,9 +62,9 @@ def columns(
       known: features that are better known than TFDS describes them, by name.
     """
     found = {}
-    for path, feature in _flat(described):
+    for path, feature in sorted(_flat(described), key=lambda item: item[0]):
         name = "/".join(path)
-        # A batch's own mask keeps its key.
+        # "mask" is the batch's own.
         key = "example_mask" if name == "mask" else name
         settled = _settled(known.get(key) or _feature(name, feature, name == target), options)
         found[key] = Column(settled, path, _example_bytes(settled, feature), bool(options.resize))
@@ -131,7 +131,7 @@ def _sequence(feature: Any) -> Feature:
         return kinds.Boxes(("object",), 0)
     within = dict(inner) if isinstance(inner, tfds.FeaturesDict) else {}
     if _is_box(within.get("bbox")):
-        label = within.get("label")
+        label: Any = within.get("label")
         named = isinstance(label, tfds.ClassLabel) and label.num_classes
         return kinds.Boxes(tuple(label.names) if named else ("object",), 0)
     return kinds.Raw()

@@ -173,8 +173,8 @@ class Session:
     def _trained(
         self, directory: pathlib.Path, prepared: Prepared, canonical: Any, placed: Any
     ) -> Trained:
-        def rows(function: Any, split: str) -> Any:
-            compiled = prepared.program.rows(function)
+        def rows(function: Any, split: str, *inputs: Any) -> Any:
+            compiled = prepared.program.rows(function, *inputs)
             batches = split_batches(prepared, split)
             return evaluation.evaluate(prepared.program, placed, batches, compiled=compiled)["rows"]
 

@@ -1,6 +1,6 @@
 """How a TPU's convolutions are cut: into tiles that pass through VMEM, and groups of rows in these.
 
-A group is what is multiplied at once; its operand has a row for each place, and in that row what
+A group is what is multiplied at once; its operand has a row for each position, and in that row what
 the kernel's taps see there.
 """
 
@@ -93,8 +93,8 @@ class Rows:
 class Images:
     """Of a 3x3 convolution: the same stripe of some images, `[height, width, batch, channels]`.
 
-    So many images that a place of all of them fills registers: a tap of the kernel then reads whole
-    ones. Of the stripes above and below a tile needs the nearest line.
+    So many images that a position of all of them fills registers: a tap of the kernel then reads
+    whole ones. Of the stripes above and below a tile needs the nearest line.
 
     Attributes are those of `Rows`.
     """
@@ -168,7 +168,7 @@ class Images:
         self, tile: Any, inputs: Sequence[Any], scratch: Sequence[Any], apply: Apply
     ) -> Callable[[Any], Any]:
         """What the kernel multiplies, `[group, 9 inputs]`, as a function of the group."""
-        x, *neighbours = inputs
+        x, *neighbors = inputs
         (padded,) = scratch
         width, stripe = self._geometry.width, self._stripe(tile)
         left, inner, right = 0, slice(1, width + 1), width + 1
@@ -179,8 +179,8 @@ class Images:
             padded[line, inner] = values
 
         above = below = jnp.zeros(x.shape[1:], x.dtype)
-        if neighbours:
-            above, below = (apply(lines[0]) for lines in neighbours)
+        if neighbors:
+            above, below = (apply(lines[0]) for lines in neighbors)
             above = jnp.where(stripe > 0, above, 0)
             below = jnp.where(stripe < self._stripes - 1, below, 0)
         keep(0, above)

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from dlcore import data, models
-from dlcore.data import catalogue, image, sources
+from dlcore.data import features as kinds
+from dlcore.data import registration
 from experiments import evaluate, train
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -217,7 +218,7 @@ COMMANDS = [
     ((*DIGITS, "--data.resize=0"), "lenet5_modern takes images of 12x12 or more, not 8x8"),
     ((*DIGITS, "--model=lenet5"), "lenet5 takes images of 32x32x1, not 28x28x1"),
     # Data that is not there.
-    ((*DIGITS, "--data=mnist"), "dataset 'mnist' needs --data_dir"),
+    ((*DIGITS, "--data=mnist"), "dataset 'mnist' needs data_dir"),
     (
         (*DIGITS, "--data=mnist", "--data_dir=/no/such/directory"),
         "data directory /no/such/directory does not exist",
@@ -417,21 +418,22 @@ def test_a_damaged_prepared_dataset_is_named(call, tmp_path):
 @pytest.mark.parametrize(
     ("place", "value", "fragments"),
     [
-        (("labels", 7), 3, ("example 7 has label 3", "0..2")),
-        (("labels", 0), -1, ("example 0 has label -1", "0..2")),
-        (("images", (5, 1, 2, 0)), np.nan, ("example 5 holds NaN", "finite")),
-        (("images", (5, 1, 2, 0)), np.inf, ("example 5 holds NaN or infinity", "finite")),
+        (("label", 7), 3, ("example 7 has label 3", "0..2")),
+        (("label", 0), -1, ("example 0 has label -1", "0..2")),
+        (("image", (5, 1, 2, 0)), np.nan, ("example 5 holds NaN", "finite")),
+        (("image", (5, 1, 2, 0)), np.inf, ("example 5 holds NaN or infinity", "finite")),
     ],
 )
 def test_an_impossible_example_is_named(call, tmp_path, monkeypatch, place, value, fragments):
-    images = np.zeros((60, 4, 4, 1), np.float32)
-    examples = sources.Arrays(images, np.arange(60, dtype=np.int32) % 3)
-    getattr(examples, place[0])[place[1]] = value
+    arrays = {"image": np.zeros((60, 4, 4, 1), np.float32), "label": np.arange(60) % 3}
+    arrays[place[0]][place[1]] = value
+    features = {"image": kinds.Image((4, 4, 1)), "label": kinds.ClassLabel(tuple("abc"))}
 
     def own(name: str, options: data.Options) -> data.Dataset:
-        return image.build(name, {"train": examples}, ("a", "b", "c"), options)
+        return data.from_arrays(features, {"train": arrays}, options, name)
 
-    monkeypatch.setitem(catalogue.BUNDLED, "own", own)
+    entry = registration.Entry(own, data.ExampleOptions)
+    monkeypatch.setitem(registration._datasets._things, "own", entry)
     words = (*SOFTMAX, "--data=own", "--batch_size=8", f"--workdir={tmp_path / 'new'}")
     assert_refused(call(train, *words), "split 'train' of dataset 'own'", *fragments)
     assert not (tmp_path / "new").exists()

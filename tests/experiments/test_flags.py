@@ -47,7 +47,11 @@ def test_without_a_flag_a_recipe_stays_as_it_is_but_for_options_that_are_now_com
     assert dataclasses.replace(found, **{o: getattr(recipe, o) for o in options}) == recipe
     assert found.task_options == {**tasks.defaults(recipe.task), **recipe.task_options}
     assert found.model_options == {**models.defaults(recipe.model), **recipe.model_options}
-    data.Options(**found.data_options)
+    assert found.data_options.keys() <= {
+        field.name
+        for kind in (data.ExampleOptions, data.TextOptions)
+        for field in dataclasses.fields(kind)
+    }
     assert recipe.data_options.items() <= found.data_options.items()
 
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from dlcore import models, tasks
-from dlcore.data import Options
+from dlcore.data import ExampleOptions, TextOptions
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
 from dlcore.train import Recipe
@@ -17,7 +17,8 @@ def test_every_recipe_names_parts_that_exist(name):
     task, model = tasks.defaults(recipe.task), models.defaults(recipe.model)
     assert recipe.task_options.keys() <= task.keys()
     assert recipe.model_options.keys() <= model.keys()
-    Options(**recipe.data_options)
+    of_text = "sequence_length" in recipe.data_options
+    (TextOptions if of_text else ExampleOptions)(**recipe.data_options)
     assert not recipe.judge or recipe.judge in recipes.names()
 
 

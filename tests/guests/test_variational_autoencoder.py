@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy import stats
 
 from dlcore import evaluators, models, parallel, plots, tasks
@@ -33,7 +32,7 @@ class Autoencoder(nn.Module):
       hidden: units of each hidden layer.
     """
 
-    latent_size: int = 2
+    latent_size: int = 4
     hidden: int = 128
 
     def setup(self) -> None:
@@ -65,8 +64,8 @@ models.register(
     "guest_autoencoder",
     Autoencoder,
     example_inputs=(jax.ShapeDtypeStruct((2, *PIXELS), jnp.float32),),
-    output_shapes=((2, *PIXELS), (2, 2), (2, 2), ()),
-    parameter_count=17_477,
+    output_shapes=((2, *PIXELS), (2, 4), (2, 4), ()),
+    parameter_count=18249,
     source="Kingma and Welling (2014)",
 )
 
@@ -154,7 +153,7 @@ recipe = Recipe(
     data="digits",
     data_options={"normalize": "symmetric"},
     optimizer="adam",
-    learning_rate=3e-3,
+    learning_rate=5e-3,
     batch_size=64,
     num_epochs=20,
     evaluate_every=5,
@@ -162,7 +161,7 @@ recipe = Recipe(
 
 
 class TestGuest(Guest):
-    crash_after, stop_after = 130, 233
+    stop_after, crash_after, compared_after = 130, 233, 50
     figures = ("samples", "reconstructions")
     amplifies_rounding = True
 
@@ -170,8 +169,7 @@ class TestGuest(Guest):
         trained = run.trained()
         train, test = (trained.rows(_images, split) for split in ("train", "test"))
         linear = principal_components_likelihood(train, test, trained.learner.model.latent_size)
-        print(-run.summary["test"]["loss"], linear, run.summary)
-        assert -run.summary["test"]["loss"] > linear + 1
+        assert -run.summary["test"]["loss"] > linear + 3
 
 
 def principal_components_likelihood(train: np.ndarray, test: np.ndarray, latent_size: int) -> float:

@@ -10,12 +10,12 @@ import matplotlib.figure
 import numpy as np
 import optax
 import pytest
+from dlcore.train.state import TrainState
 
 from dlcore import data, models, tasks
 from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.state import TrainState
 
 TINY = {"resolution": 3, "examples": 200}
 
@@ -61,7 +61,7 @@ def write_recipe(directory, hidden=(5,)):
     directory.mkdir()
     recipe = {"task": "classification", "task_options": {}, "model": "mlp", "data": "digits"}
     recipe |= {"model_options": {"hidden": list(hidden)}}
-    recipe |= {"data_options": dataclasses.asdict(data.Options())}
+    recipe |= {"data_options": dataclasses.asdict(data.ExampleOptions())}
     (directory / "recipe.json").write_text(json.dumps(recipe))
 
 

@@ -21,10 +21,10 @@ def numbers(study):
 
 @pytest.fixture(scope="module")
 def examples():
-    table = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+    table = data.load("diabetes", options={"validation_fraction": 0.0})
     (batch,) = table.evaluation_batches("train", table.num_examples("train"))
-    inputs = np.float64(table.transform(batch, None, False)["image"])
-    return inputs, np.float64(batch["label"][:, 0])
+    inputs = np.float64(table.transform(batch, None, False)["row"])
+    return inputs, np.float64(batch["numbers"][:, 0])
 
 
 def test_ridge_s_weights_are_the_closed_form_and_never_zero(numbers, examples):
