@@ -13,7 +13,7 @@ from dlcore import weights
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics, Rows
 from dlcore.parallel import Parallelism
-from dlcore.tasks import Batch, Learner, TrainState, Variables
+from dlcore.tasks import Batch, Learner, TrainState
 from dlcore.train import initialization
 from dlcore.train.step import (
     Schedule,
