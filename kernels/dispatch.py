@@ -1,28 +1,35 @@
 """Which implementation of an operation serves a call, and why.
 
 "auto" picks the fastest one that was measured on this kind of device for the nearest shape, and
-XLA where nothing was measured. A named one serves what it can and refuses the rest.
+XLA where nothing was measured. A named one serves what it can and refuses the rest. A call names
+one by its own `implementation` argument; where that is None, the context (`using`) decides.
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 
+# What a call or a context may name. ("reference" defines what is right; it is not fast.)
+NAMES = ("auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu")
 _KINDS = {"mosaic_gpu": "gpu", "mosaic_tpu": "tpu"}
 # Of the names of NVIDIA's devices.
 _HOPPER = re.compile(r"\bG?H(20|100|200|800)\b")
 # The vector memory of a TPU's core in MiB; others are taken to have what a v5p has.
 _VMEM = {"tpu": 128, "TPU v5 lite": 128, "TPU v6 lite": 128}
 _LEAST_VMEM = 64
-_target: str | None = None
+
+# JAX's own contexts: a jitted function is traced anew where their value is another one.
+_target = jax.make_user_context("")
+_implementation = jax.make_user_context("auto")
 
 
 class RefusedError(ValueError):
@@ -31,10 +38,68 @@ class RefusedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An implementation and the reason for it."""
+    """Who serves a call.
 
-    name: str
+    Attributes:
+      operation: what is called, by the name of its measurements: "lstm".
+      implementation: who serves it: "xla".
+      reason: why that one.
+    """
+
+    operation: str
+    implementation: str
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What `using` yields.
+
+    Attributes:
+      choices: one for every call that was traced within, in their order. A jitted function that was
+        traced before, under the same name, is not traced again and adds none.
+    """
+
+    choices: list[Choice] = dataclasses.field(default_factory=list)
+
+
+_records: contextvars.ContextVar[tuple[Record, ...]] = contextvars.ContextVar("records", default=())
+
+
+@contextlib.contextmanager
+def using(implementation: str) -> Iterator[Record]:
+    """Within, calls that name no implementation themselves are by this one.
+
+    What counts is where a call is traced; its gradient is by the same implementation wherever it is
+    taken. Contexts nest, and hold for one thread.
+
+    Args:
+      implementation: one of `NAMES`.
+
+    Raises:
+      RefusedError: there is no such implementation.
+    """
+    if implementation not in NAMES:
+        raise RefusedError(_unknown(implementation, NAMES[1:]))
+    within = Record()
+    token = _records.set((*_records.get(), within))
+    try:
+        with _implementation(implementation):
+            yield within
+    finally:
+        _records.reset(token)
+
+
+def requested(implementation: str | None) -> str:
+    """The implementation that a call names, or the context's where it names none."""
+    return _implementation.value if implementation is None else implementation
+
+
+def record(choice: Choice) -> Choice:
+    """Adds a choice to the records of all contexts that it is made in."""
+    for around in _records.get():
+        around.choices.append(choice)
+    return choice
 
 
 @contextlib.contextmanager
@@ -43,17 +108,13 @@ def target(device_kind: str) -> Iterator[None]:
 
     For compiling ahead of time, and for interpretation: "tpu" and "gpu" are kinds, too.
     """
-    global _target
-    previous, _target = _target, device_kind
-    try:
+    with _target(device_kind):
         yield
-    finally:
-        _target = previous
 
 
 def device_kind() -> str:
     """The kind of device that calls are for: "NVIDIA H200", "TPU v5 lite", "cpu"."""
-    return _target or jax.devices()[0].device_kind
+    return _target.value or jax.devices()[0].device_kind
 
 
 def platform(kind: str) -> str:
@@ -93,38 +154,53 @@ def _elsewhere(name: str, kind: str) -> str | None:
 
 def choose(
     operation: str,
-    implementation: str,
+    implementation: str | None,
     refusals: Mapping[str, str | None],
     shape: Mapping[str, int],
     dtype: Any,
+    *,
+    substitute: str = "",
 ) -> Choice:
-    """The implementation that serves a call.
+    """Who serves a call. The choice is not recorded yet: `record` does that.
 
     Args:
       operation: whose measurements count: "lstm".
-      implementation: "auto", or a name.
+      implementation: one of `NAMES`; None for the context's.
       refusals: as for `explain`.
       shape: the sizes by which the measurements are told apart.
       dtype: of the call.
+      substitute: who serves what the named one has no kernel for on its own devices; by default
+        such a call is refused.
 
     Raises:
       RefusedError: no such implementation, or it cannot serve the call.
     """
+    implementation = requested(implementation)
     told = explain(refusals)
-    if implementation != "auto":
-        if implementation not in told:
-            raise RefusedError(
-                f"unknown implementation {implementation!r}: it is auto or one of {', '.join(told)}"
-            )
-        if told[implementation] != "serves":
-            raise RefusedError(
-                f"{operation}: {implementation} cannot serve: {told[implementation]}"
-            )
-        return Choice(implementation, "named")
+    if implementation == "auto":
+        return _measured(operation, told, shape, dtype)
+    if implementation not in told:
+        raise RefusedError(_unknown(implementation, told))
+    if told[implementation] == "serves":
+        return Choice(operation, implementation, "named")
+    if substitute and not _elsewhere(implementation, device_kind()):
+        reason = f"{implementation} has no kernel: {told[implementation]}"
+        return Choice(operation, substitute, reason)
+    raise RefusedError(f"{operation}: {implementation} cannot serve: {told[implementation]}")
+
+
+def _unknown(implementation: str, known: Iterable[str]) -> str:
+    return f"unknown implementation {implementation!r}: it is auto or one of {', '.join(known)}"
+
+
+def _measured(
+    operation: str, told: Mapping[str, str], shape: Mapping[str, int], dtype: Any
+) -> Choice:
+    """What "auto" picks among those that serve."""
     kind = device_kind()
     row = nearest(operation, shape, dtype)
     if row is None:
-        return Choice("xla", f"nothing was measured on {kind} for {dtype}")
+        return Choice(operation, "xla", f"nothing was measured on {kind} for {dtype}")
     seconds = {name: time for name, time in row["seconds"].items() if name in told}
     able = {name: time for name, time in seconds.items() if told[name] == "serves"}
     name = min(able, key=able.__getitem__, default="xla")
@@ -134,7 +210,7 @@ def choose(
         if time < seconds.get(name, math.inf)
     ]
     reason = f"the fastest that serves, measured on {kind} at {row['shape']}"
-    return Choice(name, reason + "".join(passed_over))
+    return Choice(operation, name, reason + "".join(passed_over))
 
 
 def nearest(operation: str, shape: Mapping[str, int], dtype: Any) -> dict[str, Any] | None:

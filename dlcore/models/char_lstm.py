@@ -23,14 +23,12 @@ class CharLSTM(nn.Module):
       hidden: units of every LSTM layer.
       layers: number of LSTM layers.
       dropout_rate: probability with which training drops a number of a layer's output.
-      kernels: implementation of the layers' recurrence; see `kernels.lstm.lstm`.
     """
 
     vocabulary_size: int = 65
     hidden: int = 128
     layers: int = 2
     dropout_rate: float = 0.0
-    kernels: str = "auto"
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:
@@ -52,22 +50,22 @@ class CharLSTM(nn.Module):
           train: whether dropout is on.
         """
         x = jax.nn.one_hot(tokens, self.vocabulary_size)
-        lstm = recurrent.StackedLSTM(
-            self.hidden, self.layers, self.dropout_rate, self.kernels, name="lstm"
-        )
+        lstm = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout_rate, name="lstm")
         x, carry = lstm(x, carry, train)
         return nn.Dense(self.vocabulary_size, name="logits")(x), carry
 
 
 def _register(name: str, hidden: int, parameter_count: int) -> None:
-    constructor = functools.partial(CharLSTM, hidden=hidden)
-    batch, time = 2, 8
-    carry = jax.eval_shape(lambda: constructor().initial_carry(batch))
+    layers, batch, time = 2, 2, 8
+    state = jax.ShapeDtypeStruct((batch, hidden), jnp.float32)
     registry.register(
         name,
-        constructor,
-        example_inputs=(jax.ShapeDtypeStruct((batch, time), jnp.int32), carry),
-        output_shapes=((batch, time, 65), jax.tree.map(lambda array: array.shape, carry)),
+        functools.partial(CharLSTM, hidden=hidden),
+        example_inputs=(
+            jax.ShapeDtypeStruct((batch, time), jnp.int32),
+            ((state, state),) * layers,
+        ),
+        output_shapes=((batch, time, 65), ((state.shape, state.shape),) * layers),
         parameter_count=parameter_count,
         source="Karpathy's char-rnn (2015), after Graves (2013), section 4.1",
     )

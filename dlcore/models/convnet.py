@@ -1,4 +1,4 @@
-"""A small convolutional network with batch normalisation and dropout.
+"""A small convolutional network with batch normalization and dropout.
 
 No paper's layout: it is the smallest network that has what modern ones have, batch statistics,
 noise and convolutions without bias. It serves where a real network is too slow, above all in the
@@ -16,12 +16,12 @@ from dlcore.nn.regularization import Dropout
 
 
 class ConvNetBN(nn.Module):
-    """3x3 convolutions of stride 2 with batch normalisation and SiLU, averaged, dropout, logits.
+    """3x3 convolutions of stride 2 with batch normalization and SiLU; average, dropout, logits.
 
     Attributes:
       num_classes: number of classes.
-      features: maps of each convolution.
-      dropout_rate: probability with which training drops an averaged feature.
+      features: channels of each convolution.
+      dropout_rate: probability with which training drops an averaged channel.
     """
 
     num_classes: int = 10
@@ -33,14 +33,14 @@ class ConvNetBN(nn.Module):
         self, x: Float[Array, "batch height width channels"], train: bool = False
     ) -> Float[Array, "batch {self.num_classes}"]:
         """Logits of a batch of images of any size."""
-        for features in self.features:
-            # The normalisation's own shift makes a bias before it redundant.
-            x = nn.Conv(features, (3, 3), strides=2, use_bias=False)(x)
+        for number, features in enumerate(self.features, start=1):
+            # The normalization's own shift makes a bias before it redundant.
+            x = nn.Conv(features, (3, 3), strides=2, use_bias=False, name=f"conv{number}")(x)
             # Smooth, for those tests: on a rectifier's kink, rounding decides about a gradient.
-            x = nn.silu(BatchNorm()(x, train))
+            x = nn.silu(BatchNorm(name=f"conv{number}_norm")(x, train))
         x = x.mean((1, 2))
         x = Dropout(self.dropout_rate)(x, train)
-        return nn.Dense(self.num_classes)(x)
+        return nn.Dense(self.num_classes, name="logits")(x)
 
 
 registry.register(

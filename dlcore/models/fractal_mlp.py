@@ -5,7 +5,7 @@ with fully connected layers for the paper's convolutions. A block of C columns i
 
     f_1(z) = layer(z),    f_{C+1}(z) = join(f_C(f_C(z)), layer(z))
 
-in which joins that meet are one join, the mean of all its inputs.
+in which adjacent joins are merged into one, the mean of all their inputs.
 """
 
 import flax.linen as nn
@@ -57,26 +57,35 @@ class FractalMLP(nn.Module):
         if train:
             key = self.make_rng("dropout")
             chosen = drop_path_columns(key, x.shape[0], self.columns, self.global_drop_path)
-        x = self._layer(x.reshape(x.shape[0], -1), train)
-        for _ in range(self.blocks):
-            x = self._block(x, chosen, train)
-        return nn.Dense(self.num_classes)(x)
+        x = self._layer(x.reshape(x.shape[0], -1), train, "stem")
+        for block in range(self.blocks):
+            x = self._block(x, chosen, train, f"block{block}")
+        return nn.Dense(self.num_classes, name="logits")(x)
 
-    def _block(self, x: Array, chosen: Int[Array, " batch"] | None, train: bool) -> Array:
-        """Column c's layers are 2^c of the deepest column's apart; column 0 is the deepest."""
+    def _block(
+        self, x: Array, chosen: Int[Array, " batch"] | None, train: bool, name: str
+    ) -> Array:
+        """One block; column 0 is the deepest, and column c has a layer in every 2^c-th row."""
         columns = [x] * self.columns
         for row in range(1, 2 ** (self.columns - 1) + 1):
             ending = [column for column in range(self.columns) if row % 2**column == 0]
-            outputs = jnp.stack([self._layer(columns[column], train) for column in ending])
+            outputs = jnp.stack(
+                [
+                    self._layer(columns[column], train, f"{name}_column{column}_row{row}")
+                    for column in ending
+                ]
+            )
             joined = DropPathJoin(self.drop_path_rate)(outputs, chosen)
             columns[: len(ending)] = [joined] * len(ending)
         return columns[0]
 
-    def _layer(self, x: Array, train: bool) -> Array:
+    def _layer(self, x: Array, train: bool, name: str) -> Array:
         before, after = normalization.placed(self.normalization, self.normalize)
         use_bias = not normalization.replaces_bias(self.normalization, self.normalize)
-        sums = nn.Dense(self.hidden, use_bias, kernel_init=nn.initializers.he_normal())(x)
-        return after(activation(self.activation)(before(sums, train)), train)
+        he_normal = nn.initializers.he_normal()
+        sums = nn.Dense(self.hidden, use_bias, kernel_init=he_normal, name=name)(x)
+        norm = f"{name}_norm"
+        return after(activation(self.activation)(before(sums, train, norm)), train, norm)
 
 
 registry.register(

@@ -95,9 +95,9 @@ class Generator(nn.Module):
         """Images in [-1, 1]."""
         del train
         x = latent
-        for units in self.hidden:
-            x = nn.relu(nn.Dense(units)(x))
-        x = nn.tanh(nn.Dense(math.prod(self.image_shape))(x))
+        for layer, units in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(units, name=f"hidden{layer}")(x))
+        x = nn.tanh(nn.Dense(math.prod(self.image_shape), name="image")(x))
         return x.reshape(-1, *self.image_shape)
 
 
@@ -122,10 +122,10 @@ class Discriminator(nn.Module):
     ) -> Float[Array, " batch"]:
         """The logit of each image's probability of being real."""
         x = Dropout(self.input_dropout_rate)(images.reshape(images.shape[0], -1), train)
-        for units in self.hidden:
-            x = maxout(nn.Dense(units * self.pieces)(x), self.pieces)
+        for layer, units in enumerate(self.hidden):
+            x = maxout(nn.Dense(units * self.pieces, name=f"hidden{layer}")(x), self.pieces)
             x = Dropout(self.hidden_dropout_rate)(x, train)
-        return nn.Dense(1)(x)[:, 0]
+        return nn.Dense(1, name="logits")(x)[:, 0]
 
 
 registry.register(

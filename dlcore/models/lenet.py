@@ -22,8 +22,8 @@ from dlcore.nn.pooling import TrainableSubsampling, max_pool
 from dlcore.nn.regularization import Dropout, GaussianNoise
 from dlcore.nn.units import squared_distances
 
-# Table I: the maps of S2 that each map of C3 sees. Neighbours first, by three and by four, then
-# the fours with a gap, then all six.
+# Table I: the channels of S2 that each channel of C3 sees. First three and four neighbors, then
+# fours with a gap, then all six.
 C3_TABLE = (
     *((i, (i + 1) % 6, (i + 2) % 6) for i in range(6)),
     *((i, (i + 1) % 6, (i + 2) % 6, (i + 3) % 6) for i in range(6)),
@@ -71,7 +71,7 @@ class LeNet5(nn.Module):
     def __call__(
         self, x: Float[Array, "batch 32 32 1"], train: bool = False
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Scores of a batch of digits, centred in 32x32 pixels.
+        """Scores of a batch of digits, centered in 32x32 pixels.
 
         Raises:
           UsageError: the images have another shape, or there are more than ten classes.
@@ -108,7 +108,8 @@ def _conv(features: int, fan_in: int, name: str) -> nn.Conv:
 class LeNet5Modern(nn.Module):
     """LeNet-5 as it is taught today: ReLU, max pooling, full connections, softmax.
 
-    The first convolution pads by two, which the paper's 32x32 input does by itself.
+    The layers with parameters keep the paper's names but for the last one. The first convolution
+    pads by two, which the paper's 32x32 input does by itself.
 
     Attributes:
       num_classes: number of classes.
@@ -142,18 +143,22 @@ class LeNet5Modern(nn.Module):
         }
         before, after = normalization.placed(self.normalization, self.normalize)
         x = GaussianNoise(self.input_noise)(jnp.asarray(x), train)
-        x = nn.Conv(6, (5, 5), conv_general_dilated=convolution, **options)(x)
-        x = max_pool(after(nn.relu(before(x, train)), train))
-        x = nn.Conv(16, (5, 5), padding="VALID", **options)(x)
-        x = max_pool(after(nn.relu(before(x, train)), train))
+        convolutions = (
+            nn.Conv(6, (5, 5), conv_general_dilated=convolution, name="C1", **options),
+            nn.Conv(16, (5, 5), padding="VALID", name="C3", **options),
+        )
+        for layer in convolutions:
+            norm = f"{layer.name}_norm"
+            x = max_pool(after(nn.relu(before(layer(x), train, norm)), train, norm))
         x = x.reshape(x.shape[0], -1)
         if self.normalization in normalization.LOCAL:
             before = after = normalization.normalization("none")
-        for units in (120, 84):
-            x = nn.Dense(units, **options)(x)
-            x = after(nn.relu(before(x, train)), train)
+        for name, units in (("C5", 120), ("F6", 84)):
+            norm = f"{name}_norm"
+            x = nn.Dense(units, name=name, **options)(x)
+            x = after(nn.relu(before(x, train, norm)), train, norm)
             x = Dropout(self.dropout_rate)(x, train)
-        return nn.Dense(self.num_classes)(x)
+        return nn.Dense(self.num_classes, name="logits")(x)
 
 
 def _by(images: jax.Array) -> str:

@@ -30,7 +30,8 @@ class SoftmaxRegression(nn.Module):
         """Logits of a batch of images of any shape."""
         del train
         pixels = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(pixels)
+        zeros = nn.initializers.zeros
+        return nn.Dense(self.num_classes, kernel_init=zeros, name="logits")(pixels)
 
 
 class LogisticRegression(nn.Module):
@@ -62,7 +63,8 @@ class LogisticRegression(nn.Module):
                 "for numbers take linear_units"
             )
         inputs = x.reshape(x.shape[0], -1)
-        log_odds = nn.Dense(self.num_classes - 1, kernel_init=nn.initializers.zeros)(inputs)
+        zeros = nn.initializers.zeros
+        log_odds = nn.Dense(self.num_classes - 1, kernel_init=zeros, name="logits")(inputs)
         return jnp.pad(log_odds, ((0, 0), (1, 0)))
 
 
@@ -87,7 +89,8 @@ class Units(nn.Module):
         """The units' outputs for a batch of inputs of any shape."""
         del train
         inputs = x.reshape(x.shape[0], -1)
-        excitation = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(inputs)
+        zeros = nn.initializers.zeros
+        excitation = nn.Dense(self.num_classes, kernel_init=zeros, name="units")(inputs)
         outputs = activation(self.activation)(excitation)
         if outputs.shape != excitation.shape:
             raise UsageError(f"activation {self.activation!r} merges units: each is an output here")

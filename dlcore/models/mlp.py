@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: fully connected layers, and what regularises their units and weights."""
+"""Multi-layer perceptrons: fully connected layers, and what regularizes their units and weights."""
 
 import functools
 from typing import Any
@@ -73,22 +73,20 @@ class MLP(nn.Module):
         x = GaussianNoise(self.input_noise)(jnp.asarray(x).reshape(x.shape[0], -1), train)
         x = Dropout(self.input_dropout_rate, self.classic_dropout)(x, train)
         for layer in range(len(self.hidden)):
+            norm = f"hidden{layer}_norm"
             x = self._sums(x, layer, mask if layer == 0 else None, train)
-            x = after(activation(self.activation)(before(x, train)), train)
+            x = after(activation(self.activation)(before(x, train, norm)), train, norm)
             x = Dropout(self.dropout_rate, self.classic_dropout)(x, train)
-        return nn.Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.glorot_uniform(),
-            name=f"Dense_{len(self.hidden)}",
-        )(x)
+        glorot_uniform = nn.initializers.glorot_uniform()
+        return nn.Dense(self.num_classes, kernel_init=glorot_uniform, name="logits")(x)
 
     def _sums(self, x: Array, layer: int, mask: np.ndarray | None, train: bool) -> Array:
-        """The weighted sums of a hidden layer, whose parameters are called as `nn.Dense`'s."""
+        """The weighted sums of a hidden layer; its parameters have the names of `nn.Dense`'s."""
         options: dict[str, Any] = {
             # Glorot and Bengio (2010), as the program that the default layout comes from.
             "kernel_init": nn.initializers.glorot_uniform(),
             "use_bias": not normalization.replaces_bias(self.normalization, self.normalize),
-            "name": f"Dense_{layer}",
+            "name": f"hidden{layer}",
         }
         if mask is not None:
             return MaskedDense(self.hidden[layer], **options)(x, mask)
@@ -100,7 +98,7 @@ def window_mask(
 ) -> Bool[np.ndarray, "inputs units"]:
     """Which inputs each unit sees: those in a window of the image, all channels.
 
-    The windows lie row by row over the image, in equal steps among all places that they can take.
+    The windows lie row by row over the image, in equal steps among all positions they can take.
 
     Args:
       image: height, width and channels.
@@ -115,9 +113,9 @@ def window_mask(
             f"window={_listed(window)} does not fit inputs of "
             f"{'x'.join(map(str, image))}: it is the rows and columns of a part of an image"
         )
-    places = image[0] - window[0] + 1, image[1] - window[1] + 1
-    place = np.arange(units) * (places[0] * places[1]) // units
-    top, left = np.unravel_index(place, places)
+    positions = image[0] - window[0] + 1, image[1] - window[1] + 1
+    position = np.arange(units) * (positions[0] * positions[1]) // units
+    top, left = np.unravel_index(position, positions)
     row = np.arange(image[0])[:, None, None, None]
     column = np.arange(image[1])[:, None, None]
     inside = (row >= top) & (row < top + window[0]) & (column >= left) & (column < left + window[1])

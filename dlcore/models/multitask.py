@@ -31,10 +31,10 @@ class MultitaskMLP(nn.Module):
         """Class scores, and log-odds of the tags, of a batch of images of any shape."""
         del train
         x = x.reshape(x.shape[0], -1)
-        for units in self.hidden:
-            x = activation(self.activation)(nn.Dense(units)(x))
-        classes = nn.Dense(self.num_classes, name="class_head")(x)
-        return classes, nn.Dense(self.num_tags, name="tag_head")(x)
+        for layer, units in enumerate(self.hidden):
+            x = activation(self.activation)(nn.Dense(units, name=f"hidden{layer}")(x))
+        classes = nn.Dense(self.num_classes, name="class_logits")(x)
+        return classes, nn.Dense(self.num_tags, name="tag_logits")(x)
 
 
 registry.register(

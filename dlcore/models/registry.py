@@ -1,7 +1,9 @@
-"""The registry of models: every architecture by name, with the facts its test checks.
+"""The registry of models: every architecture by name, with the facts that its test checks.
 
-Each model file calls `register` once per name. The sweep in `tests/dlcore/models/test_registry.py`
-then holds every entry to its declared parameter count, output shape and gradient flow.
+A model's file calls `register` once for each name, and `MODULES` lists that name: the file is
+imported when one of its names is first asked for. The sweep in
+`tests/dlcore/models/test_registry.py` then holds every entry to its declared parameter count, its
+output shapes and its gradient flow, and to layers that are named by hand.
 """
 
 import dataclasses
@@ -9,37 +11,62 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from dlcore.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a model.
+    """The facts of a model.
+
+    A model of dlcore declares all facts, which the sweep then checks. One from elsewhere needs only
+    its constructor.
 
     Attributes:
       name: the registry's name, as `--model` takes it.
       constructor: a Linen module class, or a `functools.partial` of one that fixes its fields.
-      example_inputs: shapes and dtypes of the positional inputs of `__call__`, batch axis first.
+      example_inputs: the positional inputs of `__call__`, each a pytree of `jax.ShapeDtypeStruct`;
+        the first axis is the batch.
       output_shapes: the shapes that `__call__` returns for them, as a pytree of tuples (a tuple of
         integers is one shape).
       parameter_count: exact number of trainable parameters at the default options.
       source: the paper or program that the layout comes from (author, year, table or figure).
-      without_gradient: parameter paths ("Dense_0/bias") that rightly get no gradient at
-        initialisation, each with the reason.
+      training_output_shapes: the shapes in training mode, where they differ (auxiliary heads); None
+        where they are `output_shapes`.
+      without_gradient: parameter paths ("hidden0/bias") that rightly get no gradient at
+        initialization, each with the reason.
     """
 
     name: str
     constructor: Callable[..., nn.Module]
-    example_inputs: tuple[jax.ShapeDtypeStruct, ...]
-    output_shapes: Any
-    parameter_count: int
-    source: str
+    example_inputs: tuple[Any, ...] = ()
+    output_shapes: Any = None
+    parameter_count: int | None = None
+    source: str = ""
+    training_output_shapes: Any = None
     without_gradient: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-_entries: Registry[Entry] = Registry("model")
+# The names that each file of this package registers.
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "char_lstm": ("char_lstm", "char_lstm_512"),
+    "convnet": ("convnet_bn",),
+    "fractal_mlp": ("fractal_mlp",),
+    "gan": ("gan",),
+    "lenet": ("lenet5", "lenet5_modern"),
+    "linear": ("linear_units", "logistic_regression", "nonlinear_units", "softmax_regression"),
+    "mlp": ("mlp", "mlp_dropout"),
+    "multitask": ("multitask_mlp",),
+    "perceptron": ("perceptron",),
+    "residual_mlp": ("residual_mlp",),
+    "resnet": (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnet20_cifar", "resnet32_cifar", "resnet44_cifar", "resnet56_cifar"),
+        "resnet110_cifar",
+    ),
+}
+
+_entries: Registry[Entry] = Registry("model", "dlcore.models", MODULES)
 names, entry = _entries.names, _entries.get
 
 
@@ -63,27 +90,10 @@ def create(name: str, **overrides: Any) -> nn.Module:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The options of a model and their defaults, in the order of the module's fields.
-
-    `kernels` is none of them: `with_kernels` sets it.
-    """
+    """The options of a model and their defaults, in the order of the module's fields."""
     module = entry(name).constructor()
-    hidden = ("parent", "name", "kernels")
     return {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)
-        if field.name not in hidden
+        if field.name not in ("parent", "name")
     }
-
-
-def calls_kernels(model: nn.Module) -> bool:
-    """Whether a model's layers call kernels: its field `kernels` says by which implementation."""
-    return "kernels" in {field.name for field in dataclasses.fields(model)}
-
-
-def with_kernels(model: nn.Module, implementation: str) -> nn.Module:
-    """The model with its kernels by that implementation; the same model where it calls none.
-
-    The implementation is no option of a model: it belongs to the machine that runs it.
-    """
-    return model.clone(kernels=implementation) if calls_kernels(model) else model

@@ -55,22 +55,27 @@ class ResidualMLP(nn.Module):
         before, after = normalization.placed(self.normalization, self.normalize)
         units = activation(self.activation)
 
-        def sums(x: Array) -> Array:
+        def sums(x: Array, name: str) -> Array:
             use_bias = not normalization.replaces_bias(self.normalization, self.normalize)
-            dense = nn.Dense(self.hidden, use_bias, kernel_init=nn.initializers.he_normal())
-            return before(dense(x), train)
+            he_normal = nn.initializers.he_normal()
+            dense = nn.Dense(self.hidden, use_bias, kernel_init=he_normal, name=name)
+            return before(dense(x), train, f"{name}_norm")
 
-        x = after(units(sums(x.reshape(x.shape[0], -1))), train)
+        def outputs(sums: Array, name: str) -> Array:
+            return after(units(sums), train, f"{name}_norm")
+
+        x = outputs(sums(x.reshape(x.shape[0], -1), "stem"), "stem")
         if x.shape[-1] != self.hidden:
             raise UsageError(
                 f"activation={self.activation!r} changes the number of units: a shortcut needs as "
                 "many behind a block as before it"
             )
-        for block in range(1, self.blocks + 1):
-            rate = last_rate * block / self.blocks
-            branch = sums(after(units(sums(x)), train))
-            x = after(units(StochasticDepth(rate)(branch, train) + x), train)
-        return nn.Dense(self.num_classes)(x)
+        for block in range(self.blocks):
+            first, second = (f"block{block}_hidden{layer}" for layer in range(2))
+            branch = sums(outputs(sums(x, first), first), second)
+            rate = last_rate * (block + 1) / self.blocks
+            x = outputs(StochasticDepth(rate)(branch, train) + x, second)
+        return nn.Dense(self.num_classes, name="logits")(x)
 
 
 registry.register(

@@ -2,8 +2,8 @@
 
 Source: He, Zhang, Ren and Sun (2016), "Deep residual learning for image recognition".
 
-A block is ReLU(F(x) + x); one line of deck L adds the shortcut behind the ReLU. The kernels start
-as He et al. (2015) have them, where deck K names Xavier.
+A block is ReLU(F(x) + x); one line of deck L adds the shortcut behind the ReLU. The kernels are
+initialized as in He et al. (2015), where deck K names Xavier.
 """
 
 import functools
@@ -28,61 +28,56 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (figure 5, left).
 
     Attributes:
-      width: maps of the convolutions.
+      features: channels of the convolutions.
       strides: of the first one and of the shortcut.
-      projects: whether a shortcut that has to change its maps is a 1x1 convolution (option B);
-        without, it leaves places out and has zeros for the maps that it lacks (option A).
-      kernels: see `ConvNorm`.
+      projects: whether a shortcut that has to change its number of channels is a 1x1 convolution
+        (option B); otherwise it leaves positions out and fills new channels with zeros (option A).
     """
 
-    width: int
+    features: int
     strides: int
     projects: bool
-    kernels: str
 
     @nn.compact
     def __call__(self, x: Inputs, train: bool) -> Outputs:
-        """The block's maps."""
-        finished = functools.partial(ConvNorm, self.width, kernels=self.kernels)
-        pending = functools.partial(PendingConvNorm, self.width, kernels=self.kernels)
-        shortcut = x
-        if x.shape[-1] != self.width and self.projects:
-            shortcut = finished(1, self.strides, "none", name="shortcut")(x, train)
-        elif x.shape[-1] != self.width:
-            # The paper does not say which maps are the new ones.
-            new = self.width - x.shape[-1]
+        """The block's output."""
+        features, shortcut = self.features, x
+        if x.shape[-1] != features and self.projects:
+            project = ConvNorm(features, 1, self.strides, "none", name="shortcut")
+            shortcut = project(x, train)
+        elif x.shape[-1] != features:
+            # The paper does not say which channels are the new ones.
+            new = features - x.shape[-1]
             shortcut = jnp.pad(x[:, :: self.strides, :: self.strides], [(0, 0)] * 3 + [(0, new)])
-        first = pending(3, self.strides)(x, train)
-        return finished(3)(first, train, shortcut)
+        first = PendingConvNorm(features, 3, self.strides, name="conv1")(x, train)
+        return ConvNorm(features, 3, name="conv2")(first, train, shortcut)
 
 
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, the last one four times as wide (figure 5, right).
 
     The stride is the 3x3 convolution's, as in the implementations that are compared today; the
-    paper has it in the first 1x1 convolution. Shortcuts that change their maps are projections.
+    paper has it in the first 1x1 convolution. A shortcut that has to change its number of channels
+    is a projection.
 
     Attributes:
-      width: maps of the first two convolutions.
+      features: channels of the first two convolutions.
       strides: of the 3x3 convolution and of the shortcut.
-      kernels: see `ConvNorm`.
     """
 
-    width: int
+    features: int
     strides: int
-    kernels: str
 
     @nn.compact
     def __call__(self, x: Inputs, train: bool) -> Outputs:
-        """The block's maps."""
-        finished = functools.partial(ConvNorm, 4 * self.width, 1, kernels=self.kernels)
-        pending = functools.partial(PendingConvNorm, self.width, kernels=self.kernels)
-        shortcut = x
-        if x.shape[-1] != 4 * self.width:
-            shortcut = finished(self.strides, "none", name="shortcut")(x, train)
-        first = pending(1)(x, train)
-        second = pending(3, self.strides)(first, train)
-        return finished()(second, train, shortcut)
+        """The block's output."""
+        features, shortcut = self.features, x
+        if x.shape[-1] != 4 * features:
+            project = ConvNorm(4 * features, 1, self.strides, "none", name="shortcut")
+            shortcut = project(x, train)
+        first = PendingConvNorm(features, 1, name="conv1")(x, train)
+        second = PendingConvNorm(features, 3, self.strides, name="conv2")(first, train)
+        return ConvNorm(4 * features, 1, name="conv3")(second, train, shortcut)
 
 
 class ResNet(nn.Module):
@@ -90,19 +85,16 @@ class ResNet(nn.Module):
 
     Attributes:
       num_classes: number of classes.
-      blocks: of each stage; every further stage halves the maps and doubles their number.
+      blocks: of each stage; every further stage halves height and width and doubles the channels.
       bottleneck: whether the blocks have three convolutions instead of two.
-      dtype: float32 or bfloat16, which the maps are computed in; parameters, statistics and logits
-        are float32.
-      kernels: implementation of the convolutions with their normalisations; see
-        `kernels.conv_bn_relu`.
+      dtype: float32 or bfloat16, of the layers' outputs; parameters, statistics and logits are
+        float32.
     """
 
     num_classes: int = 1000
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     bottleneck: bool = True
     dtype: str = "float32"
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -114,7 +106,7 @@ class ResNet(nn.Module):
           UsageError: there is no such dtype.
         """
         block = BottleneckBlock if self.bottleneck else functools.partial(BasicBlock, projects=True)
-        x = ConvNorm(64, 7, 2, kernels=self.kernels)(_as(self.dtype, x), train)
+        x = ConvNorm(64, 7, 2, name="conv1")(_as(self.dtype, x), train)
         x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         return _stages(self, block, 64, x, train)
 
@@ -124,17 +116,14 @@ class CifarResNet(nn.Module):
 
     Attributes:
       num_classes: number of classes.
-      blocks: of each stage; every further stage halves the maps and doubles their number.
-      dtype: float32 or bfloat16, which the maps are computed in; parameters, statistics and logits
-        are float32.
-      kernels: implementation of the convolutions with their normalisations; see
-        `kernels.conv_bn_relu`.
+      blocks: of each stage; every further stage halves height and width and doubles the channels.
+      dtype: float32 or bfloat16, of the layers' outputs; parameters, statistics and logits are
+        float32.
     """
 
     num_classes: int = 10
     blocks: tuple[int, ...] = (3, 3, 3)
     dtype: str = "float32"
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -146,7 +135,7 @@ class CifarResNet(nn.Module):
           UsageError: there is no such dtype.
         """
         block = functools.partial(BasicBlock, projects=False)
-        x = ConvNorm(16, kernels=self.kernels)(_as(self.dtype, x), train)
+        x = ConvNorm(16, name="conv1")(_as(self.dtype, x), train)
         return _stages(self, block, 16, x, train)
 
 
@@ -159,26 +148,33 @@ def _as(dtype: str, x: Array) -> Array:
 def _stages(
     network: ResNet | CifarResNet,
     block: Callable[..., nn.Module],
-    width: int,
+    features: int,
     x: Inputs,
     train: bool,
 ) -> Float[Array, "batch classes"]:
-    """What both networks share behind their first layer: blocks, average, logits."""
+    """The part that both networks share after their first layer: blocks, average, logits."""
     for stage, count in enumerate(network.blocks):
-        for place in range(count):
-            strides = 2 if stage and not place else 1
-            x = block(width * 2**stage, strides, kernels=network.kernels)(x, train)
-    return nn.Dense(network.num_classes)(x.astype(jnp.float32).mean((1, 2)))
+        for number in range(count):
+            strides = 2 if stage and not number else 1
+            name = f"stage{stage + 1}_block{number}"
+            x = block(features * 2**stage, strides, name=name)(x, train)
+    pooled = x.astype(jnp.float32).mean((1, 2))
+    return nn.Dense(network.num_classes, name="logits")(pooled)
 
 
 def _register(
-    name: str, constructor: Callable[..., nn.Module], size: int, parameter_count: int, source: str
+    name: str,
+    constructor: Callable[..., nn.Module],
+    parameter_count: int,
+    size: int,
+    classes: int,
+    source: str,
 ) -> None:
     registry.register(
         name,
         constructor,
         example_inputs=(jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),),
-        output_shapes=(2, constructor().num_classes),
+        output_shapes=(2, classes),
         parameter_count=parameter_count,
         source=f"He, Zhang, Ren and Sun (2016), {source}",
     )
@@ -186,12 +182,12 @@ def _register(
 
 def _imagenet(name: str, blocks: tuple[int, ...], bottleneck: bool, parameter_count: int) -> None:
     constructor: Any = functools.partial(ResNet, blocks=blocks, bottleneck=bottleneck)
-    _register(name, constructor, 64, parameter_count, "table 1")
+    _register(name, constructor, parameter_count, 64, 1000, "table 1")
 
 
 def _cifar(name: str, blocks: int, parameter_count: int) -> None:
     constructor: Any = functools.partial(CifarResNet, blocks=(blocks,) * 3)
-    _register(name, constructor, 16, parameter_count, "section 4.2")
+    _register(name, constructor, parameter_count, 16, 10, "section 4.2")
 
 
 _imagenet("resnet18", (2, 2, 2, 2), False, 11_689_512)

@@ -32,7 +32,6 @@ def lstm(
     input_kernel: Float[Array, "features gates"],
     recurrent_kernel: Float[Array, "hidden gates"],
     bias: Float[Array, " gates"],
-    kernels: str = "auto",
 ) -> tuple[Float[Array, "batch time hidden"], Carry]:
     """One layer over a sequence; `gates` is 4 `hidden`.
 
@@ -42,15 +41,12 @@ def lstm(
       input_kernel: W.
       recurrent_kernel: R.
       bias: b.
-      kernels: implementation of the recurrence; see `kernels.lstm.lstm`.
 
     Returns:
       h after every step, and the carry after the last one.
     """
     params = operation.Params(input_kernel, recurrent_kernel, bias)
-    outputs, (cell, output) = operation.lstm(
-        inputs, params, operation.State(*carry), implementation=kernels
-    )
+    outputs, (cell, output) = operation.lstm(inputs, params, operation.State(*carry))
     return outputs, (cell, output)
 
 
@@ -71,11 +67,9 @@ class LSTM(nn.Module):
 
     Attributes:
       hidden: number of units.
-      kernels: implementation of the recurrence; see `kernels.lstm.lstm`.
     """
 
     hidden: int
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -89,7 +83,6 @@ class LSTM(nn.Module):
             self.param("input_kernel", nn.initializers.lecun_normal(), (inputs.shape[-1], gates)),
             self.param("recurrent_kernel", _orthogonal_gates, (self.hidden, gates)),
             self.param("bias", nn.initializers.zeros, (gates,)),
-            self.kernels,
         )
 
 
@@ -103,13 +96,11 @@ class StackedLSTM(nn.Module):
       hidden: number of units of every layer.
       layers: number of layers.
       dropout_rate: probability with which training drops a number of a layer's output.
-      kernels: implementation of the layers' recurrence; see `kernels.lstm.lstm`.
     """
 
     hidden: int
     layers: int
     dropout_rate: float = 0.0
-    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -127,7 +118,7 @@ class StackedLSTM(nn.Module):
         """
         last = []
         for layer in range(self.layers):
-            lstm = LSTM(self.hidden, self.kernels, name=f"layer_{layer}")
+            lstm = LSTM(self.hidden, name=f"layer{layer}")
             inputs, layer_carry = lstm(inputs, carry[layer])
             inputs = Dropout(self.dropout_rate)(inputs, train)
             last.append(layer_carry)

@@ -133,7 +133,7 @@ class MaskedDense(nn.Module):
 class GaussianNoise(nn.Module):
     """Adds normal noise in training; on a network's input it is training with noise.
 
-    Source: Bishop (1995): for small noise this is Tikhonov regularisation.
+    Source: Bishop (1995): for small noise this is Tikhonov regularization.
 
     Attributes:
       standard_deviation: of the noise, in units of the input; 0 for none.
@@ -268,7 +268,7 @@ class DropPathJoin(nn.Module):
         own = columns[:, None] == jnp.arange(count)
         active = jnp.where(columns[:, None] == LOCAL, local, own | (columns[:, None] >= count))
         active = active.T.reshape(count, batch, *(1,) * (inputs.ndim - 2))
-        return jnp.where(active, inputs, 0).sum(0) / active.sum(0)
+        return jnp.where(active, inputs, 0).sum(0) / active.sum(0).astype(inputs.dtype)
 
 
 def checked(name: str, rate: float) -> float:

@@ -1,4 +1,4 @@
-"""What every figure shares: its making, its writing, its axes and its colours."""
+"""What every figure shares: its making, its writing, its axes and its colors."""
 
 import math
 import os

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Yellow is too light for a line.
-_COLOURS = PALETTE[:-1]
+_COLORS = PALETTE[:-1]
 # Of a panel, in inches.
 _WIDTH = 3.8
 _STYLES: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ class Line:
       y: `[points]`.
       label: for the legend; empty for none.
       style: "line", "dashed", "points", "path" (points that are joined) or "steps".
-      colour: index in the palette; the line's own number in its panel by default. Where the
+      color: index in the palette; the line's own number in its panel by default. Where the
         palette ends it begins again, dashed.
     """
 
@@ -43,7 +43,7 @@ class Line:
     y: np.ndarray
     label: str = ""
     style: str = "line"
-    colour: int | None = None
+    color: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Contour:
       x_label: what the abscissa is.
       y_label: what the ordinate is.
       log: levels in geometric order, for values above 0 that range over orders of magnitude.
-      filled: each value in its own colour, for regions, instead of contour lines.
+      filled: each value in its own color, for regions, instead of contour lines.
     """
 
     title: str
@@ -224,9 +224,10 @@ def _draw_histograms(grid: Sequence["Axes"], numbers: Sequence[np.ndarray]) -> N
     """Histograms on one scale: around zero, or from zero where no number is below it."""
     limit = max(float(np.abs(values).max(initial=0.0)) for values in numbers) or 1.0
     low = -limit if min(values.min(initial=0.0) for values in numbers) < 0 else 0.0
-    bins = np.linspace(low, limit, 61).tolist()
     for axes, values in zip(grid, numbers, strict=True):
-        axes.hist(values, bins=bins, color=PALETTE[0], density=True)
+        # One shape: sixty bars for each of many panels take seconds to draw.
+        densities, edges = np.histogram(values, 60, (low, limit), density=True)
+        axes.stairs(densities, edges, fill=True, color=PALETTE[0])
         plain_axes(axes)
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
@@ -255,13 +256,13 @@ def _panels(
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
     for number, line in enumerate(lines):
-        again, colour = divmod(number if line.colour is None else line.colour, len(_COLOURS))
+        again, color = divmod(number if line.color is None else line.color, len(_COLORS))
         # Many points would run together.
         size = min(max(250 / max(np.size(line.x), 1), 1.5), 4)
         axes.plot(
             line.x,
             line.y,
-            color=_COLOURS[colour],
+            color=_COLORS[color],
             label=line.label or "_",
             lw=0.4 * size if line.style == "path" else 1.5,
             markersize=size,
@@ -292,25 +293,25 @@ def _legends(figure: "Figure") -> None:
         }
         for axes in figure.axes
     ]
-    labelled = legends[0]
-    if any(own.keys() != labelled.keys() for own in legends):
+    labeled = legends[0]
+    if any(own.keys() != labeled.keys() for own in legends):
         for axes, own in zip(figure.axes, legends, strict=True):
             if own:
                 _legend_above(axes, own)
-    elif labelled:
-        columns = _legend_columns(labelled, figure.get_figwidth())
+    elif labeled:
+        columns = _legend_columns(labeled, figure.get_figwidth())
         figure.legend(
-            labelled.values(), labelled, loc="outside upper center", ncols=columns, frameon=False
+            labeled.values(), labeled, loc="outside upper center", ncols=columns, frameon=False
         )
 
 
-def _legend_above(axes: "Axes", labelled: Mapping[str, Any]) -> None:
+def _legend_above(axes: "Axes", labeled: Mapping[str, Any]) -> None:
     """A legend between a panel and its title, where it hides nothing."""
     # Its letters are small: 0.83 of the medium size.
-    columns = _legend_columns(labelled, _WIDTH / 0.83)
+    columns = _legend_columns(labeled, _WIDTH / 0.83)
     axes.legend(
-        labelled.values(),
-        labelled,
+        labeled.values(),
+        labeled,
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=columns,
@@ -319,7 +320,7 @@ def _legend_above(axes: "Axes", labelled: Mapping[str, Any]) -> None:
         borderpad=0.2,
         borderaxespad=0,
     )
-    rows = math.ceil(len(labelled) / columns)
+    rows = math.ceil(len(labeled) / columns)
     axes.set_title(axes.get_title("left"), loc="left", fontsize="medium", pad=8 + 13 * rows)
 
 

@@ -1,6 +1,5 @@
-"""Which implementation serves a call's convolution, and which its normalisation."""
+"""Which implementation serves the convolution of a call, and which the normalization."""
 
-import dataclasses
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -10,22 +9,18 @@ from kernels import dispatch
 from kernels.conv_bn_relu import mosaic_gpu, mosaic_tpu, xla
 from kernels.conv_bn_relu.types import Geometry
 
-_PRIMITIVES = {"xla": xla, "mosaic_gpu": mosaic_gpu, "mosaic_tpu": mosaic_tpu}
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """An implementation of a primitive: its name, why it, and its functions."""
-
-    name: str
-    reason: str
-    primitives: ModuleType
+# Who implements the primitives, by name.
+PRIMITIVES: dict[str, ModuleType] = {
+    "xla": xla,
+    "mosaic_gpu": mosaic_gpu,
+    "mosaic_tpu": mosaic_tpu,
+}
 
 
 def conv_refusals(geometry: Geometry, dtype: Any) -> dict[str, str | None]:
     """For each implementation why its convolution cannot serve on any device, or None."""
     return {
-        name: primitives.conv_refusal(geometry, dtype) for name, primitives in _PRIMITIVES.items()
+        name: primitives.conv_refusal(geometry, dtype) for name, primitives in PRIMITIVES.items()
     }
 
 
@@ -37,46 +32,43 @@ class Table(NamedTuple):
 
 
 def conv_table(geometry: Geometry, pending: bool) -> Table:
-    """Of `conv_stats`."""
-    (rows, columns), (down, across) = geometry.size, geometry.strides
+    """Where `conv_stats` was measured."""
+    (rows, columns), (down, across) = geometry.kernel_size, geometry.strides
     stride = str(down) if down == across else f"{down}x{across}"
     operation = f"conv_stats_{rows}x{columns}_stride{stride}"
     sizes = {"rows": geometry.rows, "inputs": geometry.inputs, "outputs": geometry.outputs}
     return Table(f"{operation}_pending" if pending else operation, sizes)
 
 
-def normalise_table(rows: int, channels: int, residual: bool) -> Table:
-    """Of `normalise`, with its passes back."""
-    operation = "normalise_residual" if residual else "normalise"
+def normalize_table(rows: int, channels: int, residual: bool) -> Table:
+    """Where `normalize` was measured, its backward passes included."""
+    operation = "normalize_residual" if residual else "normalize"
     return Table(operation, {"rows": rows, "channels": channels})
 
 
-def choose_conv(implementation: str, geometry: Geometry, dtype: Any, pending: bool) -> Chosen:
-    """The implementation of `conv_stats` for a call; see `kernels.dispatch.choose`.
+def choose_conv(
+    implementation: str | None, geometry: Geometry, dtype: Any, pending: bool
+) -> dispatch.Choice:
+    """Who serves a call's `conv_stats`; see `kernels.dispatch.choose`.
 
     A convolution that the named one has no kernel for is XLA's.
     """
     refused = conv_refusals(geometry, dtype)
     table = conv_table(geometry, pending)
-    if reason := refused.get(implementation):
-        # It raises where the device is not the named one's.
-        _choose(table, implementation, dict.fromkeys(refused), dtype)
-        return Chosen("xla", f"{implementation} has no kernel: {reason}", xla)
-    return _choose(table, implementation, refused, dtype)
-
-
-def choose_normalise(
-    implementation: str, rows: int, channels: int, dtype: Any, residual: bool
-) -> Chosen:
-    """The implementation of `normalise` and its passes back."""
-    table = normalise_table(rows, channels, residual)
-    return _choose(table, implementation, dict.fromkeys(_PRIMITIVES), dtype)
-
-
-def _choose(
-    table: Table, implementation: str, refused: dict[str, str | None], dtype: Any
-) -> Chosen:
-    choice = dispatch.choose(
-        table.operation, implementation, refused, table.sizes, jnp.dtype(dtype)
+    return dispatch.choose(
+        table.operation, implementation, refused, table.sizes, jnp.dtype(dtype), substitute="xla"
     )
-    return Chosen(choice.name, choice.reason, _PRIMITIVES[choice.name])
+
+
+def choose_normalize(
+    implementation: str | None, rows: int, channels: int, dtype: Any, residual: bool
+) -> dispatch.Choice:
+    """Who serves `normalize` and its backward passes."""
+    table = normalize_table(rows, channels, residual)
+    return dispatch.choose(
+        table.operation,
+        implementation,
+        dict.fromkeys(PRIMITIVES),
+        table.sizes,
+        jnp.dtype(dtype),
+    )

@@ -1,6 +1,5 @@
 """Which implementation of the LSTM serves a call."""
 
-import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -9,16 +8,12 @@ import jax.numpy as jnp
 from kernels import dispatch
 from kernels.lstm import mosaic_gpu, mosaic_tpu, xla
 
-_RECURRENCES = {"xla": xla, "mosaic_gpu": mosaic_gpu, "mosaic_tpu": mosaic_tpu}
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """An implementation: its name, why it, and its recurrence (None for the reference)."""
-
-    name: str
-    reason: str
-    recurrence: ModuleType | None
+# Who implements the recurrence, by name; "reference" is the whole layer and has none.
+RECURRENCES: dict[str, ModuleType] = {
+    "xla": xla,
+    "mosaic_gpu": mosaic_gpu,
+    "mosaic_tpu": mosaic_tpu,
+}
 
 
 def refusals(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str | None]:
@@ -31,18 +26,19 @@ def refusals(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str | 
     }
 
 
-def choose(implementation: str, batch: int, time: int, hidden: int, dtype: Any) -> Chosen:
-    """The implementation that serves a call; see `kernels.dispatch.choose`."""
+def choose(
+    implementation: str | None, batch: int, time: int, hidden: int, dtype: Any
+) -> dispatch.Choice:
+    """Who serves a call; see `kernels.dispatch.choose`."""
     refused = refusals(batch, time, hidden, dtype)
     shape = {"batch": batch, "time": time, "hidden": hidden}
-    if implementation == "auto":
+    if dispatch.requested(implementation) == "auto":
         refused["mosaic_gpu"] = (
             refused["mosaic_gpu"]
             or mosaic_gpu.unproved(batch, hidden)
             or _unmeasured(shape, jnp.dtype(dtype))
         )
-    choice = dispatch.choose("lstm", implementation, refused, shape, jnp.dtype(dtype))
-    return Chosen(choice.name, choice.reason, _RECURRENCES.get(choice.name))
+    return dispatch.choose("lstm", implementation, refused, shape, jnp.dtype(dtype))
 
 
 def _unmeasured(shape: dict[str, int], dtype: Any) -> str | None:

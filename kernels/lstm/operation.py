@@ -38,7 +38,7 @@ def lstm(
     lengths: Int[Array, " batch"] | None = None,
     *,
     reverse: bool = False,
-    implementation: str = "auto",
+    implementation: str | None = None,
     recompute: bool = False,
 ) -> tuple[Float[Array, "batch time hidden"], State]:
     """One LSTM layer over whole sequences.
@@ -56,7 +56,7 @@ def lstm(
         zero and its state stays.
       reverse: take the steps against time: a row begins at its own end.
       implementation: "auto", "reference" (float32, differentiated by JAX), "xla", "mosaic_gpu" or
-        "mosaic_tpu". `explain` says what "auto" picks and why.
+        "mosaic_tpu"; None for that of `dispatch.using`. `explain` says what "auto" picks and why.
       recompute: do not keep the gates for the backward pass, which then recomputes them by one
         matrix product more over all steps: 4 numbers a unit and step less to hold.
 
@@ -77,11 +77,14 @@ def lstm(
         initial_state.cell.astype(accumulator(inputs.dtype)),
         initial_state.output.astype(inputs.dtype),
     )
-    chosen = lstm_dispatch.choose(implementation, batch, time, hidden, inputs.dtype)
+    chosen = dispatch.record(
+        lstm_dispatch.choose(implementation, batch, time, hidden, inputs.dtype)
+    )
+    recurrence = lstm_dispatch.RECURRENCES.get(chosen.implementation)
     inputs, params, first, lengths = shapes.vary_alike((inputs, params, first, lengths))
-    if chosen.recurrence is None or not inputs.size or not hidden:
+    if recurrence is None or not inputs.size or not hidden:
         return reference.lstm(inputs, params, first, lengths, reverse=reverse)
-    plan = _Plan(chosen.recurrence, reverse, recompute)
+    plan = _Plan(recurrence, reverse, recompute)
     outputs, last = _sequence(plan, inputs.swapaxes(0, 1), params, first, lengths)
     return outputs.swapaxes(0, 1), last
 
@@ -91,7 +94,7 @@ def lstm_cell(
     params: Params,
     state: State,
     *,
-    implementation: str = "auto",
+    implementation: str | None = None,
 ) -> State:
     """One step: the state after it; `state.output` is the step's output.
 
@@ -118,7 +121,7 @@ def explain(batch: int, time: int, hidden: int, dtype: Any) -> dict[str, str]:
     _check_dtype(dtype)
     chosen = lstm_dispatch.choose("auto", batch, time, hidden, dtype)
     told = dispatch.explain(lstm_dispatch.refusals(batch, time, hidden, dtype))
-    return {**told, "auto": f"{chosen.name}: {chosen.reason}"}
+    return {**told, "auto": f"{chosen.implementation}: {chosen.reason}"}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

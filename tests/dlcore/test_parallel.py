@@ -202,7 +202,7 @@ def test_fsdp_keeps_less_of_the_state_on_a_device_than_data_does():
         state = build("images", layout, "momentum", 8)[0].initialize()
         arrays = jax.tree.leaves((state.params, state.opt_state, state.ema_params))
         held[layout] = sum(array.addressable_shards[0].data.nbytes for array in arrays)
-        kernel = state.params["Conv_1"]["kernel"]
+        kernel = state.params["conv2"]["kernel"]
         parts = 8 if layout == "fsdp" else 1
         assert kernel.addressable_shards[0].data.size == kernel.size // parts
     assert held["fsdp"] < held["data"] / 2

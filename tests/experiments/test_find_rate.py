@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dlcore.errors import NotFiniteError
+from dlcore.train import Settings
 from experiments import find_rate, recipes
-from experiments.session import Settings
 
 SOFTMAX = (
     "--recipe=lenet5_digits",

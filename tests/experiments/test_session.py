@@ -5,12 +5,12 @@ import json
 import re
 
 import pytest
+from experiments.session import Settings
 
 from dlcore.data import text
 from dlcore.errors import UsageError
 from experiments import evaluate, outputs, predict, recipes, session, train
-from experiments.session import Settings
-from kernels import testing
+from kernels import dispatch, testing
 
 
 @pytest.fixture
@@ -52,9 +52,16 @@ def words(recipe):
         ("auto", "fsdp", "xla"),
     ],
 )
-def test_a_model_calls_the_kernels_that_are_named(recipe, named, parallelism, called):
+def test_a_model_calls_the_kernels_that_are_named(recipe, named, parallelism, called, monkeypatch):
+    asked, choose = set(), dispatch.choose
+
+    def noting(operation, implementation, *facts, **options):
+        asked.add(dispatch.requested(implementation))
+        return choose(operation, implementation, *facts, **options)
+
+    monkeypatch.setattr(dispatch, "choose", noting)
     prepared = session.prepare(recipe, Settings(kernels=named, parallelism=parallelism))
-    assert prepared.program.task.model.kernels == called
+    assert asked == {called}
     assert "kernels" not in prepared.recipe.to_json()["model_options"]
 
 

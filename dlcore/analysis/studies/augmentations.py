@@ -1,6 +1,7 @@
-"""Data augmentation (decks K and D): what each kind makes of digits and of a photograph."""
+"""Data augmentation (decks K and D): what each kind does to digits and to a photograph."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,16 @@ import numpy as np
 
 from dlcore import data, plots
 from dlcore.analysis import study
-from dlcore.analysis.photograph import colour_photograph
+from dlcore.analysis.photograph import color_photograph
 from dlcore.data import augmentation, sources, statistics
 from dlcore.data.features import Image
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Sides in pixels; of a digit that which recipes have it enlarged to.
+# Sides in pixels; recipes enlarge a digit to that.
 _DIGIT, _PHOTOGRAPH = 28, 112
 
 
@@ -37,6 +39,16 @@ class Augmentations(study.Study):
     photographs: int = 4
     seed: int = 0
 
+    expectations = (
+        Expectation("least_change", 1 / 255, "max", "dlcore: visible, one of 255 gray levels"),
+        *study.near(
+            "noise:0.05",
+            0.05 * math.sqrt(2 / math.pi),
+            1e-3,
+            "mean absolute value of a normal number",
+        ),
+    )
+
     def __post_init__(self) -> None:
         if not augmentation.parse(self.augment):
             raise UsageError("augment is empty: name at least one augmentation")
@@ -55,7 +67,7 @@ class Augmentations(study.Study):
             f"{name}:{strength:g}": np.mean([images[index].mean() for images in differences])
             for index, (name, strength) in enumerate(augmentation.parse(self.augment))
         }
-        return {**shown, **changes}
+        return {**shown, **changes, "least_change": min(changes.values())}
 
     def _gallery(self, images: np.ndarray, color_components: np.ndarray) -> np.ndarray:
         keys = jax.random.split(jax.random.key(self.seed), len(images))
@@ -93,7 +105,7 @@ def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The photograph several times, `[n, 112, 112, 3]`, and the components of its colors."""
-    images = colour_photograph(_PHOTOGRAPH)[None]
+    images = color_photograph(_PHOTOGRAPH)[None]
     image = Image(images.shape[1:])
     source = sources.Arrays({"image": image}, {"image": images})
     alone = sources.Split(source, np.zeros(1, np.int64), {"image": "image"})

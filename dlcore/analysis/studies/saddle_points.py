@@ -1,6 +1,7 @@
 """Saddle points outnumber minima as the dimension grows (deck K; Dauphin et al., 2014)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dlcore.analysis import study
 from dlcore.analysis.curvature import hessian, negative_share
 from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder
 
 if TYPE_CHECKING:
@@ -48,6 +50,18 @@ class SaddlePoints(study.Study):
     steps: int = 1000
     seed: int = 0
 
+    # In one dimension minima and maxima take turns; in two there are as many extrema as saddles.
+    expectations = (
+        *study.near("minima_1", 1 / 2, 1e-9, "minima and maxima take turns"),
+        *study.near("minima_2", 1 / 4, 0.02, "Morse theory"),
+        *study.near(
+            "minima_3", (29 - 6 * math.sqrt(6)) / 116, 0.02, "Bardeen et al. (1986), appendix A"
+        ),
+        Expectation("minima_8", 0.01, "min", "Dauphin et al. (2014): saddle points prevail"),
+        Expectation("correlation", 0.7, "max", "Dauphin et al. (2014): the higher, the more"),
+        Expectation("negative_after_over_before", 0.6, "min", "dlcore: training leaves saddles"),
+    )
+
     def __post_init__(self) -> None:
         for name in ("dimensions", "widths"):
             sizes = getattr(self, name)
@@ -59,24 +73,32 @@ class SaddlePoints(study.Study):
             raise UsageError(f"steps is {self.steps}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Shares of minima, heights and shares of negative eigenvalues."""
+        """Shares of minima, heights and shares of negative eigenvalues.
+
+        `minima_N` is the share of minima in N dimensions, `correlation` that of height and share of
+        negative eigenvalues, and `negative_after_over_before` the largest share of a trained
+        network over its share before.
+        """
         keys = jax.random.split(jax.random.key(self.seed), 2)
         with jax.enable_x64(True):
             height, matrices = _fields(keys[0], max(self.dimensions), self.samples)
             networks = [_network(keys[1], width, self.steps) for width in self.widths]
         # Along fewer axes a Gaussian field is one too, of that dimension.
         values = [np.linalg.eigvalsh(matrices[:, :n, :n]) for n in self.dimensions]
+        minima = [_minima(own) for own in values]
         count, before, after, loss = np.asarray(networks).T
         negative = negative_share(values[int(np.argmax(self.dimensions))])
         return {
             "dimension": np.asarray(self.dimensions),
-            "minima": np.asarray([_minima(of_one) for of_one in values]),
+            "minima": np.asarray(minima),
+            **{f"minima_{n}": own for n, own in zip(self.dimensions, minima, strict=True)},
             "height": height,
             "negative": negative,
             "correlation": np.corrcoef(height, negative)[0, 1],
             "parameters": count.astype(int),
             "negative_before": before,
             "negative_after": after,
+            "negative_after_over_before": (after / before).max(),
             "loss_after": loss,
         }
 

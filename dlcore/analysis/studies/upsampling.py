@@ -1,6 +1,7 @@
 """Three ways to get spatial resolution back (deck P, after Noh, Hong and Han, 2015)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.convolution import UpsampledConv
 from dlcore.nn.pooling import max_pool_with_indices, unpool
 
@@ -24,7 +26,7 @@ _CAPTIONS = {
     "from_upsampled": "upsampling",
     "from_transposed": "transposed",
 }
-# A layer without bias: small maps and a kernel [f, f, 1, 1] to maps twice as large.
+# A layer without bias: small images and a kernel [f, f, 1, 1] to images twice as large.
 _Layer = Callable[[jax.Array, jax.Array], Any]
 
 
@@ -32,10 +34,10 @@ _Layer = Callable[[jax.Array, jax.Array], Any]
 class Upsampling(study.Study):
     """A photograph is pooled by 2x2 maxima, then restored by the layer whose kernel fits it best.
 
-    The layers: unpooling by indices and a convolution, upsampling and a convolution, and a
+    The layers are unpooling by indices and a convolution, upsampling and a convolution, and a
     transposed convolution of stride 2. Each is linear in its kernel, so that least squares finds
-    the best. Of the latter two also the checkerboard is measured that a kernel of ones leaves on a
-    flat image: the standard deviation of what should be even, over its mean.
+    the best one. For the latter two the checkerboard is measured, too, that a kernel of ones leaves
+    on a flat image: the standard deviation of what should be even, over its mean.
 
     Attributes:
       size: pixels of the photograph's height and width, an even number.
@@ -44,6 +46,15 @@ class Upsampling(study.Study):
 
     size: int = 160
     kernel_size: int = 5
+
+    # A 5x5 kernel of stride 2 writes 4, 6, 6 or 9 times to a position: mean 25/4, variance 51/16.
+    expectations = (
+        *study.near("transposed_checkerboard", math.sqrt(51) / 25, 1e-4, "Odena et al. (2016)"),
+        Expectation("upsampled_checkerboard", 0, "min", "Odena et al. (2016)"),
+        Expectation("from_upsampled_psnr", 20, "max", "dlcore, in decibels"),
+        Expectation("from_transposed_psnr", 20, "max", "dlcore, in decibels"),
+        Expectation("from_unpooled_psnr", 16, "max", "dlcore, in decibels"),
+    )
 
     def __post_init__(self) -> None:
         if self.kernel_size < 1:
@@ -74,7 +85,7 @@ class Upsampling(study.Study):
                 {"params": {"kernel": kernel}}, unpool(x, indices, image.shape)
             ),
             "from_upsampled": lambda x, kernel: upsampled.apply(
-                {"params": {"Conv_0": {"kernel": kernel, "bias": no_bias}}}, x
+                {"params": {"conv": {"kernel": kernel, "bias": no_bias}}}, x
             ),
             "from_transposed": lambda x, kernel: transposed.apply(
                 {"params": {"kernel": kernel}}, x

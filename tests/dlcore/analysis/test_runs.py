@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dlcore.train.state import TrainState
 
 from dlcore import data, models, tasks
 from dlcore.analysis.runs import Run
 from dlcore.errors import UsageError
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.state import TrainState
 
 MODEL = {"model": "mlp", "model_options": {"hidden": [7, 5], "num_classes": 10}}
 RECORDS = [

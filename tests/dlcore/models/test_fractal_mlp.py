@@ -24,26 +24,16 @@ def params():
 
 
 class Reference:
-    """The network in float64; its layers are told by their column and the row where they end.
-
-    In the order of the parameters, a row's layers come in the order of the columns, deepest first.
-    """
+    """The network in float64; a layer is known by its column and the row where it ends."""
 
     def __init__(self, params):
         self.params = params
-        ends = [
-            (column, row)
-            for row in range(1, 2 ** (COLUMNS - 1) + 1)
-            for column in range(COLUMNS)
-            if row % 2**column == 0
-        ]
-        self.names = {end: f"Dense_{index}" for index, end in enumerate(ends, start=1)}
 
     def sums(self, name, x):
         return x @ np.asarray(self.params[name]["kernel"], np.float64) + self.params[name]["bias"]
 
     def layer(self, column, row, x):
-        return np.tanh(self.sums(self.names[column, row], x))
+        return np.tanh(self.sums(f"block0_column{column}_row{row}", x))
 
     def fractal(self, column, row, x):
         """All inputs of the join at the end of f_{column + 1}, which begins behind `row`."""
@@ -63,8 +53,8 @@ class Reference:
         return x
 
     def logits(self, block):
-        stem = np.tanh(self.sums("Dense_0", np.asarray(IMAGES, np.float64).reshape(64, 9)))
-        return self.sums(f"Dense_{len(self.names) + 1}", block(stem))
+        stem = np.tanh(self.sums("stem", np.asarray(IMAGES, np.float64).reshape(64, 9)))
+        return self.sums("logits", block(stem))
 
 
 def test_a_block_follows_the_expansion_rule(params):

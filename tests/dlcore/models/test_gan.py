@@ -29,7 +29,8 @@ def pair():
 
 def wide(params):
     """The layers of one player in order, as float64 (kernel, bias)."""
-    layers = [params[f"Dense_{index}"] for index in range(len(params))]
+    last = "image" if "image" in params else "logits"
+    layers = [params[name] for name in ("hidden0", "hidden1", last)]
     return [(layer["kernel"].astype(np.float64), layer["bias"]) for layer in layers]
 
 

@@ -24,25 +24,26 @@ def test_the_gradient_is_probability_minus_target_times_input():
     task = tasks.create("classification", models.create("softmax_regression", num_classes=3))
     rng = np.random.default_rng(0)
     kernel, bias = rng.normal(size=(20, 3)), rng.normal(size=3)
-    params = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
+    params = {"logits": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
     gradients, _ = jax.grad(task.loss, has_aux=True)(params, {}, BATCH, jax.random.key(0))
 
     x = np.asarray(IMAGES, np.float64).reshape(6, 20)
     exponentials = np.exp(x @ kernel + bias)
     errors = exponentials / exponentials.sum(1, keepdims=True) - np.eye(3)[LABELS]
     close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(gradients["Dense_0"]["kernel"], x.T @ errors, **close)
-    np.testing.assert_allclose(gradients["Dense_0"]["bias"], errors.sum(0), **close)
+    np.testing.assert_allclose(gradients["logits"]["kernel"], x.T @ errors, **close)
+    np.testing.assert_allclose(gradients["logits"]["bias"], errors.sum(0), **close)
 
 
 def gradient_of(name, labels, params, **options):
     """The summed loss's gradient for `IMAGES`, and the model's outputs."""
     criterion = "cross_entropy" if name == "logistic_regression" else "half_square"
     task = tasks.create("classification", models.create(name, **options), criterion=criterion)
-    params = {"Dense_0": {part: jnp.asarray(array) for part, array in params.items()}}
+    layer = "logits" if name == "logistic_regression" else "units"
+    params = {layer: {part: jnp.asarray(array) for part, array in params.items()}}
     batch = {**BATCH, "label": labels}
     gradient, _ = jax.grad(task.loss, has_aux=True)(params, {}, batch, jax.random.key(0))
-    return gradient["Dense_0"], task.model.apply({"params": params}, IMAGES)
+    return gradient[layer], task.model.apply({"params": params}, IMAGES)
 
 
 def drawn(units):

@@ -14,7 +14,7 @@ def test_the_heads_are_affine_in_one_hidden_code():
     params = jax.device_get(model.init(jax.random.key(0), X)["params"])
     hidden, classes, tags = (
         lambda x, layer=params[name]: x @ np.float64(layer["kernel"]) + layer["bias"]
-        for name in ("Dense_0", "class_head", "tag_head")
+        for name in ("hidden0", "class_logits", "tag_logits")
     )
     code = np.maximum(hidden(np.float64(X).reshape(4, 6)), 0)
     scores, logits = model.apply({"params": params}, X)

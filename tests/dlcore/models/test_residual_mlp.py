@@ -10,6 +10,8 @@ from dlcore.errors import UsageError
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 3, 3, 1))
 SMALL = {"hidden": 6, "blocks": 2}
+# Those of a network of one block.
+LAYERS = ["stem", "block0_hidden0", "block0_hidden1"]
 
 
 def drawn(model, seed=0):
@@ -22,9 +24,8 @@ def drawn(model, seed=0):
 def test_a_block_adds_its_input_to_the_second_layer_s_sums():
     model = models.create("residual_mlp", activation="tanh", **SMALL)
     params = drawn(model)
-    layers = [
-        (p["kernel"].astype(float), p["bias"]) for p in (params[f"Dense_{i}"] for i in range(6))
-    ]
+    names = [*LAYERS, "block1_hidden0", "block1_hidden1", "logits"]
+    layers = [(params[name]["kernel"].astype(float), params[name]["bias"]) for name in names]
     (kernel, bias), *pairs, (last_kernel, last_bias) = layers
     h = np.tanh(np.asarray(IMAGES, np.float64).reshape(4, 9) @ kernel + bias)
     for (first, first_bias), (second, second_bias) in (pairs[:2], pairs[2:]):
@@ -40,28 +41,28 @@ def test_the_shortcuts_have_no_parameters():
     assert count == models.entry("residual_mlp").parameter_count
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_normalisation_stands_before_the_shortcut_joins_or_after_the_activation(place):
-    options = {"hidden": 6, "blocks": 1, "normalization": "batch", "normalize": place}
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_normalization_stands_before_the_shortcut_joins_or_after_the_activation(position):
+    options = {"hidden": 6, "blocks": 1, "normalization": "batch", "normalize": position}
     model = models.create("residual_mlp", **options)
     images = jax.random.normal(jax.random.key(2), (16, 3, 3, 1))
     params = drawn(model)
     logits, _ = model.apply({"params": params}, images, True, mutable=["batch_stats"])
 
     def normal(x, index):
-        own = params[f"BatchNorm_{index}"]
+        own = params[f"{LAYERS[index]}_norm"]
         return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * own["scale"] + own["bias"]
 
     def unit(x, index, shortcut=0.0):
-        x = x @ params[f"Dense_{index}"]["kernel"].astype(float)
-        x = x + params[f"Dense_{index}"].get("bias", 0)
-        if place == "before":
+        x = x @ params[LAYERS[index]]["kernel"].astype(float)
+        x = x + params[LAYERS[index]].get("bias", 0)
+        if position == "before":
             return np.maximum(normal(x, index) + shortcut, 0)
         return normal(np.maximum(x + shortcut, 0), index)
 
     h = unit(np.asarray(images, np.float64).reshape(16, 9), 0)
     h = unit(unit(h, 1), 2, shortcut=h)
-    last = params["Dense_3"]
+    last = params["logits"]
     np.testing.assert_allclose(logits, h @ last["kernel"] + last["bias"], rtol=1e-3, atol=1e-3)
 
 

@@ -65,7 +65,7 @@ def images():
     return jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
 
 
-def test_each_output_map_is_the_sum_over_its_connections():
+def test_each_output_channel_is_the_sum_over_its_connections():
     x = images()
     params = LAYER.init(jax.random.key(0), x)["params"]
     y = np.asarray(LAYER.apply({"params": params}, x))
@@ -81,7 +81,7 @@ def test_each_output_map_is_the_sum_over_its_connections():
             np.testing.assert_allclose(y[example, :, :, output], total, rtol=1e-5, atol=1e-5)
 
 
-def test_an_output_map_does_not_see_the_others_inputs():
+def test_an_output_channel_does_not_see_the_others_inputs():
     x = images()
     params = LAYER.init(jax.random.key(0), x)
 
@@ -99,7 +99,7 @@ def test_only_connections_are_parameters_and_each_is_bounded_by_its_unit_s_fan_i
     fan_in = 6 * np.array([2, 2, 1, 3, 3, 3])
     largest = np.abs(params["kernel"]).max((0, 1))
     np.testing.assert_array_less(largest, 2.4 / fan_in)
-    assert largest[2] > 2.4 / 12  # A unit with one input map reaches beyond one with two.
+    assert largest[2] > 2.4 / 12  # A unit with one input channel reaches beyond one with two.
 
 
 @pytest.mark.parametrize("space", [(7,), (6, 5), (4, 5, 3)])
@@ -120,17 +120,17 @@ def test_convolution_with_every_option_is_the_lectures_sum_in_any_number_of_dime
     y = layer.apply({"params": {"kernel": kernel}}, x)
     padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
     expected = np.zeros(y.shape)
-    for place in np.ndindex(*y.shape[1:-1]):
+    for position in np.ndindex(*y.shape[1:-1]):
         for offset in np.ndindex(*kernel.shape[:axes]):
-            at = np.array(place) * stride + np.array(offset) * dilation
+            at = np.array(position) * stride + np.array(offset) * dilation
             for group in range(groups):
                 inputs, outputs = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
                 seen = padded[:, *at, inputs] @ kernel[*offset, :, outputs]
-                expected[:, *place, outputs] += seen
+                expected[:, *position, outputs] += seen
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_1x1_convolution_mixes_the_maps_of_each_place():
+def test_a_1x1_convolution_mixes_the_channels_of_each_position():
     draw = cases.Draw("1x1")
     x, kernel = draw.normal(2, 6, 5, 3), draw.normal(1, 1, 3, 2)
     y = nn.Conv(2, (1, 1), use_bias=False).apply({"params": {"kernel": kernel}}, x)
@@ -164,7 +164,7 @@ def test_a_locally_connected_layer_has_a_dense_layer_at_every_place():
     y = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
     for row, column in np.ndindex(2, 4):
         patch = x[:, 2 * row : 2 * row + 3, column : column + 2]
-        # Linen lays a patch out map by map.
+        # Linen lays a patch out channel by channel.
         seen = np.moveaxis(patch, -1, 1).reshape(2, -1).astype(np.float64)
         expected = seen @ kernel[row, column] + bias[row, column]
         np.testing.assert_allclose(y[:, row, column], expected, rtol=1e-4, atol=1e-5)
@@ -173,7 +173,7 @@ def test_a_locally_connected_layer_has_a_dense_layer_at_every_place():
 def test_upsampling_repeats_each_number_and_then_convolves():
     draw = cases.Draw("upsampled")
     x, kernel = draw.normal(2, 6, 5, 3), draw.normal(3, 3, 3, 1)
-    params = {"Conv_0": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
+    params = {"conv": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
     y = UpsampledConv(1, (3, 3), factor=3).apply({"params": params}, jnp.asarray(x))
     larger = x.astype(np.float64).repeat(3, axis=1).repeat(3, axis=2)
     expected = sum(
@@ -187,14 +187,14 @@ def test_linear_upsampling_keeps_a_ramp_straight():
     x = jnp.arange(8.0)[None, :, None]
     layer = UpsampledConv(1, (1,), factor=2, method="linear")
     identity = {"kernel": jnp.ones((1, 1, 1)), "bias": jnp.zeros(1)}
-    y = layer.apply({"params": {"Conv_0": identity}}, x)
+    y = layer.apply({"params": {"conv": identity}}, x)
     np.testing.assert_allclose(y[0, 1:-1, 0], np.arange(14) / 2 + 0.25, rtol=1e-6)
 
 
 def test_only_the_transposed_convolution_leaves_a_checkerboard_on_a_flat_map():
     x = jnp.ones((1, 6, 6, 1))
     ones = {"kernel": jnp.ones((3, 3, 1, 1)), "bias": jnp.zeros(1)}
-    upsampled = UpsampledConv(1, (3, 3)).apply({"params": {"Conv_0": ones}}, x)
+    upsampled = UpsampledConv(1, (3, 3)).apply({"params": {"conv": ones}}, x)
     transposed = nn.ConvTranspose(1, (3, 3), (2, 2)).apply({"params": ones}, x)
     np.testing.assert_array_equal(upsampled[0, 1:-1, 1:-1, 0], np.full((10, 10), 9.0))
     assert set(np.unique(transposed[0, 1:-1, 1:-1, 0])) == {1.0, 2.0, 4.0}

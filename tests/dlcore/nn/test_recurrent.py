@@ -84,14 +84,14 @@ def test_the_gradient_of_every_argument_is_that_of_finite_differences():
         )
     for gradient, array in zip(jax.tree.leaves(gradients), jax.tree.leaves(arguments), strict=True):
         differences = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            value = array[place]
-            array[place] = value + 1e-6
+        for index in np.ndindex(array.shape):
+            value = array[index]
+            array[index] = value + 1e-6
             above = weigh(_reference(*arguments))
-            array[place] = value - 1e-6
+            array[index] = value - 1e-6
             below = weigh(_reference(*arguments))
-            array[place] = value
-            differences[place] = (above - below) / 2e-6
+            array[index] = value
+            differences[index] = (above - below) / 2e-6
         np.testing.assert_allclose(gradient, differences, rtol=1e-6, atol=1e-8)
 
 
@@ -158,7 +158,7 @@ def test_a_stack_reads_the_layer_below():
     carry = initial_carry(2, 4, layers=2)
     variables = jax.jit(model.init)(jax.random.key(1), inputs, carry)
     outputs, last = jax.jit(model.apply)(variables, inputs, carry)
-    bottom, top = (variables["params"][f"layer_{layer}"] for layer in range(2))
+    bottom, top = (variables["params"][f"layer{layer}"] for layer in range(2))
     below, bottom_carry = lstm(inputs, carry[0], **bottom)
     expected, top_carry = lstm(below, carry[1], **top)
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
@@ -177,12 +177,8 @@ def test_the_initial_carry_is_zero_and_may_be_donated():
 
 @pytest.mark.parametrize(("named", "calls"), [("mosaic_tpu", 2), ("xla", 0), ("auto", 0)])
 def test_every_layer_of_a_stack_calls_the_named_implementation(named, calls):
-    model, inputs, carry = (
-        StackedLSTM(4, 2, kernels=named),
-        jnp.ones((1, 3, 2)),
-        initial_carry(1, 4, 2),
-    )
-    with dispatch.target("TPU v5 lite"):
-        variables = jax.eval_shape(model.init, jax.random.key(0), inputs, carry)
+    model, inputs, carry = StackedLSTM(4, 2), jnp.ones((1, 3, 2)), initial_carry(1, 4, 2)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs, carry)
+    with dispatch.target("TPU v5 lite"), dispatch.using(named):
         traced = jax.make_jaxpr(model.apply)(variables, inputs, carry)
     assert str(traced).count("pallas_call[") == calls

@@ -34,7 +34,7 @@ def make_batch(count=12, seed=0, masked=0):
 def identity_task(**options):
     """A task whose scores are the images themselves, so that a loss is a function of its batch."""
     model = models.create("softmax_regression", num_classes=CLASSES)
-    params = {"Dense_0": {"kernel": jnp.eye(CLASSES), "bias": jnp.zeros(CLASSES)}}
+    params = {"logits": {"kernel": jnp.eye(CLASSES), "bias": jnp.zeros(CLASSES)}}
     return tasks.create("classification", model, **options), params
 
 
@@ -76,7 +76,7 @@ def test_label_smoothing_mixes_the_label_with_the_uniform_distribution(smoothing
 def test_label_smoothing_and_its_gradient_equal_pytorch_s():
     case, stored = cases.cross_entropy(), cases.load("cross_entropy")
     model = models.create("softmax_regression", num_classes=7)
-    params = {"Dense_0": {"kernel": jnp.eye(7), "bias": jnp.zeros(7)}}
+    params = {"logits": {"kernel": jnp.eye(7), "bias": jnp.zeros(7)}}
     for row, smoothing in enumerate(case["label_smoothing"]):
         task = tasks.create("classification", model, label_smoothing=float(smoothing))
 

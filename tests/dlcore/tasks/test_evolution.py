@@ -93,8 +93,8 @@ def ranked_weights(costs):
 @pytest.mark.parametrize("fitness", ["cross_entropy", "errors"])
 def test_a_generation_is_algorithm_6_of_wierstra_et_al(fitness):
     state, (new_state, sums) = one_generation(fitness)
-    noise = population_noise(jax.random.key(1), state.params, 10)["Dense_0"]
-    layer = {name: np.float64(state.params["Dense_0"][name]) for name in noise}
+    noise = population_noise(jax.random.key(1), state.params, 10)["logits"]
+    layer = {name: np.float64(state.params["logits"][name]) for name in noise}
     images, labels = (np.asarray(BATCH[name])[:13] for name in ("image", "label"))
     losses, correct = [], []
     for k in range(10):
@@ -111,8 +111,8 @@ def test_a_generation_is_algorithm_6_of_wierstra_et_al(fitness):
         z = np.float64(noise[name])
         moved = layer[name] + 0.3 * np.tensordot(weights, z, 1)
         spread = 0.3 * np.exp(rate / 2 * np.tensordot(weights, z**2 - 1, 1))
-        np.testing.assert_allclose(new_state.params["Dense_0"][name], moved, rtol=1e-4, atol=1e-5)
-        deviations = new_state.opt_state["deviations"]["Dense_0"][name]
+        np.testing.assert_allclose(new_state.params["logits"][name], moved, rtol=1e-4, atol=1e-5)
+        deviations = new_state.opt_state["deviations"]["logits"][name]
         np.testing.assert_allclose(deviations, spread, rtol=1e-4)
     values = metrics.compute(sums)
     assert values["loss"] == pytest.approx(np.mean(losses) / 13, rel=1e-5)
@@ -143,7 +143,7 @@ def test_the_optimizer_moves_the_parameters_and_leaves_the_deviations():
     state, (full, _) = one_generation()
     _, (half, _) = one_generation(rate=0.5)
     for name in ("kernel", "bias"):
-        old, long, short = (own.params["Dense_0"][name] for own in (state, full, half))
+        old, long, short = (own.params["logits"][name] for own in (state, full, half))
         np.testing.assert_allclose(short - old, (long - old) / 2, rtol=1e-4, atol=1e-6)
     jax.tree.map(
         np.testing.assert_array_equal, half.opt_state["deviations"], full.opt_state["deviations"]
@@ -175,7 +175,7 @@ def test_threshold_units_without_a_gradient_learn_exclusive_or():
 
 def test_the_best_class_is_predicted():
     model = models.create("softmax_regression", num_classes=2)
-    params = {"Dense_0": {"kernel": jnp.array([[1.0, 0.0]]), "bias": jnp.zeros(2)}}
+    params = {"logits": {"kernel": jnp.array([[1.0, 0.0]]), "bias": jnp.zeros(2)}}
     task = tasks.create("evolution", model)
     probability = task.predict({"params": params}, {"image": jnp.array([[2.0]])})
     np.testing.assert_allclose(probability, [[0.880797, 0.119203]], rtol=1e-5)

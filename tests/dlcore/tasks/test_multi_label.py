@@ -28,7 +28,7 @@ def task():
     return tasks.create("multi_label", models.create("softmax_regression", num_classes=TAGS))
 
 
-PARAMS = {"Dense_0": {"kernel": jnp.eye(TAGS), "bias": jnp.zeros(TAGS)}}
+PARAMS = {"logits": {"kernel": jnp.eye(TAGS), "bias": jnp.zeros(TAGS)}}
 
 
 def test_an_evaluation_scores_each_tag_and_whole_answers(task, batch):
@@ -60,7 +60,7 @@ def test_a_tag_s_loss_moves_no_other_tag(task, batch):
     others = batch["tags"].copy()
     others[:, 2] = 1 - others[:, 2]
     before, after = (
-        np.asarray(gradient(PARAMS, tags)["Dense_0"]["kernel"]) for tags in (batch["tags"], others)
+        np.asarray(gradient(PARAMS, tags)["logits"]["kernel"]) for tags in (batch["tags"], others)
     )
     change = np.abs(after - before).max(0)
     assert change[2] > 0

@@ -77,8 +77,8 @@ def test_the_trunk_gets_the_weighted_sum_of_what_the_heads_ask_and_a_head_its_ow
         other,
         both,
     )
-    assert not np.any(alone["tag_head"]["kernel"])
-    assert not np.any(other["class_head"]["kernel"])
+    assert not np.any(alone["tag_logits"]["kernel"])
+    assert not np.any(other["class_logits"]["kernel"])
 
 
 @pytest.mark.parametrize(

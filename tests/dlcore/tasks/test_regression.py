@@ -19,7 +19,7 @@ COUNT, OUTPUTS = 16, 3
 def identity_task(**options):
     """A task whose outputs are its inputs, so that a loss is a function of its batch."""
     model = models.create("linear_units", num_classes=OUTPUTS)
-    params = {"Dense_0": {"kernel": jnp.eye(OUTPUTS), "bias": jnp.zeros(OUTPUTS)}}
+    params = {"units": {"kernel": jnp.eye(OUTPUTS), "bias": jnp.zeros(OUTPUTS)}}
     return tasks.create("regression", model, **options), params
 
 

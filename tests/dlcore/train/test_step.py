@@ -107,13 +107,13 @@ def test_a_step_of_softmax_regression_is_that_of_the_textbook():
     (_, before, after), (_, report) = run(build("softmax_regression"), images(1), batch)
     real = batch["mask"] > 0
     inputs = np.float64(batch["image"][real]).reshape(-1, 9)
-    (kernel, bias) = (np.float64(before.params["Dense_0"][name]) for name in ("kernel", "bias"))
+    (kernel, bias) = (np.float64(before.params["logits"][name]) for name in ("kernel", "bias"))
     scores = np.exp(inputs @ kernel + bias)
     probabilities, labels = scores / scores.sum(1, keepdims=True), batch["label"][real]
     errors = (probabilities - np.eye(3)[labels]) / 14
     gradients = {"kernel": inputs.T @ errors, "bias": errors.sum(0)}
     for name, gradient in gradients.items():
-        step = after.params["Dense_0"][name] - before.params["Dense_0"][name]
+        step = after.params["logits"][name] - before.params["logits"][name]
         np.testing.assert_allclose(step, -0.1 * 0.5**0.2 * gradient, rtol=1e-4, atol=1e-7)
     loss = -np.log(probabilities[np.arange(14), labels]).mean()
     norm = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients.values()))
@@ -152,13 +152,13 @@ def test_accumulation_moves_the_running_statistics_once_for_every_part():
     (before, after), _ = run(made, images())
     convolved = jax.lax.conv_general_dilated(
         images()["image"],
-        before.params["Conv_0"]["kernel"],
+        before.params["conv1"]["kernel"],
         (2, 2),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     first, second = (np.asarray(convolved)[index::2].mean((0, 1, 2)) for index in range(2))
-    statistics = after.model_state["batch_stats"]["BatchNorm_0"]
+    statistics = after.model_state["batch_stats"]["conv1_norm"]
     np.testing.assert_allclose(statistics["mean"], 0.09 * first + 0.1 * second, atol=1e-6)
 
 
@@ -238,7 +238,7 @@ def test_the_first_state_is_a_function_of_the_seed():
     assert_same_bits(same.params, one.params)
     assert_same_bits(same.rng, one.rng)
     assert (other.rng != one.rng).any()
-    assert (other.params["Dense_0"]["kernel"] != one.params["Dense_0"]["kernel"]).all()
+    assert (other.params["hidden0"]["kernel"] != one.params["hidden0"]["kernel"]).all()
     assert not any(np.any(total) for total in jax.tree.leaves(one.metrics))
 
 

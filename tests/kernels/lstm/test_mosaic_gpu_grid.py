@@ -187,7 +187,9 @@ def test_auto_takes_no_grid_whatever_was_measured(monkeypatch, measured):
     monkeypatch.setattr(dispatch, "measurements", faster_at(measured))
     with dispatch.target("NVIDIA H200"):
         for hidden in (449, 1024, 1536):
-            assert lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16).name == "xla"
+            assert (
+                lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16).implementation == "xla"
+            )
             assert lstm_dispatch.choose("mosaic_gpu", 64, 35, hidden, jnp.bfloat16)
 
 
@@ -205,13 +207,13 @@ def test_auto_takes_no_measurement_of_other_kernels(monkeypatch, measured, hidde
     monkeypatch.setattr(dispatch, "measurements", faster_at(measured))
     with dispatch.target("NVIDIA H200"):
         choice = lstm_dispatch.choose("auto", 64, 35, hidden, jnp.bfloat16)
-    assert choice.name == chosen
+    assert choice.implementation == chosen
     why = "; not mosaic_gpu, which is faster: others of its kernels were measured there"
     assert choice.reason.endswith(why) == (chosen == "xla")
 
 
 def loss(arguments):
-    """Of the kernels' outputs."""
+    """A loss of the kernels' outputs."""
     outputs, last = cases.lstm(
         arguments.inputs, arguments.params, arguments.first, implementation="mosaic_gpu"
     )

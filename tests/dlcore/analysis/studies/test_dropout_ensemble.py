@@ -31,9 +31,9 @@ def test_the_geometric_average_of_all_sub_networks_of_one_layer_is_test_time_sca
     assert weight.sum() == pytest.approx(1)
     x = np.asarray(images, np.float64)[None]
     for layer, mask in enumerate(np.split(masks, np.cumsum(hidden)[:-1], axis=1)):
-        x = np.maximum(x @ params[f"Dense_{layer}"]["kernel"], 0) * mask[:, None]
-    logits = x @ params[f"Dense_{len(hidden)}"]["kernel"]
-    # A sub-network's normaliser is the same for all classes: the average logits say it all.
+        x = np.maximum(x @ params[f"hidden{layer}"]["kernel"], 0) * mask[:, None]
+    logits = x @ params["logits"]["kernel"]
+    # A sub-network's normalizer is the same for all classes: the average logits say it all.
     average = np.exp(np.tensordot(weight, logits, 1))
     geometric = average / average.sum(1, keepdims=True)
     close = np.allclose(geometric, scaled, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The study of initialisation against the theory of wide networks, in float64."""
+"""The study of initialization against the theory of wide networks, in float64."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_the_small_interval_vanishes_and_he_does_not(numbers):
 
 
 def test_half_of_the_units_are_active(numbers):
-    # D: in a randomly initialised network about 50 % of hidden units are activated.
+    # D: in a randomly initialized network about 50 % of hidden units are activated.
     np.testing.assert_allclose(numbers["active_fraction"], np.full((4, LAYERS), 0.5), atol=0.08)
 
 
