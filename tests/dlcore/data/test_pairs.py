@@ -177,6 +177,21 @@ def test_a_pair_provides_what_a_task_needs_of_both():
         dataset.provide({"text": (Text,)})
 
 
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_side_that_gives_labels_alone_is_not_augmented(side):
+    options = {"augment": "crop", "pad": 1, "crop_size": 2}
+    dataset = pair("zip", options=options)
+    other = "ab".replace(side, "")
+    provided = dataset.provide({f"image_{other}": INPUTS, f"label_{side}": (ClassLabel,)})
+    batch = provided.example_batch(4)
+    result = provided.transform(batch, jax.random.key(0), True)
+    assert result[f"image_{other}"].shape == (4, 2, 2, 1)
+    np.testing.assert_array_equal(result[f"label_{side}"], batch[f"label_{side}"])
+    assert provided.options == dataset.options
+    alone = dataset.provide({f"image_{other}": INPUTS})
+    assert f"image_{other}" in alone.transform(alone.example_batch(4), jax.random.key(0), True)
+
+
 def test_facts_are_those_of_each_and_of_both_where_they_agree():
     facts = pair("unpaired").facts
     assert facts["image_shape_a"] == facts["image_shape_b"] == facts["image_shape"] == (2, 3, 1)
