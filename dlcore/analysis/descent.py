@@ -1,11 +1,33 @@
-"""The path of an optimizer over a function, step by step."""
+"""An optimizer at work on a function: where it ends, or its path step by step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    gradient: Callable[[Any, Any], Any],
+    start: Any,
+    inputs: Any,
+) -> Any:
+    """The parameters at the end of a descent; for use under `jax.jit`.
+
+    Args:
+      optimizer: as `dlcore.optim.builder` builds it, or one of Optax.
+      gradient: `(parameters, input) -> gradient`.
+      start: the parameters before the first step.
+      inputs: of the gradient (batches, keys), a step each along the first axis.
+    """
+
+    def step(state: tuple[Any, optax.OptState], own: Any) -> tuple[Any, None]:
+        return _advance(optimizer, gradient, state, own), None
+
+    return jax.lax.scan(step, (start, optimizer.init(start)), inputs)[0][0]
 
 
 def trajectory(
@@ -26,14 +48,21 @@ def trajectory(
       The parameters before the first step and after each, `[steps + 1, *start.shape]`.
     """
 
-    def advance(
-        state: tuple[jax.Array, optax.OptState], step: jax.Array
-    ) -> tuple[tuple[jax.Array, optax.OptState], jax.Array]:
-        parameters, memory = state
-        updates, memory = optimizer.update(gradient(parameters, step), memory, parameters)
-        parameters = optax.apply_updates(parameters, updates)
-        return (parameters, memory), parameters
+    def step(state: tuple[Any, optax.OptState], own: jax.Array) -> tuple[Any, jax.Array]:
+        state = _advance(optimizer, gradient, state, own)
+        return state, state[0]
 
     began = jnp.asarray(start)
-    _, path = jax.lax.scan(advance, (began, optimizer.init(began)), jnp.arange(steps))
+    _, path = jax.lax.scan(step, (began, optimizer.init(began)), jnp.arange(steps))
     return np.concatenate([np.asarray(start)[None], np.asarray(path)])
+
+
+def _advance(
+    optimizer: optax.GradientTransformation,
+    gradient: Callable[[Any, Any], Any],
+    state: tuple[Any, optax.OptState],
+    own: Any,
+) -> tuple[Any, optax.OptState]:
+    parameters, memory = state
+    updates, memory = optimizer.update(gradient(parameters, own), memory, parameters)
+    return optax.apply_updates(parameters, updates), memory
