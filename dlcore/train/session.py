@@ -417,15 +417,15 @@ def read_weights(name: str) -> dict[str, Any]:
       UsageError: there is no such file or run.
     """
     path = pathlib.Path(name).expanduser()
-    if path.is_dir():
-        session = Session(workdir.read_recipe(path))
-        return saved_weights(session.prepared, path)
-    if path.suffix != ".safetensors":
+    if not path.is_dir() and path.suffix != ".safetensors":
         raise UsageError(
             f"start_from={name}: it is the directory of a run, a .safetensors file, or the name of "
             "a needed run or an earlier phase"
         )
-    return weights.read(path)
+    with _about(f"start_from={name}"):
+        if not path.is_dir():
+            return weights.read(path)
+        return saved_weights(Session(workdir.read_recipe(path)).prepared, path)
 
 
 def split_batches(prepared: Prepared, split: str) -> Any:
