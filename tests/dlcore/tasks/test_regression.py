@@ -27,7 +27,8 @@ def make_batch(masked=0):
     rng = np.random.default_rng(0)
     outputs, targets = rng.normal([1, -2, 50], [1, 2, 9], (2, COUNT, OUTPUTS)).astype(np.float32)
     mask = np.arange(COUNT) < COUNT - masked
-    return {"image": outputs, "numbers": targets, "mask": mask.astype(np.float32)}
+    batch = {"image": outputs, "numbers": targets, "mask": mask.astype(np.float32)}
+    return jax.tree.map(jnp.asarray, batch)
 
 
 @settings(max_examples=10, deadline=None)
@@ -36,7 +37,7 @@ def test_an_evaluation_scores_the_unmasked_examples_as_scikit_learn_does(masked)
     batch = make_batch(masked)
     count = COUNT - masked
     outputs, targets = batch["image"][:count], batch["numbers"][:count]
-    batch["image"] = np.where(batch["mask"][:, None] > 0, batch["image"], np.nan)
+    batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], np.nan)
     task, params = identity_task()
     scores = metrics.compute(task.evaluate({"params": params}, batch, jax.random.key(0)))
     r_squared = sklearn.metrics.r2_score(targets, outputs)

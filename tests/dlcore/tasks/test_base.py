@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -12,16 +13,13 @@ from dlcore.tasks.classification import Classification
 MODEL = models.create("softmax_regression")
 
 
-class Watcher(tasks.Learner):
+class Watcher(tasks.Task):
     """A task with nothing of its own."""
 
-    def init(self, key, batch):
+    def init(self, rng, batch):
         return {"params": {}}
 
-    def update(self, state, batch, key, optimizer):
-        return state, {}
-
-    def evaluate(self, variables, batch, key):
+    def evaluate(self, variables, batch):
         return {}
 
 
@@ -70,6 +68,11 @@ def test_a_task_is_frozen():
     task = tasks.create("classification", MODEL)
     with pytest.raises(dataclasses.FrozenInstanceError):
         task.label_smoothing = 0.5
+
+
+def test_a_task_without_a_loss_says_so():
+    with pytest.raises(NotImplementedError, match="Watcher gives update instead of loss"):
+        Watcher(MODEL).loss({}, {}, {}, jax.random.key(0))
 
 
 def test_a_model_of_images_is_described_by_the_images():
