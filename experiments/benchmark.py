@@ -16,6 +16,7 @@ rounds, a ratio the median of the rounds' ratios. Each field of a single recipe 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import statistics
@@ -169,19 +170,19 @@ class Steps:
     """A program's compiled step in a bare loop over batches on the device; it goes on each time."""
 
     def __init__(self, program: Program, batches: Sequence[Any]) -> None:
-        self._program, self._batches = program, batches
-        self._state: Any = None
+        self._program, self._raw = program, batches
+        self._batches: Iterator[Any] | None = None
 
     def __call__(self, steps: int) -> float:
         """Takes this number of steps; the seconds of one."""
         step, layout = self._program.step, self._program.parallelism
-        if self._state is None:
-            self._state = layout.place_state(self._program.initialize())
-            self._batches = [layout.place_batch(batch) for batch in self._batches]
+        if self._batches is None:
+            self._state: Any = layout.place_state(self._program.initialize())
+            self._batches = itertools.cycle(map(layout.place_batch, self._raw))
         state = jax.block_until_ready(self._state)
         started = time.perf_counter()
-        for number in range(steps):
-            state, _ = step(state, self._batches[number % len(self._batches)])
+        for batch in itertools.islice(self._batches, steps):
+            state, _ = step(state, batch)
         self._state = jax.block_until_ready(state)
         return (time.perf_counter() - started) / steps
 

@@ -118,7 +118,7 @@ class PyTorch:
 
 def write_batches(path: pathlib.Path, batches: Sequence[Mapping[str, Any]]) -> None:
     """Writes prepared batches to a .npz file."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{number}/{name}": np.asarray(array)
         for number, batch in enumerate(batches)
         for name, array in batch.items()

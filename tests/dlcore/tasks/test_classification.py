@@ -162,7 +162,7 @@ def test_an_evaluation_counts_unmasked_examples_whatever_the_others_hold(masked)
     batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], jnp.nan)
     batch["label"] = jnp.where(batch["mask"] > 0, batch["label"], 99)
     task, params = identity_task()
-    sums = task.evaluate({"params": params}, batch)
+    sums = task.evaluate({"params": params}, batch, jax.random.key(0))
 
     confusion = np.zeros((CLASSES, CLASSES))
     np.add.at(confusion, (labels[:count], scores[:count].argmax(1)), 1)
@@ -242,7 +242,7 @@ def test_eight_devices_sum_to_what_one_gives():
         (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
             variables["params"], state, batch, jax.random.key(5)
         )
-        evaluated = task.evaluate(variables, batch)
+        evaluated = task.evaluate(variables, batch, jax.random.key(0))
         return psum((total, aux.count, gradients, aux.metrics, evaluated)), aux.model_state
 
     mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
@@ -291,7 +291,7 @@ def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion)
 
     def measured_with(**options):
         task, params = identity_task(criterion=criterion, **options)
-        return metrics.compute(task.evaluate({"params": params}, seen))
+        return metrics.compute(task.evaluate({"params": params}, seen, jax.random.key(0)))
 
     measured = measured_with()
     accuracy = (scores.argmax(1) == batch["label"])[:5].mean()
@@ -303,6 +303,6 @@ def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion)
         rubbish = measured_with(rubbish_penalty=0.5)["loss"] - measured["loss"]
         assert rubbish == pytest.approx(np.log(1 + np.exp(-0.5)), rel=1e-5)
     one_view = {**batch, "views": batch["image"][:, None]}
-    single = metrics.compute(task.evaluate({"params": params}, one_view))
-    plain = metrics.compute(task.evaluate({"params": params}, batch))
+    single = metrics.compute(task.evaluate({"params": params}, one_view, jax.random.key(0)))
+    plain = metrics.compute(task.evaluate({"params": params}, batch, jax.random.key(0)))
     assert single["loss"] == pytest.approx(plain["loss"], rel=1e-5)

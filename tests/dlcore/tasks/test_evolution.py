@@ -162,9 +162,13 @@ def test_threshold_units_without_a_gradient_learn_exclusive_or():
     @jax.jit
     def measure(state):
         """The gradient at the start, and the scores when sixty generations have gone by."""
-        gradient = jax.grad(lambda params: task.evaluate({"params": params}, batch)["loss"].total)
+        gradient = jax.grad(
+            lambda params: task.evaluate({"params": params}, batch, jax.random.key(0))["loss"].total
+        )
         evolved, _ = jax.lax.scan(evolve, state, jax.random.split(jax.random.key(2), 60))
-        return gradient(state.params), task.evaluate({"params": evolved.params}, batch)
+        return gradient(state.params), task.evaluate(
+            {"params": evolved.params}, batch, jax.random.key(0)
+        )
 
     gradient, sums = measure(state)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))

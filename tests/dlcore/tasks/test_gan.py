@@ -18,8 +18,8 @@ from dlcore.errors import UsageError
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
 from dlcore.parallel import AXIS, psum
+from dlcore.tasks import TrainState
 from dlcore.tasks.gan import GENERATOR_LOSSES
-from dlcore.train.state import TrainState
 
 
 class Pair(nn.Module):
@@ -161,7 +161,7 @@ def test_a_discriminator_in_doubt_makes_the_value_minus_log_4(generator_loss, ex
     task = tasks.create("gan", LinearPair(), generator_loss=generator_loss)
     batch = pixels(5)
     variables = jax.tree.map(jnp.zeros_like, task.init(jax.random.key(0), batch))
-    assert metrics.compute(task.evaluate(variables, batch)) == pytest.approx(
+    assert metrics.compute(task.evaluate(variables, batch, jax.random.key(0))) == pytest.approx(
         {
             "loss": math.log(4),
             "discriminator_loss": math.log(4),

@@ -46,7 +46,11 @@ def test_the_loss_is_the_weighted_sum_of_both_heads_losses(variables):
     @jax.jit
     def run():
         outputs = MODEL.apply(variables, BATCH["image"])
-        return outputs, task.evaluate(variables, BATCH), task.predict(variables, BATCH)
+        return (
+            outputs,
+            task.evaluate(variables, BATCH, jax.random.key(0)),
+            task.predict(variables, BATCH),
+        )
 
     outputs, sums, probabilities = run()
     values = metrics.compute(sums)

@@ -122,7 +122,7 @@ def test_three_separable_classes_are_learnt():
     task, state, update = start(3, 2)
     for _ in range(30):
         state, _ = update(state, batch)
-    values = metrics.compute(task.evaluate({"params": state.params}, batch))
+    values = metrics.compute(task.evaluate({"params": state.params}, batch, jax.random.key(0)))
     assert values["accuracy"] == 1
     assert values["loss"] == 0
     np.testing.assert_array_equal(values["confusion"], np.diag(np.bincount(labels)))
@@ -170,7 +170,7 @@ def test_the_loss_is_how_far_the_wrong_answers_exceed_the_right_ones():
     params = {"weights": jnp.array([[1.0, 2.0, -1.0], [0.0, 0.5, 0.0]])}
     # Sums for x = 1: (1, 2.5, -1); for x = -1: (-1, -1.5, 1).
     batch = make_batch([[1.0], [1.0], [-1.0]], [1, 0, 1])
-    values = metrics.compute(task.evaluate({"params": params}, batch))
+    values = metrics.compute(task.evaluate({"params": params}, batch, jax.random.key(0)))
     assert values["loss"] == pytest.approx((0 + 1.5 + 2.5) / 3)
     assert values["accuracy"] == pytest.approx(1 / 3)
     assert set(values) == {"loss", "accuracy", "confusion"}

@@ -38,7 +38,7 @@ def test_an_evaluation_scores_the_unmasked_examples_as_scikit_learn_does(masked)
     outputs, targets = batch["image"][:count], batch["numbers"][:count]
     batch["image"] = np.where(batch["mask"][:, None] > 0, batch["image"], np.nan)
     task, params = identity_task()
-    scores = metrics.compute(task.evaluate({"params": params}, batch))
+    scores = metrics.compute(task.evaluate({"params": params}, batch, jax.random.key(0)))
     r_squared = sklearn.metrics.r2_score(targets, outputs)
     absolute = sklearn.metrics.mean_absolute_error(targets, outputs)
     assert scores["r_squared"] == pytest.approx(r_squared, rel=1e-4)

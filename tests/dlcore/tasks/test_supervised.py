@@ -50,6 +50,6 @@ def test_the_loss_is_the_metric_of_that_name_over_the_unmasked_examples(task, va
 def test_training_is_random_by_its_key_and_evaluation_is_not(task, variables):
     first, again, other = (float(trained(task, variables, key)[0]) for key in (1, 1, 2))
     assert first == again != other
-    evaluated = task.evaluate(variables, BATCH)["loss"].total
+    evaluated = task.evaluate(variables, BATCH, jax.random.key(0))["loss"].total
     outputs = task.model.apply(variables, BATCH["image"])
     assert float(evaluated) == pytest.approx(float(outputs[:4].sum()) - 6, rel=1e-5)
