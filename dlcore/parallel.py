@@ -194,7 +194,10 @@ class Parallelism(abc.ABC):
 
     @abc.abstractmethod
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        """Compiles `(state, batch, number) -> results`, the number and the results replicated."""
+        """Compiles `(state, batch, number) -> results`, the number and the results replicated.
+
+        In the number's place there may be any tree of arrays.
+        """
 
     def place_state(self, state: Any) -> Any:
         """A canonical state in the form that the compiled step takes."""

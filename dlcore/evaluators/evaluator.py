@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dlcore import data
-from dlcore.tasks import Batch, Learner, Variables
+from dlcore.tasks import Learner, Variables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +38,9 @@ class Findings:
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-# (function of (variables, batch), split) -> what it gave for every example of the split, in order
-Rows = Callable[[Callable[[Variables, Batch], Any], str], Any]
+# (function of (variables, batch, *inputs), split, *inputs) -> what it gave for every example of the
+# split, in order
+Rows = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Trained:
       variables: trained, whole on every process.
       dataset: what it learned from.
       batch_size: of the recipe.
-      rows: `rows(function, split)` is what `function(variables, batch)` gives for every example of
-        a split, NumPy arrays `[examples, ...]` in order, computed on all devices; compiled once for
-        a function. The batch is a prepared one, as the model sees it.
+      rows: `rows(function, split, *inputs)` is what `function(variables, batch, *inputs)` gives for
+        every example of a split, NumPy arrays `[examples, ...]` in order, computed on all devices;
+        compiled once for a function. The batch is a prepared one, as the model sees it. The inputs
+        are trees of arrays, the same for all batches, but for random keys: each batch gets its own.
       metrics: what was recorded so far, arrays `[records]` by split and name.
       needed: the trained runs that the recipe needed, by name.
     """

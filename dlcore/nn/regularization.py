@@ -133,7 +133,7 @@ class MaskedDense(nn.Module):
 class GaussianNoise(nn.Module):
     """Adds normal noise in training; on a network's input it is training with noise.
 
-    Source: Bishop (1995): for small noise this is Tikhonov regularisation.
+    Source: Bishop (1995): for small noise this is Tikhonov regularization.
 
     Attributes:
       standard_deviation: of the noise, in units of the input; 0 for none.

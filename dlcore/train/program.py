@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dlcore import weights
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics, Rows
 from dlcore.parallel import Parallelism
-from dlcore.tasks import Batch, Learner, TrainState, Variables
+from dlcore.tasks import Batch, Learner, TrainState
 from dlcore.train import initialization
 from dlcore.train.step import (
     Schedule,
@@ -118,26 +119,30 @@ class Program:
     def _rows(self) -> dict[Any, Callable[..., Any]]:
         return {}
 
-    def rows(self, function: Callable[[Variables, Batch], Any]) -> Callable[..., Metrics]:
-        """A function of variables and a batch, in the form of `evaluate`: it collects its rows.
+    def rows(self, function: Callable[..., Any], *inputs: Any) -> Callable[..., Metrics]:
+        """A function of variables, a batch and more, in the form of `evaluate`: collects its rows.
 
         Compiled once for each function.
 
         Args:
-          function: gives arrays `[batch, ...]`.
+          function: `(variables, batch, *inputs)` to arrays `[batch, ...]`.
+          inputs: trees of arrays. Of a random key each batch gets one of its own.
         """
         if function not in self._rows:
 
-            def collect(state: TrainState, batch: Batch, number: Any) -> Metrics:
-                del number
+            def collect(state: TrainState, batch: Batch, given: tuple[Any, Any]) -> Metrics:
+                number, inputs = given
                 prepared = self.transform(batch, None, False)
                 mask = prepared["mask"].reshape(prepared["mask"].shape[0], -1).max(1)
-                return {"rows": Rows(function(state.variables(), prepared), mask).reduce()}
+                inputs = jax.tree.map(functools.partial(_of_batch, number), inputs)
+                values = function(state.variables(), prepared, *inputs)
+                return {"rows": Rows(values, mask).reduce()}
 
             self._rows[function] = self.parallelism.compile_evaluation(
                 _by_kernels(collect, self.kernels), self.abstract_state
             )
-        return self._rows[function]
+        compiled = self._rows[function]
+        return lambda state, batch, number: compiled(state, batch, (number, inputs))
 
 
 def build(
@@ -227,8 +232,18 @@ def build(
         transform=transform,
         optimizer=optimizer,
         kernels=kernels,
-        make_state=functools.partial(jax.jit(init, out_shardings=shardings), dict(batch)),
+        make_state=functools.partial(_compile_once(init, shardings), dict(batch)),
     )
+
+
+def _compile_once(init: Callable[[Batch], TrainState], shardings: Any) -> Callable[..., Any]:
+    """Compiles what runs a single time.
+
+    On CPUs, LLVM takes up to half a minute to optimize the random draws of a ResNet-20; a tenth of
+    that is enough for the same numbers.
+    """
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)
 
 
 def _by_kernels(function: Callable[..., Any], kernels: str) -> Callable[..., Any]:
@@ -240,6 +255,12 @@ def _by_kernels(function: Callable[..., Any], kernels: str) -> Callable[..., Any
             return function(*args)
 
     return traced
+
+
+def _of_batch(number: Any, array: Any) -> Any:
+    """An input of a function that is evaluated batch by batch."""
+    is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jax.random.fold_in(array, number) if is_key else array
 
 
 def _shardings(abstract: Any) -> Any:

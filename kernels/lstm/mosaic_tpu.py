@@ -2,7 +2,7 @@
 
 R stays in VMEM and c and h in scratch memory for the whole sequence; the grid is (tiles of the
 batch, chunks of time), and a grid step takes several steps of its tile. What a chunk reads and
-writes moves while its neighbours are computed. Rows past their end, and what pads a tile, keep
+writes moves while its neighbors are computed. Rows past their end, and what pads a tile, keep
 their state.
 """
 

@@ -70,7 +70,7 @@ def test_pytorch_gets_the_images_and_the_classes_of_the_recipe(monkeypatch):
         model_options={"num_classes": 10, "dtype": "bfloat16"},
         batch_size=8,
     )
-    digits = data.load("digits", None, data.Options(resize=20))
+    digits = data.load("digits", None, {"resize": 20})
     prepared = session.Session(recipe, digits, program=None, plan=None)
     effort = timing.Effort(2, 3)
     benchmark.torch_seconds("python", prepared, effort)

@@ -5,11 +5,11 @@ import json
 import re
 
 import pytest
+from experiments.session import Settings
 
 from dlcore.data import text
 from dlcore.errors import UsageError
 from experiments import evaluate, outputs, predict, recipes, session, train
-from experiments.session import Settings
 from kernels import dispatch, testing
 
 

@@ -6,40 +6,41 @@ With a linear encoder and decoder the best such model is probabilistic principal
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy import stats
 
 from dlcore import evaluators, models, parallel, plots, tasks
+from dlcore.data.features import Image
 from dlcore.evaluators import Evaluator, Findings, Trained
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks import Aux, Batch, Descent, Variables
 from dlcore.train import Recipe, Run
 from tests.guests.harness import Guest
 
-PIXELS = (8, 8, 1)
-
 
 class Autoencoder(nn.Module):
     """An encoder and a decoder with a hidden layer each.
 
     Attributes:
+      image_shape: what is encoded.
       latent_size: numbers in a code.
       hidden: units of each hidden layer.
     """
 
-    latent_size: int = 2
+    image_shape: tuple[int, ...] = (8, 8, 1)
+    latent_size: int = 4
     hidden: int = 128
 
     def setup(self) -> None:
         self.encoder_hidden, self.decoder_hidden = nn.Dense(self.hidden), nn.Dense(self.hidden)
         self.code = nn.Dense(2 * self.latent_size)
-        self.image = nn.Dense(int(np.prod(PIXELS)))
+        self.image = nn.Dense(int(np.prod(self.image_shape)))
         self.log_variance = self.param("log_variance", nn.initializers.zeros, ())
 
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
@@ -58,25 +59,19 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Images `[batch, height, width, channels]` for codes `[batch, latent_size]`."""
-        return self.image(nn.tanh(self.decoder_hidden(codes))).reshape(-1, *PIXELS)
+        return self.image(nn.tanh(self.decoder_hidden(codes))).reshape(-1, *self.image_shape)
 
 
-models.register(
-    "guest_autoencoder",
-    Autoencoder,
-    example_inputs=(jax.ShapeDtypeStruct((2, *PIXELS), jnp.float32),),
-    output_shapes=((2, *PIXELS), (2, 2), (2, 2), ()),
-    parameter_count=17_477,
-    source="Kingma and Welling (2014)",
-)
+models.register("guest_autoencoder", Autoencoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Variational(Descent):
     """Minus the evidence lower bound, in nats an image; one code is drawn for each image."""
 
+    needs: ClassVar[Mapping[str, Any]] = {"image": (Image,)}
     rngs: ClassVar[tuple[str, ...]] = ("latent",)
-    evaluators: ClassVar[tuple[str, ...]] = ("samples", "reconstructions")
+    evaluators: ClassVar[tuple[str, ...]] = ("samples", "guest_reconstructions")
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         return self.init_model(key, batch["image"])
@@ -144,7 +139,7 @@ def _images(variables: Variables, batch: Batch) -> jax.Array:
     return batch["image"]
 
 
-evaluators.register("reconstructions", Reconstructions)
+evaluators.register("guest_reconstructions", Reconstructions)
 
 recipe = Recipe(
     name="guest_variational",
@@ -154,7 +149,7 @@ recipe = Recipe(
     data="digits",
     data_options={"normalize": "symmetric"},
     optimizer="adam",
-    learning_rate=3e-3,
+    learning_rate=5e-3,
     batch_size=64,
     num_epochs=20,
     evaluate_every=5,
@@ -162,7 +157,7 @@ recipe = Recipe(
 
 
 class TestGuest(Guest):
-    crash_after, stop_after = 130, 233
+    stop_after, crash_after, compared_after = 130, 233, 50
     figures = ("samples", "reconstructions")
     amplifies_rounding = True
 
@@ -170,8 +165,7 @@ class TestGuest(Guest):
         trained = run.trained()
         train, test = (trained.rows(_images, split) for split in ("train", "test"))
         linear = principal_components_likelihood(train, test, trained.learner.model.latent_size)
-        print(-run.summary["test"]["loss"], linear, run.summary)
-        assert -run.summary["test"]["loss"] > linear + 1
+        assert -run.summary["test"]["loss"] > linear + 3
 
 
 def principal_components_likelihood(train: np.ndarray, test: np.ndarray, latent_size: int) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dlcore import plots
@@ -121,8 +120,8 @@ class Hopfield(study.Study):
             own = []
             for network in range(self.networks * max(self.sizes) // units):
                 patterns[: round(load * units)] = _signs(generator, round(load * units), units)
-                weights, starts = hopfield.store(jnp.asarray(patterns)), patterns[:probes]
-                settled, _ = _recall(weights, starts, jax.random.key(network))
+                starts = patterns[:probes]
+                settled, _ = _recall(_store(patterns), starts, jax.random.key(network))
                 own.append((np.asarray(settled) * starts).mean())
             overlaps.append(float(np.mean(own)))
         return overlaps
@@ -135,11 +134,11 @@ class Hopfield(study.Study):
         for state, damage in zip(states, _DAMAGES, strict=True):
             state[generator.choice(units, round(damage * units), replace=False)] *= -1
         order = np.concatenate([generator.permutation(units) for _ in range(2)])
-        weights = hopfield.store(jnp.asarray(patterns))
+        weights = _store(patterns)
         return np.asarray(_energies_by_update(weights, states, order)).T
 
 
-_recall = jax.jit(hopfield.recall)
+_store, _recall = jax.jit(hopfield.store), jax.jit(hopfield.recall)
 
 
 @jax.jit

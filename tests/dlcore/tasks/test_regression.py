@@ -27,7 +27,7 @@ def make_batch(masked=0):
     rng = np.random.default_rng(0)
     outputs, targets = rng.normal([1, -2, 50], [1, 2, 9], (2, COUNT, OUTPUTS)).astype(np.float32)
     mask = np.arange(COUNT) < COUNT - masked
-    return {"image": outputs, "label": targets, "mask": mask.astype(np.float32)}
+    return {"image": outputs, "numbers": targets, "mask": mask.astype(np.float32)}
 
 
 @settings(max_examples=10, deadline=None)
@@ -35,7 +35,7 @@ def make_batch(masked=0):
 def test_an_evaluation_scores_the_unmasked_examples_as_scikit_learn_does(masked):
     batch = make_batch(masked)
     count = COUNT - masked
-    outputs, targets = batch["image"][:count], batch["label"][:count]
+    outputs, targets = batch["image"][:count], batch["numbers"][:count]
     batch["image"] = np.where(batch["mask"][:, None] > 0, batch["image"], np.nan)
     task, params = identity_task()
     scores = metrics.compute(task.evaluate({"params": params}, batch))
@@ -54,7 +54,7 @@ def test_the_criteria_of_the_decks_are_shares_of_the_sum_of_squares(criterion, s
     task, params = identity_task(criterion=criterion)
     batch = make_batch()
     total, aux = task.loss(params, {}, batch, jax.random.key(0))
-    squares = np.square(np.float64(batch["image"]) - batch["label"]).sum()
+    squares = np.square(np.float64(batch["image"]) - batch["numbers"]).sum()
     assert float(total) == pytest.approx(share * squares, rel=1e-5)
     assert float(aux.count) == COUNT
 

@@ -52,7 +52,7 @@ SLOW = [
 @pytest.fixture
 def passes_of_xla(monkeypatch):
     """The passes over stored values have tests of their own."""
-    for name in ("normalise", "cotangent_sums", "cotangent"):
+    for name in ("normalize", "cotangent_sums", "cotangent"):
         monkeypatch.setattr(mosaic_gpu, name, getattr(xla, name))
 
 
@@ -106,7 +106,7 @@ def test_a_block_takes_several_tiles_of_more_steps_than_there_is_room_for(prove,
         (Case(1, 7, 7, 3, 5, 3, 2), "3x3 kernels that keep height and width"),
         (Case(1, 7, 7, 3, 5, 7, 2), "3x3 kernels that keep height and width"),
         (Case(1, 7, 250, 3, 5, 3), None),
-        (Case(1, 7, 251, 3, 5, 3), "lines of 251 places do not fit"),
+        (Case(1, 7, 251, 3, 5, 3), "lines of 251 positions do not fit"),
         (Case(1, 7, 251, 3, 5), None),
     ],
     ids=str,
@@ -119,7 +119,7 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(case, reason):
 def geometry(case):
     shape = jax.ShapeDtypeStruct
     x = shape((case.batch, case.height, case.width, case.inputs), case.dtype)
-    kernel = shape((case.size, case.size, case.inputs, case.outputs), case.dtype)
+    kernel = shape((case.kernel_size, case.kernel_size, case.inputs, case.outputs), case.dtype)
     return geometry_of(x, kernel, case.stride, case.padding)
 
 
@@ -146,7 +146,7 @@ def lowered(sizes, pending):
     with dispatch.target(machine.chip.device_kind):
         return jax.jit(convolution).lower(
             shaped((sizes.batch, sizes.height, sizes.width, sizes.inputs), jnp.bfloat16),
-            shaped((*sizes.size, sizes.inputs, sizes.outputs), jnp.bfloat16),
+            shaped((*sizes.kernel_size, sizes.inputs, sizes.outputs), jnp.bfloat16),
             Affine(vector, vector, vector) if pending else None,
         )
 

@@ -49,9 +49,9 @@ def test_values_and_gradients_are_as_right_as_those_of_xla(prove, case):
 def launched(case):
     """The kernels that a call and its gradient launch."""
     served = not mosaic_tpu.conv_refusal(case.geometry, case.dtype)
-    conv = [f"conv_stats_{case.size}x{case.size}"] if served else []
-    # What was pending is normalised in front of XLA's convolution, or for the kernel's gradient.
-    each = ["normalise", "normalise_sums", "normalise_cotangent"]
+    conv = [f"conv_stats_{case.kernel_size}x{case.kernel_size}"] if served else []
+    # What was pending is normalized in front of XLA's convolution, or for the kernel's gradient.
+    each = ["normalize", "normalize_sums", "normalize_cotangent"]
     return sorted(conv + each * (2 if case.pending else 1))
 
 
