@@ -143,10 +143,9 @@ def _held(
     if sum(source.num_bytes for source in splits.values()) > sources.IN_MEMORY_BYTES:
         return splits
     files = cache.fingerprint(directory)
-    settings = (options.splits, options.resize, options.length, options.max_boxes)
-    return {
-        split: sources.Held(
-            source, functools.partial(cache.cached, directory, split, settings, files)
-        )
-        for split, source in splits.items()
-    }
+    held = {}
+    for split, source in splits.items():
+        settings = (options.splits, options.resize, repr(source.features))
+        remember = functools.partial(cache.cached, directory, split, settings, files)
+        held[split] = sources.Held(source, remember)
+    return held

@@ -11,19 +11,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from dlcore.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a model.
+    """The facts of a model.
+
+    A model of dlcore declares all facts, which the sweep then checks. One from elsewhere needs only
+    its constructor.
 
     Attributes:
       name: the registry's name, as `--model` takes it.
       constructor: a Linen module class, or a `functools.partial` of one that fixes its fields.
-      example_inputs: shapes and dtypes of the positional inputs of `__call__`, batch axis first.
+      example_inputs: the positional inputs of `__call__`, each a pytree of `jax.ShapeDtypeStruct`;
+        the first axis is the batch.
       output_shapes: the shapes that `__call__` returns for them, as a pytree of tuples (a tuple of
         integers is one shape).
       parameter_count: exact number of trainable parameters at the default options.
@@ -36,10 +39,10 @@ class Entry:
 
     name: str
     constructor: Callable[..., nn.Module]
-    example_inputs: tuple[jax.ShapeDtypeStruct, ...]
-    output_shapes: Any
-    parameter_count: int
-    source: str
+    example_inputs: tuple[Any, ...] = ()
+    output_shapes: Any = None
+    parameter_count: int | None = None
+    source: str = ""
     training_output_shapes: Any = None
     without_gradient: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -244,7 +244,7 @@ def normalization(name: str) -> Normalization:
 
 
 def placed(name: str, position: str) -> tuple[Normalization, Normalization]:
-    """What stands before and what after an activation function, for a model's two options.
+    """The normalizations before and after an activation function, for a model's two options.
 
     Ioffe and Szegedy (2015) normalize before it; the variant that Deledalle's lecture names, and
     the local normalizations in their papers, come after it.

@@ -160,7 +160,8 @@ def _model(recipe: Recipe, learner: Learner) -> None:
             f"model={recipe.model} does not fit task={recipe.task}: it has no {', '.join(lacking)}"
         )
     entry = models.entry(recipe.model)
-    heads = not isinstance(entry.output_shapes[0], int)
+    outputs = entry.output_shapes
+    heads = outputs is not None and not isinstance(outputs[0], int)
     if learner.plain_model and (len(entry.example_inputs) > 1 or heads):
         raise UsageError(
             f"model={recipe.model} does not fit task={recipe.task}: "

@@ -220,5 +220,6 @@ def _optimizer(
     if not recipe.prune_fraction:
         return optimizer
     return optax.chain(
-        optimizer, optim.pruning.prune_by_magnitude(recipe.prune_fraction, prune_step)
+        optimizer,
+        optim.pruning.prune_by_magnitude(recipe.prune_fraction, prune_step, recipe.groups),
     )

@@ -146,7 +146,7 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
         serving(case),
         _serving(block_dispatch.conv_refusals(geometry, case.dtype)),
     )
-    # Where XLA convolves, "auto" has whoever is fastest normalize first.
+    # Where XLA convolves, "auto" lets the fastest implementation normalize first.
     ways = {
         name: [layer(name, before) for before in (passes if pending and name == "xla" else [name])]
         for name in convolutions
@@ -240,7 +240,7 @@ def chain(
 
 
 def conv_counts(case: cases.Case, pending: bool) -> tuple[timing.Counts, timing.Counts]:
-    """Of `conv_stats`, forward, and forward and backward; vectors of channels are left out.
+    """The counts of `conv_stats`: forward, and forward and backward, without vectors of channels.
 
     Forward the input and the kernel are read and the result is written. Backward there are two
     products; they read the result's cotangent twice, the input and the kernel, and write the
@@ -251,7 +251,7 @@ def conv_counts(case: cases.Case, pending: bool) -> tuple[timing.Counts, timing.
     size = jnp.dtype(case.dtype).itemsize
     outputs = geometry.rows * case.outputs
     whole = case.batch * case.height * case.width * case.inputs
-    # A 1x1 kernel with a stride passes over positions.
+    # A 1x1 kernel with a stride skips positions.
     inputs = geometry.rows * case.inputs if geometry.is_matrix_product else whole
     kernel = math.prod(geometry.kernel_size) * case.inputs * case.outputs
     operations = 2 * geometry.rows * kernel
@@ -264,7 +264,7 @@ def conv_counts(case: cases.Case, pending: bool) -> tuple[timing.Counts, timing.
 
 
 def normalize_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
-    """Of `normalize`, forward, and forward and backward; vectors of channels are left out.
+    """The counts of `normalize`: forward, and forward and backward, without vectors of channels.
 
     Forward one array is read and one written; backward the first pass reads the array and the
     cotangent, and the second one these again, and writes. A residual is read; backward the first
@@ -276,7 +276,7 @@ def normalize_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
 
 
 def block_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
-    """Of the whole block, forward, and forward and backward: both halves, with nothing pending."""
+    """The counts of the whole block: the sums of both halves, with nothing pending."""
     forward, both = zip(conv_counts(case, pending=False), normalize_counts(case), strict=True)
     return _sum(forward), _sum(both)
 
@@ -287,7 +287,10 @@ def _sum(counts: Iterable[timing.Counts]) -> timing.Counts:
 
 
 def _directions(layer: Layer) -> timing.Directions:
-    """Of arguments that are the layer's operands, and the cotangent of its first result."""
+    """A layer in both directions.
+
+    It takes the layer's operands and the cotangent of its first result.
+    """
 
     def both(arguments: Any) -> Any:
         operands, cotangent = arguments

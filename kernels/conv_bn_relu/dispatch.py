@@ -1,4 +1,4 @@
-"""Which implementation serves a call's convolution, and which its normalization."""
+"""Which implementation serves the convolution of a call, and which the normalization."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
 
 def conv_table(geometry: Geometry, pending: bool) -> Table:
-    """Of `conv_stats`."""
+    """Where `conv_stats` was measured."""
     (rows, columns), (down, across) = geometry.kernel_size, geometry.strides
     stride = str(down) if down == across else f"{down}x{across}"
     operation = f"conv_stats_{rows}x{columns}_stride{stride}"
@@ -41,7 +41,7 @@ def conv_table(geometry: Geometry, pending: bool) -> Table:
 
 
 def normalize_table(rows: int, channels: int, residual: bool) -> Table:
-    """Of `normalize`, with its passes back."""
+    """Where `normalize` was measured, its backward passes included."""
     operation = "normalize_residual" if residual else "normalize"
     return Table(operation, {"rows": rows, "channels": channels})
 
@@ -63,7 +63,7 @@ def choose_conv(
 def choose_normalize(
     implementation: str | None, rows: int, channels: int, dtype: Any, residual: bool
 ) -> dispatch.Choice:
-    """Who serves `normalize` and its passes back."""
+    """Who serves `normalize` and its backward passes."""
     table = normalize_table(rows, channels, residual)
     return dispatch.choose(
         table.operation,

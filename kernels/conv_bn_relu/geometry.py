@@ -1,4 +1,4 @@
-"""What a caller says of a convolution, and its sizes."""
+"""From the arguments of a call to the sizes of its convolution, with the checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -127,7 +127,7 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """Of a warpgroup's own rows by `DEPTH` channels: for what it prepares, then its results."""
+        """Buffers of a warpgroup's own rows by `DEPTH` channels, for operands and then results."""
         return max(self.parts, 2 if self.prepares else 1)
 
     @property

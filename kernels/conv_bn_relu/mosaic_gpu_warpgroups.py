@@ -252,7 +252,7 @@ class Worker(_Part):
         return wide.astype(values.dtype)
 
     def inside(self, first: Any, down: Any, across: Any) -> Array:
-        """Of `PART` rows, those of which a tap lies in their image."""
+        """Which of `PART` rows have their tap inside the image."""
         assert self.plan.image is not None
         height, width = self.plan.image
         rows = plgpu.broadcasted_iota(jnp.int32, (PART,), 0, layout=_ROWS_LAYOUT.reduce(1))

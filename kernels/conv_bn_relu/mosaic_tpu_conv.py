@@ -48,7 +48,7 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
 
 
 def _bytes(geometry: Geometry, dtype: Any) -> int:
-    """Of VMEM: the kernel, two buffers of a tile, what it is kept in, and the values of a group."""
+    """Bytes of VMEM: the kernel, two buffers of a tile, scratch, and the values of a group."""
     tiles, size = _tiles(geometry, dtype), jnp.dtype(dtype).itemsize
     inputs, outputs, columns = (
         shapes.round_up(channels, _LANES)
@@ -113,7 +113,7 @@ def conv_stats(
 
 
 def _resident(array: Array) -> pl.BlockSpec:
-    """What is the same for the whole grid: one buffer is enough."""
+    """An operand that is the same for the whole grid: one buffer is enough."""
     return pl.BlockSpec(array.shape, lambda tile: (0, 0), pipeline_mode=pl.Buffered(1))
 
 

@@ -1,14 +1,14 @@
-"""What passes between the public functions of the training block and its implementations.
+"""The types that pass between the training block's public functions and its implementations.
 
 A block is a convolution, batch normalization (Ioffe and Szegedy, 2015) and an activation function:
 
     raw = conv(x, kernel)
-    mean, variance = of raw, for each channel over batch and space, and over devices
+    mean, variance = those of raw, for each channel over batch and space, and over devices
     y = activation((raw - mean) scale / sqrt(variance + epsilon) + bias + residual)
 
 It is cut where the statistics are complete. Before the cut a convolution gathers the moments of
-what it stores; behind it one pass over the stored values does the rest, or the next convolution
-does it while it reads them: then a normalization is *pending* on that convolution's input.
+what it stores; after it one pass over the stored values does the rest, or the next convolution
+does it as it reads them: then a normalization is *pending* on that convolution's input.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class Normalization:
 
     @property
     def affine(self) -> "Affine":
-        """What an implementation is given of it."""
+        """The normalization as an implementation gets it."""
         scale, bias = self.scale.astype(jnp.float32), self.bias.astype(jnp.float32)
         return Affine(self.mean, scale * self.deviation_inverse, bias)
 
@@ -97,7 +97,7 @@ class Affine(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of the values of each channel on one device, float32.
+    """Moments of the values of each channel on one device, float32.
 
     Attributes:
       mean: of the values as they are stored.
@@ -160,7 +160,7 @@ class Geometry:
 
     @property
     def rows(self) -> int:
-        """Places of the output in the whole batch: over so many a channel's moments are."""
+        """Places of the output in the whole batch: a channel's moments are over so many."""
         height, width = self.space
         return self.batch * height * width
 
@@ -177,7 +177,7 @@ class Geometry:
 
 
 class Primitives(Protocol):
-    """What an implementation gives. Sums and statistics are float32, whatever the dtype of x.
+    """What an implementation provides. Sums and statistics are float32, whatever the dtype of x.
 
     Attributes:
       POSITIONS: the order of the axes batch (0), height (1) and width (2) in which positions become

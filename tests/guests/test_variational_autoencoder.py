@@ -6,6 +6,7 @@ With a linear encoder and decoder the best such model is probabilistic principal
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,30 +16,31 @@ import numpy as np
 from scipy import stats
 
 from dlcore import evaluators, models, parallel, plots, tasks
+from dlcore.data.features import Image
 from dlcore.evaluators import Evaluator, Findings, Trained
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks import Aux, Batch, Descent, Variables
 from dlcore.train import Recipe, Run
 from tests.guests.harness import Guest
 
-PIXELS = (8, 8, 1)
-
 
 class Autoencoder(nn.Module):
     """An encoder and a decoder with a hidden layer each.
 
     Attributes:
+      image_shape: what is encoded.
       latent_size: numbers in a code.
       hidden: units of each hidden layer.
     """
 
+    image_shape: tuple[int, ...] = (8, 8, 1)
     latent_size: int = 4
     hidden: int = 128
 
     def setup(self) -> None:
         self.encoder_hidden, self.decoder_hidden = nn.Dense(self.hidden), nn.Dense(self.hidden)
         self.code = nn.Dense(2 * self.latent_size)
-        self.image = nn.Dense(int(np.prod(PIXELS)))
+        self.image = nn.Dense(int(np.prod(self.image_shape)))
         self.log_variance = self.param("log_variance", nn.initializers.zeros, ())
 
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
@@ -57,25 +59,19 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Images `[batch, height, width, channels]` for codes `[batch, latent_size]`."""
-        return self.image(nn.tanh(self.decoder_hidden(codes))).reshape(-1, *PIXELS)
+        return self.image(nn.tanh(self.decoder_hidden(codes))).reshape(-1, *self.image_shape)
 
 
-models.register(
-    "guest_autoencoder",
-    Autoencoder,
-    example_inputs=(jax.ShapeDtypeStruct((2, *PIXELS), jnp.float32),),
-    output_shapes=((2, *PIXELS), (2, 4), (2, 4), ()),
-    parameter_count=18249,
-    source="Kingma and Welling (2014)",
-)
+models.register("guest_autoencoder", Autoencoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Variational(Descent):
     """Minus the evidence lower bound, in nats an image; one code is drawn for each image."""
 
+    needs: ClassVar[Mapping[str, Any]] = {"image": (Image,)}
     rngs: ClassVar[tuple[str, ...]] = ("latent",)
-    evaluators: ClassVar[tuple[str, ...]] = ("samples", "reconstructions")
+    evaluators: ClassVar[tuple[str, ...]] = ("samples", "guest_reconstructions")
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         return self.init_model(key, batch["image"])
@@ -143,7 +139,7 @@ def _images(variables: Variables, batch: Batch) -> jax.Array:
     return batch["image"]
 
 
-evaluators.register("reconstructions", Reconstructions)
+evaluators.register("guest_reconstructions", Reconstructions)
 
 recipe = Recipe(
     name="guest_variational",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlcore import plots
@@ -76,17 +77,16 @@ class LinearStack(study.Study):
                 "nonlinear": _stack(layers, activation(self.nonlinearity), x),
             }
 
-    def _layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _layers(self) -> list[tuple[jax.Array, jax.Array]]:
         """Kernels of variance 1 / inputs and biases of variance 1."""
         generator = np.random.default_rng(self.seed)
         sizes = [1, *[self.units] * (self.depth - 1), 1]
-        return [
-            (
-                generator.standard_normal((inputs, units), np.float32) / np.float32(inputs**0.5),
-                generator.standard_normal(units, np.float32),
-            )
-            for inputs, units in itertools.pairwise(sizes)
-        ]
+        layers = []
+        for inputs, units in itertools.pairwise(sizes):
+            kernel = generator.standard_normal((inputs, units)) / np.sqrt(inputs)
+            bias = generator.standard_normal(units)
+            layers.append((jnp.asarray(kernel, jnp.float32), jnp.asarray(bias, jnp.float32)))
+        return layers
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Two panels: without and with nonlinearities."""
@@ -103,7 +103,7 @@ class LinearStack(study.Study):
 
 
 def _stack(
-    layers: Sequence[tuple[np.ndarray, np.ndarray]],
+    layers: Sequence[tuple[jax.Array, jax.Array]],
     between: Callable[[jax.Array], jax.Array],
     x: jax.Array,
 ) -> jax.Array:

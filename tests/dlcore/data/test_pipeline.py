@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dlcore.data import pipeline
 from dlcore.data.curriculum import Curriculum
+from dlcore.data.features import ClassLabel
 from dlcore.data.sources import Arrays, Split
 from dlcore.errors import UsageError
 
@@ -25,7 +26,8 @@ class SlowArrays(Arrays):
 
 def split_of(count, kind=Arrays):
     """Examples whose label is their own index, the last first."""
-    return Split(kind(np.arange(count)[:, None], np.arange(count)), np.arange(count)[::-1])
+    source = kind({"label": ClassLabel(tuple(map(str, range(count))))}, {"label": np.arange(count)})
+    return Split(source, np.arange(count)[::-1], {"label": "label"})
 
 
 def gather(shares):
@@ -187,7 +189,7 @@ def test_an_evaluation_sees_every_example_once_and_in_order(kind, count, process
 
 def test_what_goes_wrong_in_a_reading_thread_is_raised_where_the_batch_is_asked_for():
     class Damaged(SlowArrays):
-        def fetch(self, indices):
+        def fetch(self, indices, names):
             raise UsageError("record 7 is damaged")
 
     stream = pipeline.train_batches(split_of(10, Damaged), 2, 0, 0, 1).start(0)

@@ -189,7 +189,7 @@ def of_a_network(blocks):
             block.width,
             block.inputs,
             block.outputs,
-            (block.size, block.size),
+            (block.kernel_size, block.kernel_size),
             (block.stride, block.stride),
             block.padding,
         )

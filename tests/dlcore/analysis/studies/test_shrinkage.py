@@ -29,10 +29,10 @@ def examples():
 
 def test_ridge_s_weights_are_the_closed_form_and_never_zero(numbers, examples):
     x, y = examples
-    centerd = y - y.mean()
+    centered = y - y.mean()
     for strength, weights in zip(numbers["strength"], numbers["ridge"], strict=True):
         matrix = x.T @ x / len(x) + strength * np.eye(x.shape[1])
-        expected = np.linalg.solve(matrix, x.T @ centerd / len(x))
+        expected = np.linalg.solve(matrix, x.T @ centered / len(x))
         np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-3)
     assert numbers["ridge_zeros"] == 0
 

@@ -23,7 +23,7 @@ def test_the_photograph_is_pooled_and_each_maximum_put_back_in_its_place(numbers
 
 
 def test_no_other_kernel_restores_the_photograph_better(numbers):
-    # Of nearest upsampling and a centerd kernel of one tap: a kernel that least squares also had.
+    # Of nearest upsampling and a centered kernel of one tap: a kernel that least squares also had.
     nearest = numbers["pooled"].repeat(2, 0).repeat(2, 1)
     error = np.square(nearest - numbers["photograph"]).mean()
     best = np.square(numbers["from_upsampled"] - numbers["photograph"]).mean()

@@ -1,4 +1,4 @@
-"""Image datasets: their splits, their statistics, and what the device does to a batch."""
+"""Datasets of examples: their splits, their statistics, and what the device does to a batch."""
 
 import jax
 import numpy as np
@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from dlcore import parallel
-from dlcore.data import Options, crops, curriculum, image
-from dlcore.data.sources import Arrays
+from dlcore.data import crops, curriculum, from_arrays
+from dlcore.data.features import ClassLabel, Image, Row
 from dlcore.errors import UsageError
 
 rng = np.random.default_rng(0)
@@ -16,11 +16,14 @@ labels = np.arange(100, dtype=np.int32) % 4
 rows = rng.normal([3, -5, 100], [2, 0.1, 7], (100, 3)).astype(np.float32)
 
 
-def dataset(inputs=images, test=None, **options):
-    own = {"train": Arrays(inputs, labels[: len(inputs)])}
+def dataset(inputs=images, test=None, classes="abcd", **options):
+    """Images, or rows of numbers, with a class each, under the key `image`."""
+    shape = inputs.shape[1:]
+    look = Image(shape) if inputs.ndim == 4 else Row(tuple(map(str, range(shape[0]))))
+    own = {"train": {"image": inputs, "label": labels[: len(inputs)] % len(classes)}}
     if test is not None:
-        own["test"] = Arrays(test, labels[: len(test)])
-    return image.build("shapes", own, ("a", "b", "c", "d"), Options(**options))
+        own["test"] = {"image": test, "label": labels[: len(test)]}
+    return from_arrays({"image": look, "label": ClassLabel(tuple(classes))}, own, options, "shapes")
 
 
 def everything(data, split="train", train=False):
@@ -62,14 +65,14 @@ def test_normalized_training_inputs_have_mean_zero_and_deviation_one(inputs):
 def test_statistics_are_of_the_training_split_alone():
     data = dataset()
     train = images[data.splits["train"].indices] / 255
-    np.testing.assert_allclose(data.statistics["mean"], train.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(data.statistics["image"]["mean"], train.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(
-        data.statistics["standard_deviation"], train.std((0, 1, 2)), rtol=1e-6
+        data.statistics["image"]["standard_deviation"], train.std((0, 1, 2)), rtol=1e-6
     )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
-def test_an_input_that_never_varies_is_centred(value):
+def test_an_input_that_never_varies_is_centered(value):
     constant = np.concatenate([rows, np.full((100, 1), value, np.float32)], axis=1)
     np.testing.assert_allclose(everything(dataset(constant))[:, 3], 0, atol=1e-6)
 
@@ -81,7 +84,7 @@ def test_an_input_that_never_varies_is_centred(value):
 def test_pixels_are_mapped_to_the_published_range_and_padding_is_black(normalize, black, white):
     data = dataset(np.full((100, 2, 2, 1), 255, np.uint8), normalize=normalize, pad=2)
     expected = np.pad(np.full((2, 2), white, np.float64), 2, constant_values=black)
-    assert data.image_shape == (6, 6, 1)
+    assert data.facts["image_shape"] == (6, 6, 1)
     np.testing.assert_allclose(everything(data)[0, ..., 0], expected, atol=1e-6)
 
 
@@ -90,16 +93,16 @@ def test_augmentation_is_for_training_only():
     assert np.abs(everything(data, train=True) - everything(data)).max() > 0.1
 
 
-def test_colours_are_jittered_along_the_components_of_the_training_images():
-    data = dataset(augment="pca_colour:1", normalize="none")
+def test_colors_are_jittered_along_the_components_of_the_training_images():
+    data = dataset(augment="pca_color:1", normalize="none")
     change = np.ptp(everything(data, train=True) - everything(data), axis=(1, 2))
     np.testing.assert_allclose(change, 0, atol=1e-6)
-    colours = images[data.splits["train"].indices].reshape(-1, 3) / 255
-    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(colours.T))
+    colors = images[data.splits["train"].indices].reshape(-1, 3) / 255
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(colors.T))
     added = (everything(data, train=True) - everything(data))[:, 0, 0] @ eigenvectors
     # 72 draws: the deviation of each is known to a quarter.
     np.testing.assert_allclose(added.std(0), eigenvalues, rtol=0.25)
-    assert "colour_components" not in dataset(augment="flip").statistics
+    assert "color_components" not in dataset(augment="flip").statistics["image"]
 
 
 def test_eight_devices_prepare_a_batch_as_one_does():
@@ -115,9 +118,9 @@ def test_eight_devices_prepare_a_batch_as_one_does():
     jax.tree.map(np.testing.assert_array_equal, sharded(batch), jax.jit(transform)(batch))
 
 
-def test_a_crop_is_random_in_training_and_in_the_centre_otherwise():
+def test_a_crop_is_random_in_training_and_in_the_center_otherwise():
     data = dataset(pad=1, crop_size=4, normalize="none")
-    assert data.image_shape == (4, 4, 3)
+    assert data.facts["image_shape"] == (4, 4, 3)
     padded = np.pad(images[data.splits["train"].indices] / 255, ((0, 0), (1, 1), (1, 1), (0, 0)))
     np.testing.assert_allclose(everything(data), padded[:, 2:6, 1:5], atol=1e-6)
     cut = everything(data, train=True)
@@ -131,7 +134,7 @@ def test_a_crop_is_random_in_training_and_in_the_centre_otherwise():
 
 
 @pytest.mark.parametrize("count", [5, 10])
-def test_a_test_of_several_crops_shows_them_all_beside_the_centre(count):
+def test_a_test_of_several_crops_shows_them_all_beside_the_center(count):
     data = dataset(crop_size=4, test_crops=count)
     (batch,) = data.evaluation_batches("test", 20)
     prepared = data.transform(batch, None, False)
@@ -144,7 +147,7 @@ def test_a_test_of_several_crops_shows_them_all_beside_the_centre(count):
 
 def test_a_curriculum_begins_with_what_is_near_its_own_class():
     data = dataset(curriculum_epochs=4, validation_fraction=0, test=images[:10])
-    difficulty = curriculum.difficulty(data.splits["train"], 4)
+    difficulty = curriculum.difficulty(data.splits["train"], "image", "label", 4)
     batch = data.train_batches(20, seed=0).batch(0)
     easiest = images[np.argsort(difficulty)[:20]]
     np.testing.assert_array_equal(
@@ -178,7 +181,10 @@ def test_an_example_batch_has_the_form_of_a_training_batch(batch_size):
         key: (value.dtype, value.shape[1:]) for key, value in trained.items()
     }
     assert batch["image"].shape[0] == batch_size
-    assert data.transform(batch, jax.random.key(0), False)["image"].shape[1:] == data.image_shape
+    assert (
+        data.transform(batch, jax.random.key(0), False)["image"].shape[1:]
+        == data.facts["image_shape"]
+    )
 
 
 def test_a_split_left_without_examples_is_refused():
@@ -195,7 +201,7 @@ def test_bad_examples_are_refused_before_any_training():
     with pytest.raises(UsageError, match="split 'test' of dataset 'shapes': example 1 .* NaN"):
         dataset(rows, test=np.array([[1, 2, 3], [4, np.nan, 6]], np.float32))
     with pytest.raises(UsageError, match=r"split 'train' .* example 2 has label 2: .* in 0\.\.1"):
-        image.build("shapes", {"train": Arrays(images, labels)}, ("a", "b"), Options())
+        from_arrays({"label": ClassLabel(("a", "b"))}, {"train": {"label": labels}}, name="shapes")
 
 
 def test_a_row_of_numbers_may_be_a_series():
@@ -211,18 +217,18 @@ def test_a_row_of_numbers_may_be_a_series():
 
 @pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "time_mask,flip"}, {"crop_size": 2}])
 def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
-    with pytest.raises(UsageError, match=f"{next(iter(option))} is for images"):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} .*is for images"):
         dataset(rows, **option)
 
 
 def test_a_crop_larger_than_the_images_is_refused():
-    assert dataset(pad=1, crop_size=7).image_shape == (7, 7, 3)
+    assert dataset(pad=1, crop_size=7).facts["image_shape"] == (7, 7, 3)
     with pytest.raises(UsageError, match="crop_size is 8: .* 'shapes' have 6 x 5 pixels and a pad"):
         dataset(pad=1, crop_size=8)
 
 
 def test_a_curriculum_without_two_classes_is_refused():
-    with pytest.raises(UsageError, match="curriculum_epochs is 1: it needs classes"):
-        image.build(
-            "one", {"train": Arrays(images, labels * 0)}, ("a",), Options(curriculum_epochs=1)
-        )
+    with pytest.raises(
+        UsageError, match="curriculum_epochs is 1: it needs .* classes, at least two"
+    ):
+        dataset(classes="a", curriculum_epochs=1)
