@@ -82,15 +82,16 @@ def make_step(
         transform_key, update_key = jax.random.split(key)
         batch = transform(batch, transform_key, True)
         new_state, metrics = update(state, batch, update_key, optimizer)
-        sums: dict[str, Any] = metrics_lib.reduce(metrics)
-        if "gradient_norm" not in sums:
+        name = "gradient_norm"
+        own = dict(metrics)
+        norm = own.pop(name, None)
+        if norm is None:
             # The size of the change stands in for a gradient that a rule may not have.
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            sums["update_norm"] = Mean.of(optax.tree.norm(change))
-        loss, norm = (
-            _value(sums["loss"]),
-            _value(sums.get("gradient_norm", sums.get("update_norm"))),
-        )
+            name, norm = "update_norm", Mean.of(optax.tree.norm(change))
+        # A norm is that of the whole batch already.
+        sums: dict[str, Any] = {**metrics_lib.reduce(own), name: norm}
+        loss, norm = _value(sums["loss"]), _value(norm)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
