@@ -20,7 +20,7 @@ from dlcore.train import Recipe
 from dlcore.train.preparation import Prepared
 from kernels import timing
 
-MODULE = "experiments.peers.worker"
+WORKER = ("-m", "experiments.peers.worker")
 _ROOT = pathlib.Path(__file__).parents[1]
 # What a step depends on. A twin refuses what it does not follow, unless it is at its default.
 _FIELDS = (
@@ -43,11 +43,11 @@ class PyTorch:
 
     def __init__(self, python: str, threads: int) -> None:
         if reason := timing.torch_refusal(python):
-            raise UsageError(f"torch={python} cannot serve: {reason}")
+            raise UsageError(f"--torch: {reason}")
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         words = json.dumps({"device": device, "threads": threads})
         self._process = subprocess.Popen(
-            [python, "-m", MODULE, words],
+            [python, *WORKER, words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

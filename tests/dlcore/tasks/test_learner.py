@@ -1,77 +1,115 @@
-"""The registry of tasks, and what a task has before it adds anything."""
+"""The one place where a model is applied in training: its random streams, and what layers sow."""
 
 import dataclasses
+import functools
+from typing import ClassVar
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from dlcore import models, tasks
-from dlcore.errors import UsageError
-from dlcore.tasks.classification import Classification
+from dlcore.metrics import Mean
+from dlcore.tasks import Aux, Descent
+from tests import small
 
-MODEL = models.create("softmax_regression")
+BATCH = {"image": np.arange(12.0, dtype=np.float32).reshape(4, 3), "mask": np.ones(4, np.float32)}
 
 
-class Watcher(tasks.Learner):
-    """A task with nothing of its own."""
+class Sowing(nn.Module):
+    """Draws from two streams, sows into two collections, and counts its calls in a third."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        calls = self.variable("counts", "calls", jnp.zeros, ())
+        calls.value += jnp.float32(train)
+        x = nn.Dense(2, name="head")(x)
+        self.sow("losses", "size", jnp.abs(x).sum())
+        self.sow("intermediates", "seen", x)
+        return x, *(jax.random.normal(self.make_rng(name), (5,)) for name in ("latent", "dropout"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparse(Descent):
+    """The sum of the outputs, and a tenth of what the layers have sown as losses."""
+
+    rngs: ClassVar[tuple[str, ...]] = ("dropout", "latent")
 
     def init(self, key, batch):
-        return {"params": {}}
+        return self.init_model(key, batch["image"])
 
-    def update(self, state, batch, key, optimizer):
-        return state, {}
+    def loss(self, params, model_state, batch, key):
+        applied = self.apply(params, model_state, batch["image"], key=key)
+        (size,) = applied.sown["losses"]["size"]
+        loss = Mean(applied.outputs[0].sum() + 0.1 * size, batch["mask"].sum())
+        return loss.total, Aux(loss.count, applied.model_state, {"loss": loss}, applied.sown)
 
     def evaluate(self, variables, batch, key):
-        return {}
+        rngs = {"latent": key, "dropout": key}
+        outputs, _, _ = self.model.apply(variables, batch["image"], rngs=rngs)
+        return {"loss": Mean.of(outputs.sum(-1), batch["mask"])}
 
 
-def test_a_task_is_made_by_name_with_its_options():
-    task = tasks.create("classification", MODEL, label_smoothing=0.1)
-    assert task == Classification(model=MODEL, label_smoothing=0.1)
+LEARNER = Sparse(Sowing())
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_every_task_is_made_with_its_default_options(name):
-    task = tasks.create(name, MODEL)
-    for option, value in tasks.defaults(name).items():
-        assert getattr(task, option) == value
+@functools.cache
+def variables():
+    return jax.jit(LEARNER.init)(jax.random.key(0), BATCH)
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_every_task_names_parallelisms_that_exist_and_a_direction_to_watch(name):
-    task = tasks.create(name, MODEL)
-    assert task.parallelisms
-    assert set(task.parallelisms) <= {"jit", "pmap", "data", "fsdp"}
-    assert task.watched_mode in {"min", "max"}
+def apply(seed):
+    params, counts = (variables()[name] for name in ("params", "counts"))
+    key = jax.random.key(seed)
+    return jax.jit(LEARNER.apply)(params, {"counts": counts}, BATCH["image"], key=key)
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_every_option_of_a_task_is_documented(name):
-    for option in tasks.defaults(name):
-        assert f"{option}: " in type(tasks.create(name, MODEL)).__doc__
+def test_what_layers_sow_is_handed_back_apart_from_the_state():
+    applied = apply(1)
+    layer = variables()["params"]["head"]
+    expected = BATCH["image"] @ layer["kernel"] + layer["bias"]
+    np.testing.assert_allclose(applied.outputs[0], expected, rtol=1e-5)
+    assert applied.sown.keys() == {"losses", "intermediates"}
+    np.testing.assert_array_equal(applied.sown["intermediates"]["seen"][0], applied.outputs[0])
+    np.testing.assert_allclose(applied.sown["losses"]["size"][0], abs(expected).sum(), rtol=1e-5)
+    assert applied.model_state == {"counts": {"calls": 1}}
 
 
-def test_an_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unknown task 'regresion': did you mean"):
-        tasks.create("regresion", MODEL)
+def test_the_first_variables_hold_nothing_that_was_sown():
+    assert variables().keys() == {"params", "counts"}
 
 
-def test_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="no option 'smoothing': it has criterion, label"):
-        tasks.create("classification", MODEL, smoothing=0.1)
+def test_every_stream_has_a_key_of_its_own_and_follows_the_key_of_the_call():
+    (_, latent, dropout), (_, again, _), (_, other, _) = (apply(seed)[0] for seed in (1, 1, 2))
+    assert not np.isin(latent, dropout).any()
+    np.testing.assert_array_equal(latent, again)
+    assert not np.isin(latent, other).any()
 
 
-def test_a_name_is_registered_once():
-    with pytest.raises(ValueError, match="'classification' is registered twice"):
-        tasks.register("classification", Watcher)
+def test_a_stream_that_the_learner_does_not_name_is_missing():
+    @dataclasses.dataclass(frozen=True)
+    class Forgetful(Sparse):
+        rngs = ("dropout",)
+
+    with pytest.raises(Exception, match="latent"):
+        Forgetful(Sowing()).apply(
+            variables()["params"], {"counts": {"calls": 0.0}}, BATCH["image"], key=jax.random.key(0)
+        )
 
 
-def test_a_task_is_frozen():
-    task = tasks.create("classification", MODEL)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        task.label_smoothing = 0.5
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_training_descends_what_was_sown_and_keeps_none_of_it(accumulate):
+    made = small.build(LEARNER, BATCH, schedule=0.5, accumulate=accumulate)
+    before = jax.device_get(made.initialize())
+    after, _ = made.step(made.initialize(), BATCH)
+    assert after.model_state == {"counts": {"calls": accumulate}}
+    outputs = BATCH["image"] @ before.params["head"]["kernel"] + before.params["head"]["bias"]
+    # d(sum y + |y| / 10) / dy, divided by the number of examples.
+    slopes = (1 + 0.1 * np.sign(outputs)) / 4
+    moved = after.params["head"]["kernel"] - before.params["head"]["kernel"]
+    np.testing.assert_allclose(moved, -0.5 * BATCH["image"].T @ slopes, rtol=1e-4)
 
 
 def test_a_model_of_images_is_described_by_the_images():
-    images = jnp.zeros((2, 4, 4, 1))
-    assert Watcher(MODEL).describe_inputs({"image": images, "label": jnp.zeros(2)}) == (images,)
+    assert LEARNER.describe_inputs(BATCH) == (BATCH["image"],)
