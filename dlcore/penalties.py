@@ -19,12 +19,12 @@ from dlcore.optim.builder import decay_mask
 
 
 def l2(params: Any) -> Float[Array, ""]:
-    """The sum of the squared weights; biases and normalisation are left out (see `decay_mask`)."""
+    """The sum of the squared weights; biases and normalization are left out (see `decay_mask`)."""
     return _sum_over_weights(jnp.square, params)
 
 
 def l1(params: Any) -> Float[Array, ""]:
-    """The sum of the weights' absolute values; biases and normalisation are left out."""
+    """The sum of the weights' absolute values; biases and normalization are left out."""
     return _sum_over_weights(magnitude, params)
 
 

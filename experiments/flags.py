@@ -56,8 +56,10 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         values = FlagValues()
         try:
             _read(values, argv, define)
-        except (flags.Error, UsageError) as error:
+        except flags.Error as error:
             _fail(_explained(error, values, argv), 2, values)
+        except UsageError as error:
+            _fail(error, 2, values)
         if values.help:
             print(_help(inspect.getmodule(main), values))
             sys.exit(0)
@@ -107,9 +109,11 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 
 
 # How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
-# and anywhere a name that no word of prose looks like.
+# and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
 _FIELD = re.compile(
-    r"(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)|^[a-z]\w*(?= is )"
+    r"(?P<row>\w+(?:, \w+){2,})"
+    r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)"
+    r"|^[a-z]\w*(?= is )"
 )
 
 
@@ -123,6 +127,8 @@ def _with_dashes(line: str, values: FlagValues) -> str:
 
     def flag(match: re.Match[str]) -> str:
         name = match.group()
+        if match["row"]:
+            return name
         for field in (f"{part}.{name}", name):
             if field in values:
                 return f"--{field}"

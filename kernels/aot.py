@@ -24,7 +24,7 @@ import jax
 from jax.experimental import topologies
 
 COMPILERS = pathlib.Path(__file__).parent.parent / ".compilers"
-# More than any TPU pod has; XLA does not come to an end describing far larger machines.
+# More than any TPU pod has; describing far larger machines, XLA does not come to an end.
 MAX_DEVICES = 16384
 
 
@@ -40,7 +40,7 @@ class Chip:
       platform: "tpu" or "cuda", as the compilers say.
       device_kind: as JAX names a device of that kind.
       memory: bytes of a device.
-      description: what the GPU compiler asks, in the text form of XLA's GpuTargetConfigProto.
+      description: what the GPU compiler asks for, in the text form of XLA's GpuTargetConfigProto.
     """
 
     platform: str
@@ -134,15 +134,15 @@ class Target:
         try:
             topology = topologies.get_topology_desc(name, platform=platform, **options)
         except jax.errors.JaxRuntimeError as error:
-            raise ValueError(f"target {self.name!r} is not to be had: {error}") from error
+            raise ValueError(f"target {self.name!r} is not available: {error}") from error
         return list(topology.devices)
 
 
 def target(name: str) -> Target:
-    """The machine of a name: "tpu:v5e:8x8" or "gpu:h200:1x8"; without a topology a small one.
+    """The machine that a name stands for: "tpu:v5e:8x8", "gpu:h200:1x8"; a small one by default.
 
     Raises:
-      ValueError: the name is none, there is no such kind of chip, or no machine of that size.
+      ValueError: the name is malformed, or there is no such chip, or no machine of that size.
     """
     match = re.fullmatch(r"(tpu|gpu):(\w+)(?::([0-9]+(?:x[0-9]+)*))?", name)
     kinds = ", ".join(CHIPS)
@@ -152,14 +152,14 @@ def target(name: str) -> Target:
         )
     chip = CHIPS[match[2]]
     if (match[1] == "tpu") != (chip.platform == "tpu"):
-        raise ValueError(f"target {name!r}: {match[2]} is no {match[1].upper()}")
+        raise ValueError(f"target {name!r}: {match[2]} is not a {match[1].upper()}")
     small = "1x1" if chip.platform == "cuda" else ("2x2x1" if match[2] == "v5p" else "2x2")
     topology = match[3] or small
     axes = topology.split("x")
     if not all(re.fullmatch("[1-9][0-9]{0,3}", axis) for axis in axes):
-        raise ValueError(f"target {name!r}: each number of {topology} has to be 1 to 9999")
+        raise ValueError(f"target {name!r}: each number of {topology} must be from 1 to 9999")
     if chip.platform == "cuda" and len(axes) != 2:
-        raise ValueError(f"target {name!r}: {topology} has to be HOSTSxGPUS, GPUs of each host")
+        raise ValueError(f"target {name!r}: {topology} must be HOSTSxGPUS, the GPUs of each host")
     if math.prod(map(int, axes)) > MAX_DEVICES:
         raise ValueError(f"target {name!r}: {topology} are more than {MAX_DEVICES} chips")
     return Target(name, chip, topology)
@@ -249,7 +249,7 @@ def compile_for(machine: Target, lowered: Any) -> Program:
         traced within `dispatch.target(machine.chip.device_kind)`.
 
     Raises:
-      DoesNotFitError: the compiler knows that memory will not do: a TPU's does, a GPU's does not.
+      DoesNotFitError: the program needs too much memory. A TPU's compiler knows, a GPU's does not.
     """
     try:
         compiled = lowered.compile()
@@ -280,7 +280,7 @@ def compile_for(machine: Target, lowered: Any) -> Program:
 
 
 def _kernel_calls(text: str) -> list[tuple[str, int]]:
-    """Of each call of a Pallas kernel in a compiled program its name and its `kernel_bytes`."""
+    """The name and the `kernel_bytes` of each call of a Pallas kernel in a compiled program."""
     calls = re.findall(
         r"^ *(?:ROOT )?%\S+ = (.*?) custom-call\(.*?"
         r'custom_call_target="(?:tpu_custom_call|mosaic_gpu_v2)", '

@@ -27,7 +27,7 @@ DIRECTORY = pathlib.Path(__file__).parent / "measured"
 
 @runtime_checkable
 class Family(Protocol):
-    """What a module gives that knows how to measure an operation.
+    """What a module provides that knows how to measure an operation.
 
     Attributes:
       SHAPES: what is measured by default, words between commas.
@@ -42,7 +42,7 @@ class Family(Protocol):
     CASES: ModuleType
 
     def parse(self, word: str, dtype: str) -> Sequence[Any]:
-        """The cases that a word stands for; raises ValueError where it stands for none."""
+        """The cases that a word stands for; raises ValueError where there are none."""
 
     def proofs(self, case: Any) -> Sequence[Any]:
         """Smaller cases of the same kind, on which the implementations are proved right."""

@@ -25,7 +25,7 @@ Call = Callable[[Any], Any]
 
 
 class Directions(NamedTuple):
-    """What is timed, of a set of arguments: forward, and forward and backward."""
+    """What is timed: functions of a set of arguments, forward, and forward and backward."""
 
     forward: Call
     both: Call
@@ -89,7 +89,7 @@ class Subject:
 
 
 class Peak(NamedTuple):
-    """What a device can do at most, by its data sheet: operations and bytes a second."""
+    """What a device can do at most, by its data sheet: operations and bytes per second."""
 
     bfloat16: float
     float32: float
@@ -257,7 +257,7 @@ def torch_refusal(python: str) -> str | None:
 
 
 def torch_seconds(python: str, script: Script, effort: Effort) -> dict[str, list[float]]:
-    """What a script of PyTorch's measures, in a process of its own: by name forward, and both.
+    """What a PyTorch script measures in a process of its own: by name, forward and both.
 
     These times hold what its host needs to start the work, where the device waits for that.
     """

@@ -1,7 +1,6 @@
 """Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlcore.data import features as kinds
+from dlcore.data import prepared_description
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
 from dlcore.data.prepared_features import Column, columns, count_boxes, stays_encoded
@@ -47,9 +47,9 @@ def _version(directory: pathlib.Path) -> tuple[int, ...]:
 def holds_running_text(directory: pathlib.Path) -> bool:
     """Whether a prepared dataset is one text: examples of nothing but a feature `text`."""
     try:
-        described = json.loads((directory / "features.json").read_text())
-        return set(described["featuresDict"]["features"]) == {"text"}
-    except (OSError, ValueError, KeyError, TypeError):
+        described = prepared_description.read(directory)
+        return prepared_description.names(described) == {"text"}
+    except (OSError, ValueError, AttributeError):
         return False  # Opening it will say what is wrong.
 
 
@@ -66,6 +66,7 @@ class Prepared:
       splits: number of examples by split.
       file_bytes: what the records of each split take in its files.
       features: TFDS's features by name.
+      rates: samples a second of each feature that is sound.
       target: the feature to be predicted, where TFDS says so.
 
     Raises:
@@ -77,12 +78,14 @@ class Prepared:
 
         self.name, self.directory = name, directory
         with self.reporting_damage():
-            self._builder = tfds.builder_from_directory(str(directory))
+            self._folder = prepared_description.readable(directory)
+            self._builder = tfds.builder_from_directory(str(self._folder.directory))
             info = self._builder.info
             self.splits = {split: info.splits[split].num_examples for split in info.splits}
             self.file_bytes = {split: info.splits[split].num_bytes for split in info.splits}
             self.features: dict[str, Any] = dict(info.features)
             keys = info.supervised_keys
+            self.rates = self._folder.rates
             self.target: str | None = keys[1] if keys and isinstance(keys[1], str) else None
 
     def records(self, split: str) -> "Records":
@@ -99,6 +102,10 @@ class Prepared:
         """Turns whatever reading raises into one line that names the dataset."""
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"dataset {self.name!r} has a feature that TFDS cannot read without {error.name}"
+            ) from error
         except Exception as error:
             where = f"split {split!r} of dataset" if split else "dataset"
             reason = (str(error) or repr(error)).splitlines()[0]
@@ -151,7 +158,7 @@ class PreparedExamples:
     ):
         self._prepared, self._split = prepared, split
         self._where = f"split {split!r} of dataset {prepared.name!r}"
-        self._columns = columns(prepared.features, prepared.target, options, known)
+        self._columns = columns(prepared, options, known)
         for name in known:
             if name not in self._columns:
                 raise UsageError(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,26 +47,39 @@ class Column:
         return _read(self.feature, value, self.resize)
 
 
+class Described(Protocol):
+    """What TFDS says of a dataset.
+
+    Attributes:
+      features: by name.
+      rates: samples a second of each that is sound.
+      target: the one to be predicted, where TFDS says so.
+    """
+
+    features: dict[str, Any]
+    rates: dict[str, int]
+    target: str | None
+
+
 def columns(
-    described: Mapping[str, Any],
-    target: str | None,
-    options: ExampleOptions,
-    known: Mapping[str, Feature],
+    described: Described, options: ExampleOptions, known: Mapping[str, Feature]
 ) -> dict[str, Column]:
     """The features of a prepared dataset by name, those in a dictionary as `outer/inner`.
 
     Args:
-      described: TFDS's own description, by name.
-      target: the name of what is to be predicted, where TFDS says so.
+      described: TFDS's own description.
       options: settle what differs between examples: `resize`, `length`, `max_boxes`.
       known: features that are better known than TFDS describes them, by name.
     """
     found = {}
-    for path, feature in _flat(described):
+    for path, feature in sorted(_flat(described.features), key=lambda item: item[0]):
         name = "/".join(path)
-        # A batch's own mask keeps its key.
+        # "mask" is the batch's own.
         key = "example_mask" if name == "mask" else name
-        settled = _settled(known.get(key) or _feature(name, feature, name == target), options)
+        own = known.get(key)
+        if name in described.rates:
+            own = own or kinds.Audio(feature.shape, described.rates[name])
+        settled = _settled(own or _feature(name, feature, name == described.target), options)
         found[key] = Column(settled, path, _example_bytes(settled, feature), bool(options.resize))
     return found
 
@@ -110,8 +123,6 @@ def _feature(name: str, feature: Any, is_target: bool) -> Feature:
         return kinds.Image((*feature.shape[:2], feature.shape[-1] or 3))
     if isinstance(feature, tfds.Text):
         return kinds.Text()
-    if isinstance(feature, tfds.Audio):
-        return kinds.Audio(feature.shape, getattr(feature, "sample_rate", None) or 0)
     if isinstance(feature, tfds.Sequence):
         return _sequence(feature)
     if isinstance(feature, tfds.BBoxFeature):
@@ -131,7 +142,7 @@ def _sequence(feature: Any) -> Feature:
         return kinds.Boxes(("object",), 0)
     within = dict(inner) if isinstance(inner, tfds.FeaturesDict) else {}
     if _is_box(within.get("bbox")):
-        label = within.get("label")
+        label: Any = within.get("label")
         named = isinstance(label, tfds.ClassLabel) and label.num_classes
         return kinds.Boxes(tuple(label.names) if named else ("object",), 0)
     return kinds.Raw()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dlcore import data
-from dlcore.tasks import Batch, Learner, Variables
+from dlcore.tasks import Learner, Variables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -37,9 +37,10 @@ class Perceptron(nn.Module):
 
 
 def respond(sums: Float[Array, "batch units"]) -> Float[Array, "batch units"]:
-    """What the units answer, 0 or 1: one fires above zero, of several the one with the largest sum.
+    """The units' answers, 0 or 1.
 
-    A tie goes to the first of several units.
+    A single unit fires above zero; of several the one with the largest sum fires, or the first of
+    those that tie.
     """
     if sums.shape[1] == 1:
         return (sums > 0).astype(sums.dtype)

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from dlcore.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a model.
+    """The facts of a model.
 
     A model of dlcore declares all facts, which the sweep then checks. One from elsewhere needs only
     its constructor.
@@ -26,7 +25,8 @@ class Entry:
     Attributes:
       name: the registry's name, as `--model` takes it.
       constructor: a Linen module class, or a `functools.partial` of one that fixes its fields.
-      example_inputs: shapes and dtypes of the positional inputs of `__call__`, batch axis first.
+      example_inputs: the positional inputs of `__call__`, each a pytree of `jax.ShapeDtypeStruct`;
+        the first axis is the batch.
       output_shapes: the shapes that `__call__` returns for them, as a pytree of tuples (a tuple of
         integers is one shape).
       parameter_count: exact number of trainable parameters at the default options.
@@ -39,7 +39,7 @@ class Entry:
 
     name: str
     constructor: Callable[..., nn.Module]
-    example_inputs: tuple[jax.ShapeDtypeStruct, ...] = ()
+    example_inputs: tuple[Any, ...] = ()
     output_shapes: Any = None
     parameter_count: int | None = None
     source: str = ""

@@ -152,7 +152,7 @@ def _stages(
     x: Inputs,
     train: bool,
 ) -> Float[Array, "batch classes"]:
-    """What both networks share behind their first layer: blocks, average, logits."""
+    """The part that both networks share after their first layer: blocks, average, logits."""
     for stage, count in enumerate(network.blocks):
         for number in range(count):
             strides = 2 if stage and not number else 1

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and activation as one layer, by `kernels.conv_bn_relu`."""
+"""Convolution, batch normalization and activation as one layer, by `kernels.conv_bn_relu`."""
 
 from typing import Any, NamedTuple
 
@@ -8,53 +8,55 @@ from jaxtyping import Array, Float
 from dlcore import parallel
 from dlcore.errors import UsageError
 from dlcore.nn.normalization import RunningAverages
-from kernels.conv_bn_relu import Normalisation, conv_bn_relu_inference, conv_stats, normalise
+from kernels.conv_bn_relu import Normalization, conv_bn_relu_inference, conv_stats, normalize
 
 Inputs = Float[Array, "batch height width inputs"]
 Outputs = Float[Array, "batch new_height new_width outputs"]
 
 
 class Pending(NamedTuple):
-    """Maps that are not normalised yet, and how they are to be.
+    """The result of a convolution that is not normalized yet.
 
     Attributes:
-      raw: what a convolution gave.
-      normalisation: of them, with the activation after it.
+      raw: what the convolution gave.
+      normalization: what is still to be done to it, the activation included.
     """
 
-    raw: Float[Array, "batch height width maps"]
-    normalisation: Normalisation
+    raw: Float[Array, "batch height width channels"]
+    normalization: Normalization
 
 
 class _Layer(nn.Module):
-    """What `ConvNorm`, which describes it, and `PendingConvNorm` share."""
+    """What `ConvNorm`, which documents it, and `PendingConvNorm` share."""
 
     features: int
-    size: int = 3
+    kernel_size: int = 3
     strides: int = 1
     activation: str = "relu"
     momentum: float = 0.9
     epsilon: float = 1e-5
 
     @nn.compact
-    def _maps(
+    def _convolve(
         self, x: Inputs | Pending, train: bool, residual: Outputs | None
     ) -> Outputs | Pending:
-        """In evaluation what the layer gives; in training that without residual, pending.
+        """In evaluation the layer's output; in training what is pending, without the residual.
 
         Raises:
-          UsageError: the size is even.
+          UsageError: the kernel size is even.
         """
-        if self.size % 2 == 0:
-            raise UsageError(f"the kernel's size is odd, so that it has a middle, not {self.size}")
+        if self.kernel_size % 2 == 0:
+            raise UsageError(
+                f"kernel_size={self.kernel_size}: it must be odd, so that the kernel has a center"
+            )
         x, pending = x if isinstance(x, Pending) else (x, None)
         initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", initializer, shape)
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         averages = RunningAverages(self, self.features, self.momentum)
-        half = self.size // 2
+        half = self.kernel_size // 2
         geometry: Any = {"strides": self.strides, "padding": ((half, half), (half, half))}
         if not train:
             return conv_bn_relu_inference(
@@ -73,22 +75,22 @@ class _Layer(nn.Module):
         raw, statistics = conv_stats(x, kernel, pending, axis_name=axis, **geometry)
         averages.move(*statistics, raw.size // self.features * parallel.axis_size())
         return Pending(
-            raw, Normalisation(*statistics, scale, bias, self.activation, self.epsilon, axis)
+            raw, Normalization(*statistics, scale, bias, self.activation, self.epsilon, axis)
         )
 
 
 class ConvNorm(_Layer):
-    """A convolution without bias, batch normalisation, and an activation.
+    """A convolution without bias, batch normalization, and an activation.
 
-    The convolution pads half a kernel on every side, with a stride, too. Its kernel starts normal
-    with variance 2 / fan-out (He et al., 2015, eq. 14). The normalisation is that of `BatchNorm`;
-    evaluation folds it into the kernel. All is computed in the dtype of the maps that come in, sums
-    and statistics in float32.
+    The convolution pads half a kernel on every side, also with a stride. Its kernel starts normal
+    with variance 2 / fan-out (He et al., 2015, eq. 14). The normalization is that of `BatchNorm`;
+    evaluation folds it into the kernel. The output has the dtype of the input; sums and statistics
+    are float32. Which implementation computes it is for `kernels.dispatch.using` to say.
 
     Attributes:
-      features: maps of the output.
-      size: height and width of the kernel, odd.
-      strides: down and across.
+      features: channels of the output.
+      kernel_size: height and width of the kernel, odd.
+      strides: vertical and horizontal.
       activation: "relu" or "none".
       momentum: weight of the old value in the running averages.
       epsilon: added to the variance.
@@ -97,25 +99,25 @@ class ConvNorm(_Layer):
     def __call__(
         self, x: Inputs | Pending, train: bool, residual: Outputs | None = None
     ) -> Outputs:
-        """The layer's maps; with `train` set also moves the running averages.
+        """The layer's output; with `train` set also moves the running averages.
 
         Args:
-          x: maps, or what `PendingConvNorm` has handed on.
-          train: whether the batch's own statistics normalise.
-          residual: added in front of the activation.
+          x: an array, or what a `PendingConvNorm` has handed on.
+          train: whether the batch's own statistics normalize.
+          residual: added before the activation.
         """
-        maps = self._maps(x, train, residual)
-        if not isinstance(maps, Pending):
-            return maps
-        return normalise(*maps, residual)
+        outputs = self._convolve(x, train, residual)
+        if not isinstance(outputs, Pending):
+            return outputs
+        return normalize(*outputs, residual)
 
 
 class PendingConvNorm(_Layer):
-    """A `ConvNorm` whose maps one other such layer reads, and nothing else.
+    """A `ConvNorm` whose output is read by one other such layer and by nothing else.
 
-    In training their normalisation is left to that layer, which does it as it reads them.
+    In training its normalization is left to that layer, which does it as it reads.
     """
 
     def __call__(self, x: Inputs | Pending, train: bool) -> Outputs | Pending:
         """What to hand on; arguments as for `ConvNorm`."""
-        return self._maps(x, train, None)
+        return self._convolve(x, train, None)

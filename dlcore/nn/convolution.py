@@ -31,12 +31,12 @@ def convolution(
 
     XLA's convolutions for the CPU are slow with one input channel, and with a kernel as large as
     the image. There, without strides, the same sums are one matrix product: the shifted images, one
-    for each place in the kernel, are laid side by side and multiplied by the kernel as a matrix.
+    for each position in the kernel, are laid side by side and multiplied by the kernel as a matrix.
     A training step of LeNet-5, as published or modern, takes 0.8 of the time (batch 128).
 
     It serves as the `conv_general_dilated` of an `nn.Conv`; with dilation or groups it is XLA's.
     """
-    size = kernel.shape[:2]
+    kernel_size = kernel.shape[:2]
     steps = [*strides, geometry.get("feature_group_count", 1)]
     for dilation in ("lhs_dilation", "rhs_dilation"):
         steps += geometry.get(dilation) or ()
@@ -47,27 +47,27 @@ def convolution(
     def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
         pads = padding
         if isinstance(pads, str):
-            pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, pads)
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel_size, strides, pads)
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        height, width = x.shape[1] - size[0] + 1, x.shape[2] - size[1] + 1
-        shifted = [x[:, i : i + height, j : j + width] for i, j in np.ndindex(size)]
+        height, width = (x.shape[axis + 1] - kernel_size[axis] + 1 for axis in range(2))
+        shifted = [x[:, i : i + height, j : j + width] for i, j in np.ndindex(kernel_size)]
         return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
-    if math.prod(steps) > 1 or (x.shape[-1] > 1 and x.shape[1:3] != size):
+    if math.prod(steps) > 1 or (x.shape[-1] > 1 and x.shape[1:3] != kernel_size):
         return convolve(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=multiply, default=convolve)
 
 
 class PartiallyConnectedConv(nn.Module):
-    """A convolution in which each output map sees only some input maps, as a table says.
+    """A convolution in which each output channel sees only some input channels, as a table says.
 
     Only the connected kernels are parameters: `kernel` is [height, width, connections], where the
-    connections are ordered by output map and then as in the table; `bias` is [output maps].
+    connections are ordered by output channel and then as in the table; `bias` is [outputs].
 
     Source: LeCun, Bottou, Bengio and Haffner (1998), section II.B, table I and appendix A.
 
     Attributes:
-      table: for each output map, the input maps that it sees.
+      table: for each output channel, the input channels that it sees.
       kernel_size: height and width of a kernel.
     """
 
@@ -91,22 +91,22 @@ class PartiallyConnectedConv(nn.Module):
         # One dense convolution with zeros is faster than sixteen small ones.
         dense = jnp.zeros((*self.kernel_size, x.shape[-1], len(self.table)), kernel.dtype)
         dense = dense.at[:, :, sources, targets].set(kernel)
-        maps = jax.lax.conv_general_dilated(
+        sums = jax.lax.conv_general_dilated(
             x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        return maps + bias
+        return sums + bias
 
 
 class UpsampledConv(nn.Module):
-    """Upsampling, then a convolution of the same size: resolution without a checkerboard.
+    """Upsampling, then a convolution that keeps the size: no checkerboard.
 
-    A transposed convolution whose kernel size its stride does not divide writes to some places more
-    often than to others. Here every place is the same sum.
+    A transposed convolution whose stride does not divide its kernel size adds up more terms at some
+    positions than at others. Here every position is the same sum.
 
     Source: Odena, Dumoulin and Olah (2016), "Deconvolution and checkerboard artifacts".
 
     Attributes:
-      features: maps of the output.
+      features: channels of the output.
       kernel_size: of the convolution.
       factor: of the upsampling, along every axis.
       method: "nearest" or "linear", the interpolation.
@@ -121,10 +121,10 @@ class UpsampledConv(nn.Module):
     def __call__(
         self, x: Float[Array, "batch *space inputs"]
     ) -> Float[Array, "batch *new_space {self.features}"]:
-        """Maps that are `factor` times as large.
+        """The input enlarged `factor` times along every axis of space, and convolved.
 
         Raises:
-          UsageError: the factor or the method is none.
+          UsageError: the factor is below 1, or there is no such method.
         """
         if self.factor < 1 or self.method not in ("nearest", "linear"):
             raise UsageError(

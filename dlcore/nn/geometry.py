@@ -20,7 +20,7 @@ class Window(NamedTuple):
 
     Attributes:
       kernel_size: numbers that it sees.
-      stride: distance between the windows of neighbouring units.
+      stride: distance between the windows of adjacent units.
       dilation: distance between two numbers of one window.
     """
 
@@ -47,7 +47,7 @@ def output_size(size: int, window: Window, padding: Padding) -> int:
     is p on both sides. "VALID" pads nothing, "SAME" as much as gives ceil(size / stride).
 
     Raises:
-      UsageError: the window or the padding is none.
+      UsageError: the window or the padding is invalid.
     """
     extent = window.extent()
     if padding == "SAME":
@@ -64,7 +64,7 @@ def transposed_output_size(size: int, window: Window, padding: Padding) -> int:
     where every product counts, and stride size at least.
 
     Raises:
-      UsageError: the window or the padding is none.
+      UsageError: the window or the padding is invalid.
     """
     extent = window.extent()
     if padding == "SAME":
@@ -99,35 +99,35 @@ def parameter_count(
     inputs: int,
     outputs: int,
     groups: int = 1,
-    places: int = 1,
+    positions: int = 1,
     use_bias: bool = True,
 ) -> int:
     """Parameters of a convolution in any number of dimensions: (f f inputs / groups + 1) outputs.
 
     Deck L prints (h w inputs + 1) outputs with the image's height and width: a slip, for the kernel
-    is shared between the places. A transposed convolution has as many.
+    is shared by all positions. A transposed convolution has as many.
 
     Args:
       kernel_size: f, an axis each.
-      inputs: maps of the input.
-      outputs: maps of the output.
-      groups: groups of maps that see one another.
-      places: sets of weights: the places of the output where they are not shared between them (a
-        locally connected layer).
+      inputs: channels of the input.
+      outputs: channels of the output.
+      groups: groups of channels that see one another.
+      positions: sets of weights: 1 where all positions of the output share them, else the number of
+        positions (a locally connected layer).
       use_bias: whether the 1 is there.
 
     Raises:
-      UsageError: the maps do not fall into that many groups.
+      UsageError: the channels do not divide into that many groups.
     """
     if groups < 1 or inputs % groups or outputs % groups:
-        raise UsageError(f"{inputs} maps to {outputs} do not fall into {groups} groups")
-    return places * (math.prod(kernel_size) * inputs // groups + use_bias) * outputs
+        raise UsageError(f"{inputs} and {outputs} channels do not divide into {groups} groups")
+    return positions * (math.prod(kernel_size) * inputs // groups + use_bias) * outputs
 
 
 def receptive_field(layers: Iterable[Window]) -> Window:
     """The window of one unit on top of a stack of layers: how much of the input it sees.
 
-    size = 1 + sum over layers of (extent - 1) times the strides of all layers below; neighbouring
+    size = 1 + sum over layers of (extent - 1) times the strides of all layers below; adjacent
     units see windows that lie the product of all strides apart (Araujo, Norris and Sim, 2019,
     eq. 2). Deck K compares one 7x7 convolution with two of 3x3, which see 5x5: it takes three.
 

@@ -1,6 +1,6 @@
-"""Normalisation over the batch, over an example's own units, and over a neighbourhood of them.
+"""Normalization over the batch, over an example's own units, and over a neighborhood of them.
 
-Layer and group normalisation are Flax's; `normalization` makes any of them by the name that a
+Layer and group normalization are Flax's; `normalization` makes any of them by the name that a
 model's option gives.
 """
 
@@ -27,7 +27,7 @@ class RunningAverages:
 
     Args:
       module: to make them in its `__call__`.
-      features: of what it normalises.
+      features: of what it normalizes.
       momentum: weight of the old value.
     """
 
@@ -44,7 +44,7 @@ class RunningAverages:
         Args:
           mean: of the batch.
           var: the biased variance.
-          count: of the numbers, on all devices, that each of them is of.
+          count: how many numbers, on all devices, each of them was computed from.
         """
         if self._module.is_initializing():
             return
@@ -55,11 +55,11 @@ class RunningAverages:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of the last axis's features, over the global batch and every other axis.
+    """Batch normalization of the last axis's features, over the global batch and every other axis.
 
     Statistics are float32 and computed in two passes (the mean, then the squares about it: one pass
     cancels where the mean is large). Across devices they are sums through `parallel.psum`, so any
-    number of devices gives what one gives. Training normalises by the biased variance of the batch
+    number of devices gives what one gives. Training normalizes by the biased variance of the batch
     and keeps a running average of the unbiased one, which evaluation uses.
 
     Source: Ioffe and Szegedy (2015), algorithms 1 and 2. That the running average is exponential,
@@ -77,7 +77,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "... features"], train: bool
     ) -> Float[Array, "... features"]:
-        """Normalises, scales and shifts; with `train` set also moves the running averages."""
+        """Normalizes, scales and shifts; with `train` set also moves the running averages."""
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
@@ -111,7 +111,7 @@ def local_response_normalization(
     Source: Krizhevsky, Sutskever and Hinton (2012), section 3.3.
 
     Raises:
-      UsageError: the size is even, so that no window is centred.
+      UsageError: the size is even, so that no window is centered.
     """
     squares = _window_sum(jnp.square(x), [1.0] * _odd(size), axis=-1)
     return x / (k + alpha * squares) ** beta
@@ -127,7 +127,7 @@ def subtractive_normalization(
     everywhere.
 
     Args:
-      x: feature maps or images.
+      x: channels of features, or images.
       size: height and width of the window, an odd number of pixels; the paper's is 9.
 
     Source: Jarrett, Kavukcuoglu, Ranzato and LeCun (2009), on the layer N.
@@ -159,7 +159,7 @@ def divisive_normalization(
 def local_contrast_normalization(
     x: Float[Array, "batch height width channels"], size: int = 9
 ) -> Float[Array, "batch height width channels"]:
-    """The subtractive normalisation, then the divisive one (Jarrett et al., 2009)."""
+    """The subtractive normalization, then the divisive one (Jarrett et al., 2009)."""
     return divisive_normalization(subtractive_normalization(x, size), size)
 
 
@@ -178,7 +178,7 @@ def _local_mean(
 def _window_sum(
     x: Float[Array, "*shape"], weights: Sequence[float], axis: int
 ) -> Float[Array, "*shape"]:
-    """The weighted sums over windows centred on each place of an axis; outside `x` is zero."""
+    """The weighted sums over windows centered on each position of an axis; outside `x` is zero."""
     pads = [(0, 0)] * x.ndim
     pads[axis] = (len(weights) // 2, len(weights) // 2)
     padded = jnp.pad(x, pads)
@@ -193,7 +193,7 @@ def _window_sum(
 
 def _odd(size: int) -> int:
     if size < 1 or size % 2 == 0:
-        raise UsageError(f"a normalisation's window is an odd number, not {size}")
+        raise UsageError(f"a normalization's window is an odd number, not {size}")
     return size
 
 
@@ -201,7 +201,7 @@ def _odd(size: int) -> int:
 # module's part of that name.
 Normalization = Callable[[jax.Array, bool, str], jax.Array]
 
-# Normalisations of feature maps: units of a fully connected layer have no neighbours.
+# Normalizations of feature maps: units of a fully connected layer have no neighbors.
 LOCAL = {
     "local_response": local_response_normalization,
     "subtractive": subtractive_normalization,
@@ -212,7 +212,7 @@ _NAMES = ("none", "batch", "layer", "group:GROUPS", *LOCAL)
 
 
 def normalization(name: str) -> Normalization:
-    """The normalisation that a model's `normalization` option names.
+    """The normalization that a model's `normalization` option names.
 
     - "none";
     - "batch": `BatchNorm`;
@@ -222,7 +222,7 @@ def normalization(name: str) -> Normalization:
       their defaults, for feature maps only.
 
     Raises:
-      UsageError: no such normalisation, or (as it is applied) it does not fit the units.
+      UsageError: no such normalization, or, when it is applied, it does not fit the units.
     """
     kind, _, argument = name.partition(":")
     if kind == "group" and argument.isdecimal() and int(argument) > 0:
@@ -239,32 +239,34 @@ def normalization(name: str) -> Normalization:
             name=part,
         )(x)
     if name in LOCAL:
-        return lambda x, train, part: _normalize_maps(name, x)
+        return lambda x, train, part: _normalize_channels(name, x)
     raise UsageError(f"unknown normalization {name!r}: it is one of {', '.join(_NAMES)}")
 
 
-def placed(name: str, place: str) -> tuple[Normalization, Normalization]:
-    """What stands before and what after an activation function, for a model's two options.
+def placed(name: str, position: str) -> tuple[Normalization, Normalization]:
+    """The normalizations before and after an activation function, for a model's two options.
 
-    Ioffe and Szegedy (2015) normalise before it; the variant that Deledalle's lecture names, and
-    the local normalisations in their papers, come after it.
+    Ioffe and Szegedy (2015) normalize before it; the variant that Deledalle's lecture names, and
+    the local normalizations in their papers, come after it.
 
     Args:
-      name: of the normalisation.
-      place: "before" or "after".
+      name: of the normalization.
+      position: "before" or "after".
 
     Raises:
-      UsageError: no such normalisation or place.
+      UsageError: no such normalization or position.
     """
-    if place not in ("before", "after"):
-        raise UsageError(f"normalize is before or after (the activation function), not {place!r}")
+    if position not in ("before", "after"):
+        raise UsageError(
+            f"normalize is before or after (the activation function), not {position!r}"
+        )
     pair = normalization(name), normalization("none")
-    return pair if place == "before" else pair[::-1]
+    return pair if position == "before" else pair[::-1]
 
 
-def replaces_bias(name: str, place: str) -> bool:
-    """Whether the normalisation subtracts a bias in front of it again, and adds one of its own."""
-    return (name, place) == ("batch", "before")
+def replaces_bias(name: str, position: str) -> bool:
+    """Whether the normalization undoes a bias in front of it, and adds one of its own."""
+    return (name, position) == ("batch", "before")
 
 
 def _group_normalization(
@@ -277,10 +279,10 @@ def _group_normalization(
     return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)(x)
 
 
-def _normalize_maps(name: str, x: jax.Array) -> jax.Array:
+def _normalize_channels(name: str, x: jax.Array) -> jax.Array:
     if x.ndim != 4:
         raise UsageError(
             f"normalization={name!r} needs feature maps [height, width, channels], "
-            f"not {x.shape[1:]}: for units without neighbours take batch, layer or group"
+            f"not {x.shape[1:]}: for units without neighbors take batch, layer or group"
         )
     return LOCAL[name](x)

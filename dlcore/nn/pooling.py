@@ -19,16 +19,16 @@ from jaxtyping import Array, Float, Int
 from dlcore.errors import UsageError
 from dlcore.nn.initializers import uniform_by_fan_in
 
-# "SAME", "VALID", or the places before and after each axis.
+# "SAME", "VALID", or the positions to add before and after each axis.
 Padding = str | Sequence[tuple[int, int]]
 
 
 def max_pool(
-    x: Float[Array, "batch *space maps"],
+    x: Float[Array, "batch *space channels"],
     window: Sequence[int] = (2, 2),
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
-) -> Float[Array, "batch *new_space maps"]:
+) -> Float[Array, "batch *new_space channels"]:
     """The largest number of each window.
 
     Where several numbers of a window are the largest, they share the gradient, halving it from pair
@@ -37,10 +37,10 @@ def max_pool(
     a quarter slower.)
 
     Args:
-      x: maps, with as many axes between batch and maps as the window has.
+      x: with as many axes between batch and channels as the window has.
       window: its size; without padding, rows that fill no window are left out.
       strides: distance between windows; by default they lie side by side.
-      padding: places around the maps, which no window picks.
+      padding: positions around the input, which no window picks.
 
     Raises:
       UsageError: no window fits, or one lies in the padding alone.
@@ -49,22 +49,22 @@ def max_pool(
 
 
 def sum_pool(
-    x: Float[Array, "batch *space maps"],
+    x: Float[Array, "batch *space channels"],
     window: Sequence[int] = (2, 2),
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
-) -> Float[Array, "batch *new_space maps"]:
+) -> Float[Array, "batch *new_space channels"]:
     """The sum of each window; arguments and errors as for `max_pool`."""
     return _over_windows(jnp.add, x, _windows(x, window, strides, padding), 0.0)
 
 
 def lp_pool(
-    x: Float[Array, "batch *space maps"],
+    x: Float[Array, "batch *space channels"],
     p: int | float,
     window: Sequence[int] = (2, 2),
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
-) -> Float[Array, "batch *new_space maps"]:
+) -> Float[Array, "batch *new_space channels"]:
     """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 towards the maximum.
 
     Numbers are joined pair by pair, as the larger times (1 + (smaller / larger)^p)^(1/p): no power
@@ -90,14 +90,14 @@ def lp_pool(
 
 
 def max_pool_with_indices(
-    x: Float[Array, "batch *space maps"],
+    x: Float[Array, "batch *space channels"],
     window: Sequence[int] = (2, 2),
     strides: Sequence[int] | None = None,
-) -> tuple[Float[Array, "batch *new_space maps"], Int[Array, "batch *new_space maps"]]:
-    """The largest number of each window, and where in its map it was, for `unpool`.
+) -> tuple[Float[Array, "batch *new_space channels"], Int[Array, "batch *new_space channels"]]:
+    """The largest number of each window, and where in its channel it was, for `unpool`.
 
-    An index counts the places of a map row by row. Of several largest the first is taken, and gets
-    the whole gradient.
+    An index counts the positions of a channel row by row. Of several largest the first is taken,
+    and gets the whole gradient.
 
     Source: Zeiler and Fergus (2014), section 2.1, who name the indices switches.
 
@@ -105,63 +105,63 @@ def max_pool_with_indices(
       UsageError: no window fits.
     """
     windows = _windows(x, window, strides, "VALID")
-    places = np.arange(math.prod(windows.shape)).reshape(1, *windows.shape, 1)
+    positions = np.arange(math.prod(windows.shape)).reshape(1, *windows.shape, 1)
     looks = [_at(offset, windows) for offset in np.ndindex(*windows.size)]
     candidates = jnp.stack([x[look] for look in looks], axis=-1)
-    sources = np.stack([places[look] for look in looks], axis=-1)
+    sources = np.stack([positions[look] for look in looks], axis=-1)
     picked = jnp.argmax(candidates, axis=-1, keepdims=True)
     indices = jnp.take_along_axis(jnp.broadcast_to(sources, candidates.shape), picked, axis=-1)
     return jnp.take_along_axis(candidates, picked, axis=-1)[..., 0], indices[..., 0]
 
 
 def unpool(
-    values: Float[Array, "batch *space maps"],
-    indices: Int[Array, "batch *space maps"],
+    values: Float[Array, "batch *space channels"],
+    indices: Int[Array, "batch *space channels"],
     shape: Sequence[int],
-) -> Float[Array, "batch *new_space maps"]:
+) -> Float[Array, "batch *new_space channels"]:
     """Puts numbers where `max_pool_with_indices` took its own from, and zeros elsewhere.
 
-    It is the transpose of that taking: numbers that overlapping windows took from one place are
+    It is the transpose of that taking: numbers that overlapping windows took from one position are
     added up there.
 
     Source: Noh, Hong and Han (2015), section 3.2.1.
 
     Args:
       values: what to put.
-      indices: where, in the map of the same example.
-      shape: the sizes of the maps that the indices come from.
+      indices: where, in the same example and channel.
+      shape: height and width, say, of the input that the indices come from.
     """
-    batch, maps = values.shape[0], values.shape[-1]
-    flat = jnp.zeros((batch, math.prod(shape), maps), values.dtype)
-    examples, channels = jnp.arange(batch)[:, None, None], jnp.arange(maps)
-    flat = flat.at[examples, indices.reshape(batch, -1, maps), channels].add(
-        values.reshape(batch, -1, maps)
+    batch, channels = values.shape[0], values.shape[-1]
+    flat = jnp.zeros((batch, math.prod(shape), channels), values.dtype)
+    example, channel = jnp.arange(batch)[:, None, None], jnp.arange(channels)
+    flat = flat.at[example, indices.reshape(batch, -1, channels), channel].add(
+        values.reshape(batch, -1, channels)
     )
-    return flat.reshape(batch, *shape, maps)
+    return flat.reshape(batch, *shape, channels)
 
 
 class TrainableSubsampling(nn.Module):
-    """Each map's 2x2 windows summed, times a trainable coefficient, plus a trainable bias.
+    """Each channel's 2x2 windows summed, times a trainable coefficient, plus a trainable bias.
 
-    One coefficient and one bias a map; the windows do not overlap. The squashing function is the
-    caller's.
+    Each channel has one coefficient and one bias; the windows do not overlap. The squashing
+    function is the caller's.
 
     Source: LeCun, Bottou, Bengio and Haffner (1998), section II.B, layers S2 and S4, appendix A.
     """
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width maps"]
-    ) -> Float[Array, "batch height//2 width//2 maps"]:
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height//2 width//2 channels"]:
         """Halves height and width; an odd last row or column is left out."""
-        maps = x.shape[-1:]
-        coefficient = self.param("coefficient", uniform_by_fan_in(4), maps)
-        bias = self.param("bias", uniform_by_fan_in(4), maps)
+        channels = x.shape[-1:]
+        coefficient = self.param("coefficient", uniform_by_fan_in(4), channels)
+        bias = self.param("bias", uniform_by_fan_in(4), channels)
         return sum_pool(x) * coefficient + bias
 
 
 class _Windows(NamedTuple):
-    """The windows over some maps, an entry an axis: `shape` is that of the padded maps."""
+    """The windows over an input, with an entry for each axis; `shape` is after padding."""
 
     shape: tuple[int, ...]
     size: tuple[int, ...]
@@ -176,7 +176,7 @@ def _windows(
     steps = size if strides is None else tuple(strides)
     if not len(size) == len(steps) == len(space) or min(*size, *steps) < 1:
         raise UsageError(
-            f"maps of {_by(space)} take a window and strides of {len(space)} numbers from 1 on, "
+            f"inputs of {_by(space)} take a window and strides of {len(space)} positive numbers, "
             f"not {_by(size)} and {_by(steps)}"
         )
     pads = padding
@@ -186,7 +186,7 @@ def _windows(
         raise UsageError(f"a window of {_by(size)} is not larger than its padding {pads}")
     shape = tuple(length + sum(pair) for length, pair in zip(space, pads, strict=True))
     if any(length < own for length, own in zip(shape, size, strict=True)):
-        raise UsageError(f"a window of {_by(size)} does not fit into maps of {_by(shape)}")
+        raise UsageError(f"a window of {_by(size)} does not fit into {_by(shape)}")
     return _Windows(shape, size, steps, tuple(pads))
 
 
@@ -210,7 +210,7 @@ def _over_windows(
 
 
 def _at(offset: Sequence[int], windows: _Windows) -> tuple[slice, ...]:
-    """The index of the number at one place of every window, in maps without padding."""
+    """The index of the number at one position of every window, without padding."""
     slices = (
         slice(first, first + length - size + 1, stride)
         for first, (length, size, stride, _) in zip(offset, zip(*windows, strict=True), strict=True)

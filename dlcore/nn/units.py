@@ -81,24 +81,24 @@ def norm_excitation(
 
 
 def squared_distances(
-    x: Float[Array, "*batch inputs"], centres: Float[Array, "units inputs"]
+    x: Float[Array, "*batch inputs"], centers: Float[Array, "units inputs"]
 ) -> Float[Array, "*batch units"]:
-    """||x - c||^2 of every centre c: the penalty that a Euclidean RBF unit gives.
+    """||x - c||^2 of every center c: the penalty that a Euclidean RBF unit gives.
 
     Source: LeCun, Bottou, Bengio and Haffner (1998), eq. 7.
     """
-    return jnp.square(x[..., None, :] - centres).sum(-1)
+    return jnp.square(x[..., None, :] - centers).sum(-1)
 
 
 def gaussian_rbf(
-    x: Float[Array, "*batch inputs"], centres: Float[Array, "units inputs"], width: float
+    x: Float[Array, "*batch inputs"], centers: Float[Array, "units inputs"], width: float
 ) -> Float[Array, "*batch units"]:
-    """exp(-||x - c||^2 / (2 width^2)): 1 at the unit's centre, and fading around it.
+    """exp(-||x - c||^2 / (2 width^2)): 1 at the unit's center, and fading around it.
 
     Source: Broomhead and Lowe (1988), "Multivariable functional interpolation and adaptive
     networks".
     """
-    return jnp.exp(-squared_distances(x, centres) / (2 * width**2))
+    return jnp.exp(-squared_distances(x, centers) / (2 * width**2))
 
 
 def collapse(

@@ -105,8 +105,8 @@ class Learner(abc.ABC):
         """One update: the state with new `params`, `model_state` and `opt_state`, and metrics.
 
         Metrics are sums over this device's examples; "loss" has to be among them. One called
-        "gradient_norm" is watched for numbers that are not finite; where there is none, the size
-        of the update is.
+        "gradient_norm", of the whole batch, is watched for numbers that are not finite; where there
+        is none, the size of the update is.
         """
 
     @abc.abstractmethod

@@ -38,7 +38,7 @@ class MultiLabel(Supervised):
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums for "loss", "accuracy" (share of right tags), "exact_match" (all of them right)."""
-        return tag_metrics(outputs.astype(jnp.float32), batch["label"], batch["mask"])
+        return tag_metrics(outputs.astype(jnp.float32), batch["tags"], batch["mask"])
 
 
 def tag_metrics(

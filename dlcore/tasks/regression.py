@@ -42,7 +42,7 @@ class Regression(Supervised):
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums for "loss", "mean_absolute_error" and "r_squared"."""
-        outputs, targets, mask = outputs.astype(jnp.float32), batch["label"], batch["mask"]
+        outputs, targets, mask = outputs.astype(jnp.float32), batch["numbers"], batch["mask"]
         error = losses.absolute(outputs, targets) / targets.shape[-1]
         return {
             "loss": Mean.of(losses.OF_OUTPUTS[self.criterion](outputs, targets), mask),

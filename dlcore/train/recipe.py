@@ -178,8 +178,8 @@ class Recipe(optim.Options):
 
     def with_data_of(self, other: "Recipe") -> "Recipe":
         """The recipe on the data and the splits of another one."""
-        of_splits = {field.name for field in dataclasses.fields(data.Options)}
-        splits = {name: value for name, value in other.data_options.items() if name in of_splits}
+        defaults = dataclasses.asdict(data.Options())
+        splits = {name: other.data_options.get(name, one) for name, one in defaults.items()}
         return dataclasses.replace(
             self, data=other.data, data_options={**self.data_options, **splits}
         )

@@ -18,8 +18,8 @@ from kernels import dispatch, timing
 from kernels.conv_bn_relu import cases, xla
 from kernels.conv_bn_relu import dispatch as block_dispatch
 from kernels.conv_bn_relu.operation import conv_bn_relu
-from kernels.conv_bn_relu.primitives import conv_stats, normalise
-from kernels.conv_bn_relu.types import Normalisation, Statistics
+from kernels.conv_bn_relu.primitives import conv_stats, normalize
+from kernels.conv_bn_relu.types import Normalization, Statistics
 
 SHAPES = "resnet50:128,resnet50:256"
 DTYPES: tuple[str, ...] = ("bfloat16",)
@@ -34,7 +34,7 @@ batch, height, width, inputs, outputs, size, stride, residual, activation, dtype
 from torch.nn import functional
 torch.backends.cudnn.benchmark = True
 
-def maps(*shape):
+def images(*shape):
     array = torch.randn(*shape, device=device, dtype=getattr(torch, dtype))
     return array.to(memory_format=torch.channels_last).requires_grad_()
 
@@ -50,10 +50,10 @@ kernel = kernel.to(memory_format=torch.channels_last).requires_grad_()
 vectors = [torch.randn(outputs, device=device, requires_grad=True) for _ in range(2)]
 after = (batch, outputs, *((side - 1) // stride + 1 for side in (height, width)))
 drawn = [
-    (maps(batch, inputs, height, width), kernel, *vectors, maps(*after) if residual else None)
+    (images(batch, inputs, height, width), kernel, *vectors, images(*after) if residual else None)
     for _ in range(4)
 ]
-cotangent = maps(*after).detach()
+cotangent = images(*after).detach()
 
 def measured(layer):
     def forward(arguments):
@@ -75,7 +75,7 @@ def parse(word: str, dtype: str) -> list[cases.Case]:
     """See `bench.Family`.
 
     "resnet50:128" is that network at that batch. "8x14x14x64x256x1x2+residual+pending" is batch,
-    height, width, channels of input and output, size of the kernel, stride, and what else is true.
+    height, width, channels of input and output, kernel size, stride, and what else is true.
     """
     try:
         if word.startswith("resnet50:"):
@@ -83,24 +83,24 @@ def parse(word: str, dtype: str) -> list[cases.Case]:
                 cases.resnet50(timing.positive_integer(word.removeprefix("resnet50:")), dtype)
             )
         sizes, *flags = word.split("+")
-        batch, height, width, inputs, outputs, size, stride = map(
+        batch, height, width, inputs, outputs, kernel_size, stride = map(
             timing.positive_integer, sizes.split("x")
         )
         if not {"residual", "pending"}.issuperset(flags):
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"{word!r}: resnet50:BATCH, or batch, height, width, inputs, outputs, size and stride, "
-            "each at least 1, as in 8x14x14x64x256x1x2+residual+pending"
+            f"{word!r}: resnet50:BATCH, or batch, height, width, inputs, outputs, kernel size and "
+            "stride, each at least 1, as in 8x14x14x64x256x1x2+residual+pending"
         ) from None
-    case = cases.Case(batch, height, width, inputs, outputs, size, stride, dtype)
+    case = cases.Case(batch, height, width, inputs, outputs, kernel_size, stride, dtype)
     return [dataclasses.replace(case, residual="residual" in flags, pending="pending" in flags)]
 
 
 def proofs(case: cases.Case) -> list[cases.Case]:
-    """See `bench.Family`: fewer images, of which the places are a multiple of 128, as in full."""
-    places = math.prod(case.geometry.space)
-    batch = min(case.batch, 128 // math.gcd(128, places))
+    """See `bench.Family`: few images, whose positions are a multiple of 128 as in full."""
+    positions = math.prod(case.geometry.space)
+    batch = min(case.batch, 128 // math.gcd(128, positions))
     pending = (False, True) if case.pending else (False,)
     return [dataclasses.replace(case, batch=batch, pending=flag) for flag in pending]
 
@@ -127,7 +127,7 @@ def subjects(case: cases.Case) -> list[timing.Subject]:
     convolutions = [_convolution(case, pending=False)]
     if case.pending:
         convolutions.append(_convolution(case, pending=True))
-    return [*convolutions, _normalisation(case), _block(case)]
+    return [*convolutions, _normalization(case), _block(case)]
 
 
 def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
@@ -135,10 +135,10 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
     options: dict[str, Any] = {"strides": case.stride, "padding": case.padding}
 
     def layer(name: str, before: str) -> Layer:
-        def convolve(x: Any, kernel: Any, normalisation: Any) -> tuple[Any, Any]:
-            if normalisation is not None and name == "xla":
-                x, normalisation = normalise(x, normalisation, implementation=before), None
-            return conv_stats(x, kernel, normalisation, implementation=name, **options)
+        def convolve(x: Any, kernel: Any, normalization: Any) -> tuple[Any, Any]:
+            if normalization is not None and name == "xla":
+                x, normalization = normalize(x, normalization, implementation=before), None
+            return conv_stats(x, kernel, normalization, implementation=name, **options)
 
         return convolve
 
@@ -146,7 +146,7 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
         serving(case),
         _serving(block_dispatch.conv_refusals(geometry, case.dtype)),
     )
-    # Where XLA convolves, "auto" has whoever is fastest normalise first.
+    # Where XLA convolves, "auto" lets the fastest implementation normalize first.
     ways = {
         name: [layer(name, before) for before in (passes if pending and name == "xla" else [name])]
         for name in convolutions
@@ -158,7 +158,7 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
         shape=table.sizes,
         dtype=case.dtype,
         draw=_drawer(
-            (arrays["x"], arrays["kernel"], _normalisation_of(case.inputs) if pending else None),
+            (arrays["x"], arrays["kernel"], _normalization_of(case.inputs) if pending else None),
             arrays["raw"],
         ),
         implementations={name: list(map(_directions, several)) for name, several in ways.items()},
@@ -167,23 +167,23 @@ def _convolution(case: cases.Case, pending: bool) -> timing.Subject:
     )
 
 
-def _normalisation(case: cases.Case) -> timing.Subject:
+def _normalization(case: cases.Case) -> timing.Subject:
     def layer(name: str) -> Layer:
-        def forward(raw: Any, normalisation: Any, residual: Any) -> tuple[Any, None]:
-            return normalise(raw, normalisation, residual, implementation=name), None
+        def forward(raw: Any, normalization: Any, residual: Any) -> tuple[Any, None]:
+            return normalize(raw, normalization, residual, implementation=name), None
 
         return forward
 
     raw = _arrays(case)["raw"]
-    table = block_dispatch.normalise_table(case.geometry.rows, case.outputs, case.residual)
+    table = block_dispatch.normalize_table(case.geometry.rows, case.outputs, case.residual)
     return timing.Subject(
         operation=table.operation,
         shape=table.sizes,
         dtype=case.dtype,
-        draw=_drawer((raw, _normalisation_of(case.outputs), raw if case.residual else None), raw),
+        draw=_drawer((raw, _normalization_of(case.outputs), raw if case.residual else None), raw),
         implementations={name: [_directions(layer(name))] for name in serving(case)},
         peers={},
-        counts=normalise_counts(case),
+        counts=normalize_counts(case),
         copied=lambda arguments: arguments[1],
     )
 
@@ -207,8 +207,8 @@ def _block(case: cases.Case) -> timing.Subject:
         return block
 
     arrays = _arrays(case)
-    sizes = ("batch", "height", "width", "inputs", "outputs", "size", "stride", "residual")
-    words = [getattr(case, size) for size in sizes]
+    sizes = ("batch", "height", "width", "inputs", "outputs", "kernel_size", "stride", "residual")
+    words = [getattr(case, name) for name in sizes]
     vectors = [_vector(case.outputs)] * 2
     residual = arrays["raw"] if case.residual else None
     return timing.Subject(
@@ -240,20 +240,20 @@ def chain(
 
 
 def conv_counts(case: cases.Case, pending: bool) -> tuple[timing.Counts, timing.Counts]:
-    """Of `conv_stats`, forward, and forward and backward; vectors of channels are left out.
+    """The counts of `conv_stats`: forward, and forward and backward, without vectors of channels.
 
     Forward the input and the kernel are read and the result is written. Backward there are two
     products; they read the result's cotangent twice, the input and the kernel, and write the
     cotangents of these. What is pending costs nothing forward; backward it is applied again, which
-    reads and writes the input, and is itself gone back through, as `normalise_counts` has it.
+    reads and writes the input, and is itself gone back through, as `normalize_counts` has it.
     """
     geometry = case.geometry
     size = jnp.dtype(case.dtype).itemsize
     outputs = geometry.rows * case.outputs
     whole = case.batch * case.height * case.width * case.inputs
-    # A 1x1 kernel with a stride passes over places.
+    # A 1x1 kernel with a stride skips positions.
     inputs = geometry.rows * case.inputs if geometry.is_matrix_product else whole
-    kernel = math.prod(geometry.size) * case.inputs * case.outputs
+    kernel = math.prod(geometry.kernel_size) * case.inputs * case.outputs
     operations = 2 * geometry.rows * kernel
     forward = inputs + kernel + outputs
     backward = inputs + whole + 2 * kernel + 2 * outputs + (7 * whole if pending else 0)
@@ -263,8 +263,8 @@ def conv_counts(case: cases.Case, pending: bool) -> tuple[timing.Counts, timing.
     )
 
 
-def normalise_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
-    """Of `normalise`, forward, and forward and backward; vectors of channels are left out.
+def normalize_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
+    """The counts of `normalize`: forward, and forward and backward, without vectors of channels.
 
     Forward one array is read and one written; backward the first pass reads the array and the
     cotangent, and the second one these again, and writes. A residual is read; backward the first
@@ -276,8 +276,8 @@ def normalise_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
 
 
 def block_counts(case: cases.Case) -> tuple[timing.Counts, timing.Counts]:
-    """Of the whole block, forward, and forward and backward: both halves, with nothing pending."""
-    forward, both = zip(conv_counts(case, pending=False), normalise_counts(case), strict=True)
+    """The counts of the whole block: the sums of both halves, with nothing pending."""
+    forward, both = zip(conv_counts(case, pending=False), normalize_counts(case), strict=True)
     return _sum(forward), _sum(both)
 
 
@@ -287,7 +287,10 @@ def _sum(counts: Iterable[timing.Counts]) -> timing.Counts:
 
 
 def _directions(layer: Layer) -> timing.Directions:
-    """Of arguments that are the layer's operands, and the cotangent of its first result."""
+    """A layer in both directions.
+
+    It takes the layer's operands and the cotangent of its first result.
+    """
 
     def both(arguments: Any) -> Any:
         operands, cotangent = arguments
@@ -303,7 +306,9 @@ def _arrays(case: cases.Case) -> dict[str, jax.ShapeDtypeStruct]:
     raw = (case.batch, *case.geometry.space, case.outputs)
     return {
         "x": jax.ShapeDtypeStruct(x, case.dtype),
-        "kernel": jax.ShapeDtypeStruct((*case.geometry.size, case.inputs, case.outputs), "float32"),
+        "kernel": jax.ShapeDtypeStruct(
+            (*case.geometry.kernel_size, case.inputs, case.outputs), "float32"
+        ),
         "raw": jax.ShapeDtypeStruct(raw, case.dtype),
     }
 
@@ -312,9 +317,9 @@ def _vector(channels: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((channels,), "float32")
 
 
-def _normalisation_of(channels: int) -> Normalisation:
+def _normalization_of(channels: int) -> Normalization:
     vector = _vector(channels)
-    return Normalisation(vector, vector, vector, vector)
+    return Normalization(vector, vector, vector, vector)
 
 
 def _drawer(operands: Any, cotangent: Any) -> Callable[[int], Any]:

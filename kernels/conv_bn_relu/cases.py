@@ -15,8 +15,8 @@ import numpy as np
 
 from kernels.conv_bn_relu import reference
 from kernels.conv_bn_relu.operation import conv_bn_relu
-from kernels.conv_bn_relu.primitives import conv_stats, normalise
-from kernels.conv_bn_relu.types import Geometry, Normalisation, Statistics
+from kernels.conv_bn_relu.primitives import conv_stats, normalize
+from kernels.conv_bn_relu.types import Geometry, Normalization, Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Case:
       width: of an image.
       inputs: channels of the input.
       outputs: channels of the output.
-      size: rows and columns of the kernel.
+      kernel_size: rows and columns of the kernel.
       stride: down and across.
       dtype: of x: "float32" or "bfloat16".
       residual: one is added.
       activation: "relu" or "none".
-      pending: the input is still to be normalised, and goes through a ReLU.
+      pending: the input is still to be normalized, and goes through a ReLU.
       mean: of x, in deviations.
       constant: the first channel of the output has variance 0.
       statistics: the returned statistics get a cotangent, too.
@@ -45,7 +45,7 @@ class Case:
     width: int
     inputs: int
     outputs: int
-    size: int = 1
+    kernel_size: int = 1
     stride: int = 1
     dtype: str = "bfloat16"
     residual: bool = False
@@ -57,7 +57,7 @@ class Case:
 
     def __str__(self) -> str:
         image = f"{self.batch}x{self.height}x{self.width}x{self.inputs}"
-        conv = f"{self.outputs}-{self.size}x{self.size}"
+        conv = f"{self.outputs}-{self.kernel_size}x{self.kernel_size}"
         words = [image, conv, f"stride{self.stride}", self.dtype, self.activation]
         flags = ("residual", "pending", "mean", "constant", "statistics")
         return "-".join([*words, *(name for name in flags if getattr(self, name))])
@@ -65,14 +65,14 @@ class Case:
     @property
     def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Half a kernel on every side, as residual networks have it, even with a stride."""
-        half = self.size // 2
+        half = self.kernel_size // 2
         return (half, half), (half, half)
 
     @property
     def geometry(self) -> Geometry:
         """The convolution's sizes."""
         image = (self.batch, self.height, self.width)
-        both = (self.size, self.size), (self.stride, self.stride)
+        both = (self.kernel_size, self.kernel_size), (self.stride, self.stride)
         return Geometry(*image, self.inputs, self.outputs, *both, self.padding)
 
 
@@ -80,7 +80,7 @@ def resnet50(batch: int, dtype: str = "bfloat16") -> tuple[Case, ...]:
     """The distinct calls of ResNet-50 (He et al., 2016, table 1), as a training makes them.
 
     The stride is the 3x3 convolution's, as implementations after the paper have it. Within a block
-    the normalisation of one convolution is pending on the next; the last one adds the residual.
+    the normalization of one convolution is pending on the next; the last one adds the residual.
     """
     cases = [Case(batch, 224, 224, 3, 64, 7, 2, dtype)]
     inputs, side = 64, 56
@@ -126,7 +126,7 @@ class Operands(NamedTuple):
       scale: gamma.
       bias: beta.
       residual: or None.
-      pending: gamma and beta of the normalisation before the convolution, or None.
+      pending: gamma and beta of the normalization before the convolution, or None.
     """
 
     x: Any
@@ -162,7 +162,7 @@ def draw(case: Case, seed: int = 0) -> Arguments:
 def _arguments(case: Case, normal: Callable[..., Any]) -> Arguments:
     image = (case.batch, case.height, case.width, case.inputs)
     after = (case.batch, *case.geometry.space, case.outputs)
-    kernel = (case.size, case.size, case.inputs, case.outputs)
+    kernel = (case.kernel_size, case.kernel_size, case.inputs, case.outputs)
     like_x = functools.partial(normal, dtype=jnp.dtype(case.dtype))
     vector = functools.partial(normal, dtype=jnp.float32, deviation=0.5)
     return Arguments(
@@ -210,10 +210,10 @@ def _called(case: Case, implementation: str, arguments: Arguments) -> dict[str, 
         if before is None:
             options |= {"residual": residual, "activation": case.activation}
             return conv_bn_relu(x, kernel, scale, bias, **options)
-        pending = Normalisation(*jax.lax.stop_gradient(_statistics(x)), *before)
+        pending = Normalization(*jax.lax.stop_gradient(_statistics(x)), *before)
         raw, statistics = conv_stats(x, kernel, pending, **options)
-        normalisation = Normalisation(*statistics, scale, bias, case.activation)
-        return normalise(raw, normalisation, residual, implementation=implementation), statistics
+        normalization = Normalization(*statistics, scale, bias, case.activation)
+        return normalize(raw, normalization, residual, implementation=implementation), statistics
 
     return _pulled_back(forward, arguments, case)
 
@@ -228,15 +228,15 @@ def right(case: Case, arguments: Arguments) -> dict[str, Any]:
     """What `call` should give, in float64."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         exact = jax.tree.map(lambda array: jnp.asarray(np.asarray(array, np.float64)), arguments)
-        return jax.tree.map(np.asarray, _called(case, "reference", exact))
+        return jax.tree.map(np.asarray, call(case, exact, "reference"))
 
 
 def _by_reference(case: Case, operands: Operands) -> Any:
     x, kernel, scale, bias, residual, before = operands
     if before is not None:
         mean, variance = _statistics(x)
-        normalised = (x - mean) / jnp.sqrt(variance + 1e-5) * before[0] + before[1]
-        x = jax.nn.relu(normalised).astype(x.dtype)
+        normalized = (x - mean) / jnp.sqrt(variance + 1e-5) * before[0] + before[1]
+        x = jax.nn.relu(normalized).astype(x.dtype)
     return reference.conv_bn_relu(
         x,
         kernel,

@@ -1,4 +1,4 @@
-"""Which implementation serves a call's convolution, and which its normalisation."""
+"""Which implementation serves the convolution of a call, and which the normalization."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -32,17 +32,17 @@ class Table(NamedTuple):
 
 
 def conv_table(geometry: Geometry, pending: bool) -> Table:
-    """Of `conv_stats`."""
-    (rows, columns), (down, across) = geometry.size, geometry.strides
+    """Where `conv_stats` was measured."""
+    (rows, columns), (down, across) = geometry.kernel_size, geometry.strides
     stride = str(down) if down == across else f"{down}x{across}"
     operation = f"conv_stats_{rows}x{columns}_stride{stride}"
     sizes = {"rows": geometry.rows, "inputs": geometry.inputs, "outputs": geometry.outputs}
     return Table(f"{operation}_pending" if pending else operation, sizes)
 
 
-def normalise_table(rows: int, channels: int, residual: bool) -> Table:
-    """Of `normalise`, with its passes back."""
-    operation = "normalise_residual" if residual else "normalise"
+def normalize_table(rows: int, channels: int, residual: bool) -> Table:
+    """Where `normalize` was measured, its backward passes included."""
+    operation = "normalize_residual" if residual else "normalize"
     return Table(operation, {"rows": rows, "channels": channels})
 
 
@@ -60,11 +60,11 @@ def choose_conv(
     )
 
 
-def choose_normalise(
+def choose_normalize(
     implementation: str | None, rows: int, channels: int, dtype: Any, residual: bool
 ) -> dispatch.Choice:
-    """Who serves `normalise` and its passes back."""
-    table = normalise_table(rows, channels, residual)
+    """Who serves `normalize` and its backward passes."""
+    table = normalize_table(rows, channels, residual)
     return dispatch.choose(
         table.operation,
         implementation,

@@ -1,4 +1,4 @@
-"""What a caller says of a convolution, and its sizes."""
+"""From the arguments of a call to the sizes of its convolution, with the checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,21 +45,21 @@ def geometry_of(x: Any, kernel: Any, strides: Strides, padding: Padding) -> Geom
     )
     if min(geometry.space) < 1:
         raise ValueError(
-            f"a {rows}x{columns} kernel with padding {padding} has no place in {batch} images of "
-            f"{height}x{width}"
+            f"a {rows}x{columns} kernel with padding {padding} has no position in {batch} images "
+            f"of {height}x{width}"
         )
     return geometry
 
 
-def check_normalisation(
+def check_normalization(
     activation: str, vectors: Mapping[str, Any], raw: Any, residual: Any = None
 ) -> None:
-    """Raises ValueError where what normalises does not fit what is normalised.
+    """Raises ValueError where what normalizes does not fit what is normalized.
 
     Args:
       activation: its name.
       vectors: by name, each with a number for every channel.
-      raw: what is normalised, an array or its shape and dtype.
+      raw: what is normalized, an array or its shape and dtype.
       residual: to be like it, or None.
     """
     if activation not in ACTIVATIONS:

@@ -2,7 +2,7 @@
 
 Images are taken as rows `[batch * height * width, channels]`, as the passes around them take them.
 A 1x1 convolution is then a matrix product, of every second row where it has a stride: XLA takes
-those out before. In a 3x3 convolution a tap that lies (down, across) from a place is
+those out before. In a 3x3 convolution a tap that lies (down, across) from a position is
 `down * width + across` rows away: nine products of shifted rows are added up, and a row whose tap
 lies outside its image is zero. One kernel does both: `mosaic_gpu_product`.
 
@@ -30,7 +30,7 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     if not geometry.is_matrix_product and not geometry.is_3x3:
         return "it takes 1x1 kernels without padding, and 3x3 kernels that keep height and width"
     if geometry.is_3x3 and geometry.width > MAXIMUM_WIDTH:
-        return f"lines of {geometry.width} places do not fit: {MAXIMUM_WIDTH} are the most"
+        return f"lines of {geometry.width} positions do not fit: {MAXIMUM_WIDTH} are the most"
     return None
 
 
@@ -57,15 +57,15 @@ def conv_stats(
     affine = None
     if pending is not None:
         affine = shapes.pad_to(jnp.stack(pending), (3, plan.inputs))
-    taps = (*geometry.size, plan.inputs, plan.outputs)
+    taps = (*geometry.kernel_size, plan.inputs, plan.outputs)
     raw, sums, squares = product(
         plan,
         shapes.pad_to(rows, (plan.all_rows, plan.inputs)),
         shapes.pad_to(kernel, taps).reshape(-1, plan.outputs).T,
         affine,
     )
-    first = np.arange(0, plan.rows, plan.places)
-    counts = np.minimum(plan.rows - first, plan.places)
+    first = np.arange(0, plan.rows, plan.positions)
+    counts = np.minimum(plan.rows - first, plan.positions)
     tiles = slice(len(first)), slice(geometry.outputs)
     moments = merge(sums[tiles], squares[tiles], jnp.asarray(counts))
     raw = raw[: plan.rows, : geometry.outputs]

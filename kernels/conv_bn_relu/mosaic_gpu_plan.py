@@ -34,7 +34,7 @@ class Plan:
       inputs: a multiple of `DEPTH`.
       outputs: a multiple of `CHANNELS`.
       image: height and width, where the convolution is 3x3.
-      pending: a normalisation is applied to the rows.
+      pending: a normalization is applied to the rows.
       activation: that follows it: "relu" or "none".
     """
 
@@ -51,14 +51,14 @@ class Plan:
         return shapes.round_up(self.rows, 128)
 
     @property
-    def places(self) -> int:
+    def positions(self) -> int:
         """Rows of a warpgroup in a tile."""
         return 128 if self.all_rows % 256 == 0 and self._kernel_slots(128) > 1 else 64
 
     @property
     def tile_rows(self) -> int:
         """Rows of a tile."""
-        return 2 * self.places
+        return 2 * self.positions
 
     @property
     def row_tiles(self) -> int:
@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def margin(self) -> int:
-        """The farthest that a tap lies from its place, in rows."""
+        """The farthest that a tap lies from its position, in rows."""
         return self.image[1] + 1 if self.image else 0
 
     @property
@@ -127,34 +127,34 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """Of a warpgroup's own rows by `DEPTH` channels: for what it prepares, then its results."""
+        """Buffers of a warpgroup's own rows by `DEPTH` channels, for operands and then results."""
         return max(self.parts, 2 if self.prepares else 1)
 
     @property
     def row_slots(self) -> int:
         """Chunks of a tile's rows that shared memory has room for."""
-        return self._row_slots(self.places)
+        return self._row_slots(self.positions)
 
     @property
     def kernel_slots(self) -> int:
         """Steps whose share of the kernel it has room for."""
-        return self._kernel_slots(self.places)
+        return self._kernel_slots(self.positions)
 
-    def _room(self, places: int) -> int:
-        own = 2 * self.buffers * places * _ROW_BYTES
+    def _room(self, positions: int) -> int:
+        own = 2 * self.buffers * positions * _ROW_BYTES
         return _SHARED_MEMORY - _RESERVED - own
 
-    def _row_bytes(self, places: int) -> int:
-        rows = shapes.round_up(2 * places + 2 * self.margin, PART)
+    def _row_bytes(self, positions: int) -> int:
+        rows = shapes.round_up(2 * positions + 2 * self.margin, PART)
         return rows * _ROW_BYTES + (3 * 4 * DEPTH if self.pending else 0)
 
-    def _row_slots(self, places: int) -> int:
-        return 2 if self.image else self._kernel_slots(places)
+    def _row_slots(self, positions: int) -> int:
+        return 2 if self.image else self._kernel_slots(positions)
 
-    def _kernel_slots(self, places: int) -> int:
-        room, bytes_ = self._room(places), self.parts * CHANNELS * _ROW_BYTES
+    def _kernel_slots(self, positions: int) -> int:
+        room, bytes_ = self._room(positions), self.parts * CHANNELS * _ROW_BYTES
         if self.image:
-            room -= 2 * self._row_bytes(places)
+            room -= 2 * self._row_bytes(positions)
         else:
-            bytes_ += self._row_bytes(places)
+            bytes_ += self._row_bytes(positions)
         return min(_MAXIMUM_SLOTS, room // bytes_)

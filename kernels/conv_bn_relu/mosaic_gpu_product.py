@@ -5,15 +5,15 @@ columns. A channel's values then lie in four lanes of one warp, and its sums nee
 
 A thread block is three warpgroups, and there is one block for each multiprocessor; it takes tile
 after tile, those of the same rows at about the same time. One warpgroup loads, as far ahead as
-there is room. The other two own half of a tile's rows each, `Plan.places`, and share the kernel. A
-step is 64 inputs of a tap: they multiply, and give back what the step before has read. At the end
+there is room. The other two own half of a tile's rows each, `Plan.positions`, and share the kernel.
+A step is 64 inputs of a tap: they multiply, and give back what the step before has read. At the end
 of a tile each rounds its values, stores them while the next tile begins, and stores their moments:
 the sum, and the squares about the mean of this warpgroup's rows, in two steps, without atomics.
 
 Where rows are not multiplied as they are, they arrive as they lie in memory, and a warpgroup takes
 its own through registers to where the matrix unit reads them, while that works on the step before.
-On this way a 1x1 convolution applies its pending normalisation. For a 3x3 convolution a tile's rows
-arrive once, with those above and below that its taps need. The two warpgroups normalise them there,
+On this way a 1x1 convolution applies its pending normalization. For a 3x3 convolution a tile's rows
+arrive once, with those above and below that its taps need. The two warpgroups normalize them there,
 every second part each, and then take them along tap after tap, from the row where a tap begins,
 with zeros where it lies outside the image. No copy leaves the array: the first and the last tiles
 read a copy of the rows there with zeros around, `ends`.
@@ -58,11 +58,11 @@ def product(
       plan: the sizes.
       x: the rows, bfloat16.
       kernel: transposed, bfloat16: for each output all inputs of the first tap, of the next one.
-      affine: mean, factor and bias of the pending normalisation, if there is one.
+      affine: mean, factor and bias of the pending normalization, if there is one.
 
     Returns:
-      The products, bfloat16; and for each `plan.places` rows of them their sums, and their squares
-      about their own mean, float32. What lies only in rows that fill up means nothing.
+      The products, bfloat16; and for each `plan.positions` rows of them their sums, and their
+      squares about their own mean, float32. What lies only in rows that fill up means nothing.
     """
     arguments = {"x": x, "kernel": kernel}
     if affine is not None:
@@ -128,7 +128,7 @@ def scratch(plan: Plan) -> dict[str, Any]:
         "kernel": _tiled(plan.kernel_slots, plan.parts * CHANNELS, DEPTH),
         "kernel_arrived": plgpu.Barrier(num_arrivals=1, num_barriers=plan.kernel_slots),
         "kernel_free": plgpu.Barrier(num_arrivals=2, num_barriers=plan.kernel_slots),
-        "own": _tiled(2, plan.buffers, plan.places, DEPTH),
+        "own": _tiled(2, plan.buffers, plan.positions, DEPTH),
     }
     if plan.pending:
         memory["affine"] = plgpu.SMEM((plan.row_slots, 3, DEPTH), jnp.float32)

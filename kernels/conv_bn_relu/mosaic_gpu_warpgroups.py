@@ -141,14 +141,14 @@ class Worker(_Part):
         @pl.loop(0, self.turns)
         def _(turn: Any) -> None:
             tile, column = self.tile(turn)
-            # This warpgroup's rows, counted in `places`.
+            # This warpgroup's rows, counted in `positions`.
             row = 2 * tile + self.group
             self.leave(self.products(turn * self.plan.steps, row), row, column)
 
         plgpu.wait_smem_to_gmem(0)
 
     def products(self, first: Any, row: Any) -> list[Array]:
-        """The transposed products of a tile, `[CHANNELS, places]` each, from its first step on."""
+        """The transposed products of a tile, `[CHANNELS, positions]` each, from its first step."""
         plan = self.plan
         if plan.prepares:
             self.free_own()
@@ -177,7 +177,7 @@ class Worker(_Part):
 
             return [total[...] for total in totals]
 
-        accumulator = plgpu.WGMMAAccumulatorRef((CHANNELS, plan.places), jnp.float32)
+        accumulator = plgpu.WGMMAAccumulatorRef((CHANNELS, plan.positions), jnp.float32)
         values = pl.run_scoped(run, *[accumulator] * plan.parts)
         self.give_back(first + plan.steps - 1)
         return values
@@ -192,10 +192,12 @@ class Worker(_Part):
 
     def given(self, chunk: Any) -> Any:
         """This warpgroup's rows of a chunk, as they arrived."""
-        return self.rows("rows", chunk).at[pl.ds(self.group * self.plan.places, self.plan.places)]
+        return self.rows("rows", chunk).at[
+            pl.ds(self.group * self.plan.positions, self.plan.positions)
+        ]
 
     def receive(self, chunk: Any) -> None:
-        """Waits for the rows of a chunk; for a 3x3 convolution, normalises them where they are."""
+        """Waits for the rows of a chunk; for a 3x3 convolution, normalizes them where they are."""
         plan = self.plan
         plgpu.barrier_wait(self.rows("rows_arrived", chunk))
         if not plan.pending or not plan.image:
@@ -206,7 +208,7 @@ class Worker(_Part):
         def _(number: Any) -> None:
             part = self.rows("rows", chunk).at[pl.ds(number * PART, PART)]
             values = plgpu.load(part, layout=_ROWS_LAYOUT, optimized=False)
-            part[...] = self.normalise(values, chunk)
+            part[...] = self.normalize(values, chunk)
 
         plgpu.barrier_arrive(self.memory["met"])
         plgpu.barrier_wait(self.memory["met"])
@@ -220,27 +222,27 @@ class Worker(_Part):
         plan = self.plan
         buffer = self.memory["own"].at[self.group, lax.rem(own, 2)]
         down, across = tap // 3 - 1, lax.rem(tap, 3) - 1
-        for first in range(0, plan.places, PART):
-            start = self.group * plan.places + first
+        for first in range(0, plan.positions, PART):
+            start = self.group * plan.positions + first
             if plan.image:
                 start += plan.margin + down * plan.image[1] + across
             rows = self.rows("rows", chunk).at[pl.ds(start, PART)]
             values = plgpu.load(rows, layout=_ROWS_LAYOUT, optimized=False)
             if plan.image:
-                inside = self.inside(row * plan.places + first, down, across)
+                inside = self.inside(row * plan.positions + first, down, across)
                 inside = lax.broadcast_in_dim(inside, values.shape, (0,))
                 values = jnp.where(inside, values, jnp.zeros_like(values))
             else:
-                values = self.normalise(values, chunk)
+                values = self.normalize(values, chunk)
             buffer[pl.ds(first, PART)] = values
         plgpu.commit_smem()
         return buffer
 
-    def normalise(self, values: Array, chunk: Any) -> Array:
-        """Applies the pending normalisation and the activation."""
+    def normalize(self, values: Array, chunk: Any) -> Array:
+        """Applies the pending normalization and the activation."""
         vectors = []
-        for place in range(3):
-            source = self.rows("affine", chunk).at[place]
+        for row in range(3):
+            source = self.rows("affine", chunk).at[row]
             vector = plgpu.load(source, layout=_ROWS_LAYOUT.reduce(0), optimized=False)
             vectors.append(lax.broadcast_in_dim(vector, values.shape, (1,)))
         mean, factor, bias = vectors
@@ -250,7 +252,7 @@ class Worker(_Part):
         return wide.astype(values.dtype)
 
     def inside(self, first: Any, down: Any, across: Any) -> Array:
-        """Of `PART` rows, those of which a tap lies in their image."""
+        """Which of `PART` rows have their tap inside the image."""
         assert self.plan.image is not None
         height, width = self.plan.image
         rows = plgpu.broadcasted_iota(jnp.int32, (PART,), 0, layout=_ROWS_LAYOUT.reduce(1))
@@ -273,7 +275,7 @@ class Worker(_Part):
             value = plgpu.layout_cast(value, plgpu.Layout.WGMMA_TRANSPOSED)
             own.at[part].transpose((1, 0))[...] = value
         plgpu.commit_smem()
-        rows = pl.ds(row * plan.places, plan.places)
+        rows = pl.ds(row * plan.positions, plan.positions)
         for part in range(plan.parts):
             outputs = _chunk(column * plan.parts + part)
             plgpu.copy_smem_to_gmem(own.at[part], self.raw.at[rows, outputs])
@@ -281,14 +283,14 @@ class Worker(_Part):
     def leave_moments(self, values: Array, row: Any, outputs: Any) -> None:
         """Stores the sums of channels, and their squares about the means of these rows."""
         plan = self.plan
-        left = plan.rows - row * plan.places
-        count: Any = plan.places
+        left = plan.rows - row * plan.positions
+        count: Any = plan.positions
         real = None
-        if plan.rows % plan.places:
-            count = jnp.clip(left, 1, plan.places).astype(jnp.float32)
+        if plan.rows % plan.positions:
+            count = jnp.clip(left, 1, plan.positions).astype(jnp.float32)
             layout = plgpu.Layout.WGMMA.reduce(0)
-            places = plgpu.broadcasted_iota(jnp.int32, (plan.places,), 0, layout=layout)
-            real = lax.broadcast_in_dim(places < left, values.shape, (1,))
+            positions = plgpu.broadcasted_iota(jnp.int32, (plan.positions,), 0, layout=layout)
+            real = lax.broadcast_in_dim(positions < left, values.shape, (1,))
 
         def total(summed: Array) -> Array:
             if real is not None:
@@ -296,9 +298,9 @@ class Worker(_Part):
             return jnp.sum(summed, axis=1)
 
         sums = total(values)
-        centred = values - lax.broadcast_in_dim(sums / count, values.shape, (0,))
+        centered = values - lax.broadcast_in_dim(sums / count, values.shape, (0,))
         store(self.sums.at[row, outputs], sums)
-        store(self.squares.at[row, outputs], total(centred * centred))
+        store(self.squares.at[row, outputs], total(centered * centered))
 
     def free_own(self) -> None:
         """Waits until what was stored last has been read from this warpgroup's buffers."""

@@ -1,6 +1,6 @@
 """Convolutions with statistics for TPUs: 1x1, and the 3x3 that keeps height and width.
 
-Both take the places first and the batch behind them, `[height, width, batch, channels]`: so XLA
+Both take the positions first and the batch behind them, `[height, width, batch, channels]`: so XLA
 lays out the activations of most of its own convolutions on a TPU, and where the two meet nothing
 has to be moved. The kernel stays in VMEM; a tile's moments are taken of what was stored of it,
 before it leaves the chip.
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from kernels import dispatch, shapes
 from kernels.conv_bn_relu.moments import merge
-from kernels.conv_bn_relu.mosaic_tpu_normalise import as_rows
+from kernels.conv_bn_relu.mosaic_tpu_normalize import as_rows
 from kernels.conv_bn_relu.mosaic_tpu_tiles import Images, Rows
 from kernels.conv_bn_relu.types import Affine, Geometry, Moments
 
@@ -31,7 +31,7 @@ _COLUMNS = 256
 def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     """See `Primitives.conv_refusal`."""
     if not (geometry.is_matrix_product or geometry.is_3x3):
-        rows, columns = geometry.size
+        rows, columns = geometry.kernel_size
         return (
             "1x1 convolutions without padding are served, and 3x3 ones of stride 1 with one zero "
             f"on every side, not {rows}x{columns} of strides {geometry.strides} with padding "
@@ -43,20 +43,20 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     return (
         f"the kernel and a tile of {geometry.height}x{geometry.width} images with {geometry.inputs}"
         f" to {geometry.outputs} channels need {needed / 2**20:.0f} MiB of VMEM, and "
-        f"{most / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are available"
     )
 
 
 def _bytes(geometry: Geometry, dtype: Any) -> int:
-    """Of VMEM: the kernel, two buffers of a tile, what it is kept in, and the values of a group."""
+    """Bytes of VMEM: the kernel, two buffers of a tile, scratch, and the values of a group."""
     tiles, size = _tiles(geometry, dtype), jnp.dtype(dtype).itemsize
     inputs, outputs, columns = (
         shapes.round_up(channels, _LANES)
         for channels in (geometry.inputs, geometry.outputs, _columns(geometry.outputs))
     )
-    taps = math.prod(geometry.size)
+    taps = math.prod(geometry.kernel_size)
     tile = tiles.read * inputs + tiles.written * outputs
-    kept = sum(math.prod(places) * inputs for *places, _ in tiles.scratch)
+    kept = sum(math.prod(positions) * inputs for *positions, _ in tiles.scratch)
     # A product in float32 is one of three parts in bfloat16.
     parts = size if size == 2 else size + 3 * 2
     product = taps * inputs * (tiles.group + columns) * parts + tiles.group * columns * 8
@@ -113,7 +113,7 @@ def conv_stats(
 
 
 def _resident(array: Array) -> pl.BlockSpec:
-    """What is the same for the whole grid: one buffer is enough."""
+    """An operand that is the same for the whole grid: one buffer is enough."""
     return pl.BlockSpec(array.shape, lambda tile: (0, 0), pipeline_mode=pl.Buffered(1))
 
 
@@ -163,7 +163,7 @@ def _body(
 
 def _apply(values: Any, vectors: Any, activation: str) -> Any:
     """activation((values - mean) factor + bias), rounded as the values are."""
-    mean, factor, bias = (vectors[place : place + 1, :] for place in range(3))
+    mean, factor, bias = (vectors[row : row + 1, :] for row in range(3))
     result = (values.astype(jnp.float32) - mean) * factor + bias
     if activation == "relu":
         result = jnp.maximum(result, 0)

@@ -1,6 +1,6 @@
 """How a TPU's convolutions are cut: into tiles that pass through VMEM, and groups of rows in these.
 
-A group is what is multiplied at once; its operand has a row for each place, and in that row what
+A group is what is multiplied at once; its operand has a row for each position, and in that row what
 the kernel's taps see there.
 """
 
@@ -25,7 +25,7 @@ _LANES = 128
 
 
 class Rows:
-    """Of a 1x1 convolution: rows of `[height * width * batch, channels]`.
+    """Tiles of a 1x1 convolution: rows of `[height * width * batch, channels]`.
 
     Attributes:
       tiles: how many there are.
@@ -50,7 +50,7 @@ class Rows:
         self.scratch: list[tuple[int, ...]] = []
 
     def shape(self, channels: int) -> tuple[int, ...]:
-        """Of the whole array."""
+        """The shape of the whole array."""
         return self._rows, channels
 
     def block(self, channels: int) -> pl.BlockSpec:
@@ -58,7 +58,7 @@ class Rows:
         return pl.BlockSpec((self._tile, channels), lambda tile: (tile, 0))
 
     def inputs(self, channels: int) -> list[pl.BlockSpec]:
-        """What is read of the input for a tile."""
+        """The parts of the input that a tile reads."""
         return [self.block(channels)]
 
     def count(self, tile: Any) -> Any:
@@ -91,10 +91,10 @@ class Rows:
 
 
 class Images:
-    """Of a 3x3 convolution: the same stripe of some images, `[height, width, batch, channels]`.
+    """Tiles of a 3x3 convolution: a stripe of some images, `[height, width, batch, channels]`.
 
-    So many images that a place of all of them fills registers: a tap of the kernel then reads whole
-    ones. Of the stripes above and below a tile needs the nearest line.
+    So many images that a position of all of them fills registers: a tap of the kernel then reads
+    whole ones. Of the stripes above and below a tile needs the nearest line.
 
     Attributes are those of `Rows`.
     """
@@ -121,7 +121,7 @@ class Images:
         self.scratch = [(self._lines + 2, geometry.width + 2, self._images, geometry.inputs)]
 
     def shape(self, channels: int) -> tuple[int, ...]:
-        """Of the whole array."""
+        """The shape of the whole array."""
         return *self._geometry.space, self._geometry.batch, channels
 
     def block(self, channels: int) -> pl.BlockSpec:
@@ -129,7 +129,7 @@ class Images:
         return self._block(self._lines, channels, lambda stripe: stripe)
 
     def inputs(self, channels: int) -> list[pl.BlockSpec]:
-        """What is read of the input for a tile: itself, and the lines above and below, if any."""
+        """The parts of the input that a tile reads: itself, and any lines above and below."""
         if self._stripes == 1:
             return [self.block(channels)]
         last = self._geometry.height - 1
@@ -168,7 +168,7 @@ class Images:
         self, tile: Any, inputs: Sequence[Any], scratch: Sequence[Any], apply: Apply
     ) -> Callable[[Any], Any]:
         """What the kernel multiplies, `[group, 9 inputs]`, as a function of the group."""
-        x, *neighbours = inputs
+        x, *neighbors = inputs
         (padded,) = scratch
         width, stripe = self._geometry.width, self._stripe(tile)
         left, inner, right = 0, slice(1, width + 1), width + 1
@@ -179,8 +179,8 @@ class Images:
             padded[line, inner] = values
 
         above = below = jnp.zeros(x.shape[1:], x.dtype)
-        if neighbours:
-            above, below = (apply(lines[0]) for lines in neighbours)
+        if neighbors:
+            above, below = (apply(lines[0]) for lines in neighbors)
             above = jnp.where(stripe > 0, above, 0)
             below = jnp.where(stripe < self._stripes - 1, below, 0)
         keep(0, above)
@@ -216,7 +216,7 @@ def _sublanes(dtype: Any) -> int:
 
 
 def _row_bytes(geometry: Geometry, dtype: Any) -> int:
-    """Of a row of the input and one of the output."""
+    """Bytes of a row of the input and of one of the output."""
     channels = (shapes.round_up(size, _LANES) for size in (geometry.inputs, geometry.outputs))
     return sum(channels) * jnp.dtype(dtype).itemsize
 

@@ -9,13 +9,13 @@ from jaxtyping import Array
 from kernels import dispatch
 from kernels.conv_bn_relu import dispatch as block_dispatch
 from kernels.conv_bn_relu import reference, xla
-from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalisation, geometry_of
-from kernels.conv_bn_relu.primitives import conv_stats, normalise
+from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalization, geometry_of
+from kernels.conv_bn_relu.primitives import conv_stats, normalize
 from kernels.conv_bn_relu.types import (
     Geometry,
     Images,
     Kernel,
-    Normalisation,
+    Normalization,
     Outputs,
     Statistics,
     Vector,
@@ -36,7 +36,7 @@ def conv_bn_relu(
     axis_name: str | None = None,
     implementation: str | None = None,
 ) -> tuple[Outputs, Statistics]:
-    """Convolution, batch normalisation by the batch's own statistics, activation.
+    """Convolution, batch normalization by the batch's own statistics, activation.
 
     Differentiable in all arrays, through the statistics, too. Sums and statistics are float32; the
     convolution is stored in x's dtype, and the statistics are those of what is stored.
@@ -79,8 +79,8 @@ def conv_bn_relu(
         axis_name=axis_name,
         implementation=implementation,
     )
-    normalisation = Normalisation(*statistics, scale, bias, activation, epsilon, axis_name)
-    return normalise(raw, normalisation, residual, implementation=implementation), statistics
+    normalization = Normalization(*statistics, scale, bias, activation, epsilon, axis_name)
+    return normalize(raw, normalization, residual, implementation=implementation), statistics
 
 
 def conv_bn_relu_inference(
@@ -138,22 +138,22 @@ def explain(
       strides: of the convolution.
       padding: of the convolution.
       residual: whether one is added.
-      pending: whether a normalisation is pending on x.
+      pending: whether a normalization is pending on x.
 
     Returns:
-      "conv_stats" and "normalise", each from implementation to the answer.
+      "conv_stats" and "normalize", each from implementation to the answer.
     """
     shape = jax.ShapeDtypeStruct
     geometry = geometry_of(shape(x_shape, dtype), shape(kernel_shape, dtype), strides, padding)
     conv = block_dispatch.choose_conv("auto", geometry, dtype, pending)
-    rest = block_dispatch.choose_normalise("auto", geometry.rows, geometry.outputs, dtype, residual)
+    rest = block_dispatch.choose_normalize("auto", geometry.rows, geometry.outputs, dtype, residual)
     refusals = block_dispatch.conv_refusals(geometry, dtype)
     return {
         "conv_stats": {
             **dispatch.explain(refusals),
             "auto": f"{conv.implementation}: {conv.reason}",
         },
-        "normalise": {
+        "normalize": {
             **dispatch.explain(dict.fromkeys(refusals)),
             "auto": f"{rest.implementation}: {rest.reason}",
         },
@@ -164,4 +164,4 @@ def _check(
     geometry: Geometry, x: Array, vectors: dict[str, Any], residual: Any, activation: str
 ) -> None:
     raw = (geometry.batch, *geometry.space, geometry.outputs)
-    check_normalisation(activation, vectors, jax.ShapeDtypeStruct(raw, x.dtype), residual)
+    check_normalization(activation, vectors, jax.ShapeDtypeStruct(raw, x.dtype), residual)

@@ -1,6 +1,6 @@
 """The two primitives of the training block, and their gradients.
 
-A convolution's own transposes are XLA's, whatever computed it. Back through a normalisation there
+A convolution's own transposes are XLA's, whatever computed it. Back through a normalization there
 are two passes over what was stored: one adds up, the second one writes; between them the sums cross
 the devices.
 """
@@ -19,13 +19,13 @@ from jaxtyping import Array
 from kernels import dispatch, shapes
 from kernels.conv_bn_relu import dispatch as block_dispatch
 from kernels.conv_bn_relu import xla
-from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalisation, geometry_of
+from kernels.conv_bn_relu.geometry import Padding, Strides, check_normalization, geometry_of
 from kernels.conv_bn_relu.types import (
     Geometry,
     Images,
     Kernel,
     Moments,
-    Normalisation,
+    Normalization,
     Outputs,
     Statistics,
 )
@@ -37,19 +37,19 @@ class _Plan:
 
     Attributes:
       conv: whose convolution.
-      normalise: whose passes go back through what is pending; None where nothing is.
+      normalize: whose passes go back through what is pending; None where nothing is.
       geometry: the convolution's sizes.
     """
 
     conv: ModuleType
-    normalise: ModuleType | None
+    normalize: ModuleType | None
     geometry: Geometry
 
 
 def conv_stats(
     x: Images,
     kernel: Kernel,
-    pending: Normalisation | None = None,
+    pending: Normalization | None = None,
     *,
     strides: Strides = 1,
     padding: Padding = "SAME",
@@ -59,9 +59,9 @@ def conv_stats(
     """The convolution and the statistics of what is stored of it: the block's first half.
 
     Args:
-      x: float32 or bfloat16; with `pending`, a convolution that is not normalised yet.
+      x: float32 or bfloat16; with `pending`, a convolution that is not normalized yet.
       kernel: converted to x's dtype.
-      pending: of x, with the statistics that `conv_stats` returned beside it. Normalisation and
+      pending: of x, with the statistics that `conv_stats` returned beside it. Normalization and
         activation are then applied as x is read, before zeros are padded; they are computed again
         for the backward pass.
       strides: as for `conv_bn_relu`, like all that follows.
@@ -77,25 +77,25 @@ def conv_stats(
     """
     geometry = geometry_of(x, kernel, strides, padding)
     if pending is not None:
-        check_normalisation(pending.activation, pending.vectors, x)
+        check_normalization(pending.activation, pending.vectors, x)
     chosen = dispatch.record(
         block_dispatch.choose_conv(implementation, geometry, x.dtype, pending is not None)
     )
     if pending is not None and chosen.implementation == "xla":
-        # XLA has no convolution that normalises what it reads; what is normalised is kept.
-        x, pending = normalise(x, pending, implementation=implementation), None
+        # XLA has no convolution that normalizes what it reads; what is normalized is kept.
+        x, pending = normalize(x, pending, implementation=implementation), None
     before = None
     if pending is not None:
         before = _passes(implementation, x, residual=False)
     plan = _Plan(block_dispatch.PRIMITIVES[chosen.implementation], before, geometry)
     operands = shapes.vary_alike((x, kernel.astype(x.dtype), pending))
     raw, moments = _conv_stats(plan, *operands)
-    return raw, _synchronise(moments, geometry.rows, axis_name)
+    return raw, _synchronize(moments, geometry.rows, axis_name)
 
 
-def normalise(
+def normalize(
     raw: Images,
-    normalisation: Normalisation,
+    normalization: Normalization,
     residual: Images | None = None,
     *,
     implementation: str | None = None,
@@ -107,59 +107,59 @@ def normalise(
 
     Args:
       raw: of `conv_stats`.
-      normalisation: with the statistics of `conv_stats`.
+      normalization: with the statistics of `conv_stats`.
       residual: of raw's shape and dtype.
       implementation: as for `conv_stats`.
 
     Raises:
       ValueError: as for `conv_bn_relu`.
     """
-    check_normalisation(normalisation.activation, normalisation.vectors, raw, residual)
+    check_normalization(normalization.activation, normalization.vectors, raw, residual)
     passes = _passes(implementation, raw, residual is not None)
-    return _normalise(passes, *shapes.vary_alike((raw, normalisation, residual)))
+    return _normalize(passes, *shapes.vary_alike((raw, normalization, residual)))
 
 
 def _passes(implementation: str | None, raw: Array, residual: bool) -> ModuleType:
-    """Whose passes normalise these values, and go back."""
+    """Whose passes normalize these values, and go back."""
     channels = raw.shape[-1]
-    chosen = block_dispatch.choose_normalise(
+    chosen = block_dispatch.choose_normalize(
         implementation, raw.size // channels, channels, raw.dtype, residual
     )
     return block_dispatch.PRIMITIVES[dispatch.record(chosen).implementation]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalise(
-    primitives: ModuleType, raw: Array, normalisation: Normalisation, residual: Array | None
+def _normalize(
+    primitives: ModuleType, raw: Array, normalization: Normalization, residual: Array | None
 ) -> Array:
     rows = _Rows(primitives, raw.shape)
-    values = primitives.normalise(
+    values = primitives.normalize(
         rows.of(raw),
-        normalisation.affine,
+        normalization.affine,
         None if residual is None else rows.of(residual),
-        activation=normalisation.activation,
+        activation=normalization.activation,
     )
     return rows.back(values)
 
 
-def _normalise_forward(
-    primitives: ModuleType, raw: Array, normalisation: Normalisation, residual: Array | None
+def _normalize_forward(
+    primitives: ModuleType, raw: Array, normalization: Normalization, residual: Array | None
 ) -> tuple[Array, Any]:
-    y = _normalise(primitives, raw, normalisation, residual)
-    return y, (raw, normalisation, None if residual is None else y, _count(raw, normalisation))
+    y = _normalize(primitives, raw, normalization, residual)
+    return y, (raw, normalization, None if residual is None else y, _count(raw, normalization))
 
 
-def _normalise_backward(primitives: ModuleType, residuals: Any, cotangent: Array) -> Any:
-    raw, normalisation, y, count = residuals
-    return _pull_back(primitives, raw, normalisation, y, count, cotangent)
+def _normalize_backward(primitives: ModuleType, residuals: Any, cotangent: Array) -> Any:
+    raw, normalization, y, count = residuals
+    return _pull_back(primitives, raw, normalization, y, count, cotangent)
 
 
-_normalise.defvjp(_normalise_forward, _normalise_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-def _count(raw: Array, normalisation: Normalisation) -> float:
+def _count(raw: Array, normalization: Normalization) -> float:
     """The numbers of a channel on all devices; under vmap only a forward pass can tell."""
-    axis_name = normalisation.axis_name
+    axis_name = normalization.axis_name
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     return float(raw.size // raw.shape[-1] * devices)
 
@@ -167,23 +167,23 @@ def _count(raw: Array, normalisation: Normalisation) -> float:
 def _pull_back(
     primitives: ModuleType,
     raw: Array,
-    normalisation: Normalisation,
+    normalization: Normalization,
     y: Array | None,
     count: Array | float,
     cotangent: Array,
-) -> tuple[Array, Normalisation, Array | None]:
-    """The cotangents of raw, the normalisation and, where y is given, the residual."""
-    affine, activation = normalisation.affine, normalisation.activation
-    rows, axis_name = _Rows(primitives, raw.shape), normalisation.axis_name
+) -> tuple[Array, Normalization, Array | None]:
+    """The cotangents of raw, the normalization and, where y is given, the residual."""
+    affine, activation = normalization.affine, normalization.activation
+    rows, axis_name = _Rows(primitives, raw.shape), normalization.axis_name
     values, given = rows.of(raw), rows.of(cotangent)
     outputs = None if y is None or activation == "none" else rows.of(y)
     sums, masked = primitives.cotangent_sums(values, affine, outputs, given, activation=activation)
     everywhere = sums
     if axis_name is not None:
         everywhere = jax.lax.psum(sums, axis_name)
-    inverse = normalisation.deviation_inverse
+    inverse = normalization.deviation_inverse
     # By how much the mean of what is stored differs from the mean as it was rounded.
-    error = everywhere.centred / count
+    error = everywhere.centered / count
     moment = everywhere.products - error * everywhere.cotangents
     slope = -affine.factor * inverse**2 * moment / count
     before = given if masked is None else masked
@@ -199,12 +199,12 @@ def _pull_back(
     return (
         rows.back(raw_cotangent),
         dataclasses.replace(
-            normalisation,
+            normalization,
             # No cotangent: an array of zeros would be one, for which `conv_stats` takes a pass.
             mean=None,
             variance=None,
-            scale=scale_cotangent.astype(normalisation.scale.dtype),
-            bias=sums.cotangents.astype(normalisation.bias.dtype),
+            scale=scale_cotangent.astype(normalization.scale.dtype),
+            bias=sums.cotangents.astype(normalization.bias.dtype),
         ),
         None if y is None else rows.back(before),
     )
@@ -212,7 +212,7 @@ def _pull_back(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv_stats(
-    plan: _Plan, x: Array, kernel: Array, pending: Normalisation | None
+    plan: _Plan, x: Array, kernel: Array, pending: Normalization | None
 ) -> tuple[Array, Moments]:
     affine = None if pending is None else pending.affine
     activation = "none" if pending is None else pending.activation
@@ -239,15 +239,15 @@ def _conv_stats_backward(plan: _Plan, residuals: Any, cotangents: Any) -> Any:
         along_mean, along_squares = (
             jnp.zeros_like(mean) if isinstance(array, SymbolicZero) else array for array in moments
         )
-        centred = raw.astype(jnp.float32) - mean
-        extra = along_mean / plan.geometry.rows + 2 * centred * along_squares
+        centered = raw.astype(jnp.float32) - mean
+        extra = along_mean / plan.geometry.rows + 2 * centered * along_squares
         raw_cotangent += extra.astype(raw.dtype)
-    if plan.normalise is None:
+    if plan.normalize is None:
         return *_transposes(plan.geometry, x, kernel, raw_cotangent), None
-    activated = _normalise(plan.normalise, x, pending, None)
+    activated = _normalize(plan.normalize, x, pending, None)
     x_cotangent, kernel_cotangent = _transposes(plan.geometry, activated, kernel, raw_cotangent)
-    x_cotangent, normalisation, _ = _pull_back(plan.normalise, x, pending, None, count, x_cotangent)
-    return x_cotangent, kernel_cotangent, normalisation
+    x_cotangent, normalization, _ = _pull_back(plan.normalize, x, pending, None, count, x_cotangent)
+    return x_cotangent, kernel_cotangent, normalization
 
 
 _conv_stats.defvjp(_conv_stats_forward, _conv_stats_backward, symbolic_zeros=True)
@@ -265,7 +265,7 @@ def _transposes(
     return pull_back(cotangent)
 
 
-def _synchronise(moments: Moments, rows: int, axis_name: str | None) -> Statistics:
+def _synchronize(moments: Moments, rows: int, axis_name: str | None) -> Statistics:
     """The statistics over all devices, from the moments of each."""
     mean, squares = moments
     if axis_name is None:
@@ -276,10 +276,10 @@ def _synchronise(moments: Moments, rows: int, axis_name: str | None) -> Statisti
 
 
 class _Rows:
-    """The places of images as rows, in the order that an implementation wants them in."""
+    """The positions of images as rows, in the order that an implementation wants them in."""
 
     def __init__(self, primitives: ModuleType, shape: tuple[int, ...]) -> None:
-        self._order = (*primitives.PLACES, 3)
+        self._order = (*primitives.POSITIONS, 3)
         self._shape = shape
 
     def of(self, images: Array) -> Array:

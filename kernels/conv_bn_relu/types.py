@@ -1,14 +1,14 @@
-"""What passes between the public functions of the training block and its implementations.
+"""The types that pass between the training block's public functions and its implementations.
 
-A block is a convolution, batch normalisation (Ioffe and Szegedy, 2015) and an activation function:
+A block is a convolution, batch normalization (Ioffe and Szegedy, 2015) and an activation function:
 
     raw = conv(x, kernel)
-    mean, variance = of raw, for each channel over batch and space, and over devices
+    mean, variance = those of raw, for each channel over batch and space, and over devices
     y = activation((raw - mean) scale / sqrt(variance + epsilon) + bias + residual)
 
 It is cut where the statistics are complete. Before the cut a convolution gathers the moments of
-what it stores; behind it one pass over the stored values does the rest, or the next convolution
-does it while it reads them: then a normalisation is *pending* on that convolution's input.
+what it stores; after it one pass over the stored values does the rest, or the next convolution
+does it as it reads them: then a normalization is *pending* on that convolution's input.
 """
 
 import dataclasses
@@ -45,11 +45,11 @@ class Statistics(NamedTuple):
     meta_fields=("activation", "epsilon", "axis_name"),
 )
 @dataclasses.dataclass(frozen=True)
-class Normalisation:
-    """A normalisation by a batch's own statistics, and the activation function after it.
+class Normalization:
+    """A normalization by a batch's own statistics, and the activation function after it.
 
     Attributes:
-      mean: of what is normalised, `[channels]`, as `conv_stats` returned it.
+      mean: of what is normalized, `[channels]`, as `conv_stats` returned it.
       variance: likewise.
       scale: gamma, `[channels]`.
       bias: beta, `[channels]`.
@@ -79,7 +79,7 @@ class Normalisation:
 
     @property
     def affine(self) -> "Affine":
-        """What an implementation is given of it."""
+        """The normalization as an implementation gets it."""
         scale, bias = self.scale.astype(jnp.float32), self.bias.astype(jnp.float32)
         return Affine(self.mean, scale * self.deviation_inverse, bias)
 
@@ -97,7 +97,7 @@ class Affine(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of the values of each channel on one device, float32.
+    """Moments of the values of each channel on one device, float32.
 
     Attributes:
       mean: of the values as they are stored.
@@ -114,13 +114,13 @@ class Sums(NamedTuple):
     Attributes:
       cotangents: the sum of g.
       products: the sum of g (raw - mean).
-      centred: the sum of raw - mean: what rounding has left in it is n times the mean's error,
+      centered: the sum of raw - mean: what rounding has left in it is n times the mean's error,
         which a gradient would otherwise multiply by the mean of the input.
     """
 
     cotangents: Float[Array, " channels"]
     products: Float[Array, " channels"]
-    centred: Float[Array, " channels"]
+    centered: Float[Array, " channels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Geometry:
       width: of the input.
       inputs: channels of the input.
       outputs: channels of the output.
-      size: rows and columns of the kernel.
+      kernel_size: rows and columns of the kernel.
       strides: down and across.
       padding: zeros above and below, left and right.
     """
@@ -143,7 +143,7 @@ class Geometry:
     width: int
     inputs: int
     outputs: int
-    size: tuple[int, int]
+    kernel_size: tuple[int, int]
     strides: tuple[int, int]
     padding: tuple[tuple[int, int], tuple[int, int]]
 
@@ -151,40 +151,40 @@ class Geometry:
     def space(self) -> tuple[int, int]:
         """Height and width of the output."""
         height, width = (
-            (length + sum(pads) - size) // stride + 1
-            for length, pads, size, stride in zip(
-                (self.height, self.width), self.padding, self.size, self.strides, strict=True
+            (length + sum(pads) - extent) // stride + 1
+            for length, pads, extent, stride in zip(
+                (self.height, self.width), self.padding, self.kernel_size, self.strides, strict=True
             )
         )
         return height, width
 
     @property
     def rows(self) -> int:
-        """Places of the output in the whole batch: over so many a channel's moments are."""
+        """Places of the output in the whole batch: a channel's moments are over so many."""
         height, width = self.space
         return self.batch * height * width
 
     @property
     def is_matrix_product(self) -> bool:
-        """Whether it is a product of the input's places, or every second of them, by a matrix."""
-        return self.size == (1, 1) and self.padding == ((0, 0), (0, 0))
+        """Whether it multiplies the input's positions, or every second of them, by a matrix."""
+        return self.kernel_size == (1, 1) and self.padding == ((0, 0), (0, 0))
 
     @property
     def is_3x3(self) -> bool:
         """Whether it is the 3x3 convolution that keeps height and width."""
         same = ((1, 1), (1, 1))
-        return self.size == (3, 3) and self.strides == (1, 1) and self.padding == same
+        return self.kernel_size == (3, 3) and self.strides == (1, 1) and self.padding == same
 
 
 class Primitives(Protocol):
-    """What an implementation gives. Sums and statistics are float32, whatever the dtype of x.
+    """What an implementation provides. Sums and statistics are float32, whatever the dtype of x.
 
     Attributes:
-      PLACES: the order of the axes batch (0), height (1) and width (2) in which places become rows:
-        the one in which the device has them in memory, so that nothing is moved.
+      POSITIONS: the order of the axes batch (0), height (1) and width (2) in which positions become
+        rows: the one in which the device has them in memory, so that nothing is moved.
     """
 
-    PLACES: tuple[int, int, int]
+    POSITIONS: tuple[int, int, int]
 
     def conv_refusal(self, geometry: Geometry, dtype: Any) -> str | None:
         """Why `conv_stats` cannot serve such a call, or None."""
@@ -204,7 +204,7 @@ class Primitives(Protocol):
         x's dtype; zeros are padded to that.
         """
 
-    def normalise(
+    def normalize(
         self,
         raw: Float[Array, "rows channels"],
         affine: Affine,
@@ -225,7 +225,7 @@ class Primitives(Protocol):
     ) -> tuple[Sums, Float[Array, "rows channels"] | None]:
         """The first pass back: g, the cotangent in front of the activation, added up.
 
-        Where `outputs` are given g is zero where they are; else where the normalised value,
+        Where `outputs` are given g is zero where they are; else where the normalized value,
         computed again, is not positive; without an activation g is the cotangent itself.
 
         Returns:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from kernels.conv_bn_relu.types import Affine, Geometry, Moments, Sums
 
-PLACES = (0, 1, 2)
+POSITIONS = (0, 1, 2)
 
 
 def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
@@ -47,14 +47,14 @@ def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
     )
 
 
-def normalise(
+def normalize(
     raw: Float[Array, "rows channels"],
     affine: Affine,
     residual: Float[Array, "rows channels"] | None,
     *,
     activation: str,
 ) -> Float[Array, "rows channels"]:
-    """See `Primitives.normalise`."""
+    """See `Primitives.normalize`."""
     return apply(raw, affine, residual, activation)
 
 
@@ -81,8 +81,8 @@ def cotangent_sums(
         masked = jnp.where(outputs > 0, cotangent, 0)
     else:
         masked = _before_activation(raw, affine, cotangent, activation)
-    wide, centred = masked.astype(jnp.float32), raw.astype(jnp.float32) - affine.mean
-    sums = Sums(wide.sum(0), (wide * centred).sum(0), centred.sum(0))
+    wide, centered = masked.astype(jnp.float32), raw.astype(jnp.float32) - affine.mean
+    sums = Sums(wide.sum(0), (wide * centered).sum(0), centered.sum(0))
     return sums, None if outputs is None else masked
 
 
@@ -97,8 +97,8 @@ def cotangent(
 ) -> Float[Array, "rows channels"]:
     """See `Primitives.cotangent`."""
     masked = _before_activation(raw, affine, cotangent, activation).astype(jnp.float32)
-    centred = raw.astype(jnp.float32) - affine.mean
-    return (affine.factor * masked + slope * centred + offset).astype(raw.dtype)
+    centered = raw.astype(jnp.float32) - affine.mean
+    return (affine.factor * masked + slope * centered + offset).astype(raw.dtype)
 
 
 def _before_activation(raw: Array, affine: Affine, cotangent: Array, activation: str) -> Array:

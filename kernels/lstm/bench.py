@@ -149,7 +149,12 @@ def _implementation(case: cases.Case, name: str) -> timing.Directions:
 def _peer(
     layer: Callable[[Any, Any], Any], parameters: Callable[[Drawn], Any]
 ) -> timing.Directions:
-    """Of `(inputs, parameters) -> (outputs, last state)`, and where its parameters are."""
+    """A peer in both directions.
+
+    Args:
+      layer: `(inputs, parameters) -> (outputs, last state)`.
+      parameters: takes them from what was drawn.
+    """
 
     def forward(drawn: Drawn) -> Any:
         return layer(drawn.arguments.inputs, parameters(drawn))

@@ -76,7 +76,7 @@ class Layout:
         return one
 
     def shape(self, gates: int) -> tuple[int, ...]:
-        """Of a step's array that has so many numbers a unit."""
+        """The shape of a step's array with so many numbers a unit."""
         return self.batch, gates * self.hidden
 
     def enter(self, array: Array, gates: int) -> Array:
@@ -98,7 +98,7 @@ class Layout:
         return self._by_blocks(self._by_gates(kernel).transpose(2, 1, 0))
 
     def backward_kernel(self, kernel: Array) -> Array:
-        """As `forward_kernel`: a row has what meets the gate's dz."""
+        """As `forward_kernel`; a row holds what is multiplied by the gate's dz."""
         return self._by_blocks(self._by_gates(kernel))
 
     def _by_gates(self, kernel: Array) -> Array:
@@ -112,7 +112,7 @@ class Layout:
         return kernel.transpose(0, 3, 2, 1, 4).reshape(self.parts, -1, CHUNK)
 
     def sent(self) -> tuple[int, ...]:
-        """Of a step's dz as products read it: by tile, gates and their rows, and units."""
+        """The shape of a step's dz as products read it: tiles, gates and their rows, units."""
         return self.tiles, 4 * self.columns, self.hidden
 
     def limits(self, lengths: Array | None) -> Array:
@@ -170,7 +170,7 @@ class Block:
         """Lets the others see what this block stored in a step."""
 
     def streamed(self) -> Sequence[Any]:
-        """What of R, in chunks, comes with a product's other factor."""
+        """The part of R that comes, in chunks, with a product's other factor."""
         return (self.kernel,)
 
     def chunk(self, number: Any, streamed: Sequence[Any]) -> Any:
@@ -218,7 +218,7 @@ class Block:
 
 
 def _diagonal(total: Array) -> Array:
-    """What rows of a gate have in the columns of that gate."""
+    """The block of a gate's rows and the same gate's columns."""
     rows, columns = total.shape
     shape = rows, columns // 4
     gate = plgpu.broadcasted_iota(jnp.int32, shape, 0, layout=plgpu.Layout.WGMMA) // UNITS

@@ -37,7 +37,7 @@ class Layout:
         self.parts = self.hidden // UNITS
 
     def shape(self, gates: int) -> tuple[int, ...]:
-        """Of a step's array that has so many numbers a unit."""
+        """The shape of a step's array with so many numbers a unit."""
         return gates * self.hidden, self.batch
 
     def enter(self, array: Array, gates: int) -> Array:

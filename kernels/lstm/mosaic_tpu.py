@@ -2,7 +2,7 @@
 
 R stays in VMEM and c and h in scratch memory for the whole sequence; the grid is (tiles of the
 batch, chunks of time), and a grid step takes several steps of its tile. What a chunk reads and
-writes moves while its neighbours are computed. Rows past their end, and what pads a tile, keep
+writes moves while its neighbors are computed. Rows past their end, and what pads a tile, keep
 their state.
 """
 
@@ -39,7 +39,7 @@ def refusal(batch: int, time: int, hidden: int, dtype: Any) -> str | None:
         return None
     return (
         f"{hidden} units need {needed / 2**20:.0f} MiB of VMEM for R, the state and one step, and "
-        f"{most / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are available"
     )
 
 

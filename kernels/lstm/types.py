@@ -1,4 +1,4 @@
-"""What passes between the public function of the LSTM and its implementations.
+"""The types that pass between the LSTM's public function and its implementations.
 
 The cell is that of Hochreiter and Schmidhuber (1997) with the forget gate of Gers, Schmidhuber and
 Cummins (2000), without peepholes:

@@ -88,7 +88,7 @@ def backward(
 
 
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
-    """What sums over numbers of a dtype, and c, are in: float32, or float64 for float64."""
+    """The dtype of c, and of sums over numbers of a dtype: float32, or float64 for float64."""
     return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 
 from dlcore.errors import UsageError
@@ -109,7 +110,7 @@ def test_a_recipe_is_refused_when_every_parallelism_refuses_it(call, monkeypatch
         raise jit if settings.parallelism == "jit" else UsageError("these will not")
 
     monkeypatch.setattr(aot, "missing", lambda platform: None)
-    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    monkeypatch.setattr(aot.Target, "devices", jax.devices()[:1])
     monkeypatch.setattr(program, "compiled", compiled)
     found, output, errors = call(program, *SOFTMAX, "--target=tpu:v5e")
     assert found == code
@@ -152,7 +153,7 @@ def test_what_does_not_fit_is_said_to_be_too_much():
         (("--target=tpu:v5e",), "--recipe is missing"),
         (SOFTMAX, "--target is missing"),
         ((*SOFTMAX, "--target=v5e"), "--target: target 'v5e': it is tpu:CHIP"),
-        ((*SOFTMAX, "--target=gpu:v5e"), "v5e is no GPU"),
+        ((*SOFTMAX, "--target=gpu:v5e"), "v5e is not a GPU"),
         ((*SOFTMAX, "--target=tpu:v5e:0x0"), "--target: target 'tpu:v5e:0x0': each number of 0x0"),
         ((*SOFTMAX, "--target=tpu:v5e", "--kernels=fast"), "--kernels=fast: it is auto, xla"),
         ((*SOFTMAX, "--target=tpu:v5e", "--kernels=xla"), "softmax_regression calls no kernel"),
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_said_to_be_too_much():
 )
 def test_bad_input_is_refused_by_name(call, monkeypatch, words, named):
     monkeypatch.setattr(aot, "missing", lambda platform: None)
-    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    monkeypatch.setattr(aot.Target, "devices", jax.devices()[:1])
     code, _, errors = call(program, *words)
     assert code == 2
     assert "Traceback" not in errors
@@ -176,7 +177,7 @@ def test_a_topology_that_a_chip_has_not_is_refused(call):
         pytest.skip(reason)
     code, _, errors = call(program, *SOFTMAX, "--target=tpu:v5e:3x5")
     assert code == 2
-    assert "target 'tpu:v5e:3x5' is not to be had" in errors.splitlines()[-1]
+    assert "target 'tpu:v5e:3x5' is not available" in errors.splitlines()[-1]
 
 
 def test_a_compiler_that_is_missing_is_named(call, monkeypatch):

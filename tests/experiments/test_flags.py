@@ -47,7 +47,8 @@ def test_without_a_flag_a_recipe_stays_as_it_is_but_for_options_that_are_now_com
     assert dataclasses.replace(found, **{o: getattr(recipe, o) for o in options}) == recipe
     assert found.task_options == {**tasks.defaults(recipe.task), **recipe.task_options}
     assert found.model_options == {**models.defaults(recipe.model), **recipe.model_options}
-    data.Options(**found.data_options)
+    kind = data.TextOptions if recipe.task == "language_model" else data.ExampleOptions
+    assert found.data_options.keys() == {field.name for field in dataclasses.fields(kind)}
     assert recipe.data_options.items() <= found.data_options.items()
 
 
@@ -239,6 +240,7 @@ def test_list_names_every_recipe_with_the_score_to_reach(call):
         ("the model is a task of its data", "the model is a task of its data"),
         ("data directory x", "data directory x"),
         ("step 5: loss is nan", "step 5: loss is nan"),
+        ("it has rate, weight_decay, l1", "it has rate, weight_decay, l1"),
         # Values and files are left as they are, and so are flags.
         ("groups=a/.*:momentum=2,weight_decay=1", "--groups=a/.*:momentum=2,weight_decay=1"),
         ("data=/tmp/batch_size=3/x", "--data=/tmp/batch_size=3/x"),

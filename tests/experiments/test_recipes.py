@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from dlcore import models, tasks
-from dlcore.data import Options
+from dlcore import data, evaluators, models, tasks
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
 from dlcore.train import Recipe
@@ -17,8 +16,10 @@ def test_every_recipe_names_parts_that_exist(name):
     task, model = tasks.defaults(recipe.task), models.defaults(recipe.model)
     assert recipe.task_options.keys() <= task.keys()
     assert recipe.model_options.keys() <= model.keys()
-    Options(**recipe.data_options)
-    assert not recipe.judge or recipe.judge in recipes.names()
+    kind = data.TextOptions if recipe.task == "language_model" else data.ExampleOptions
+    kind(**recipe.data_options)
+    evaluators.choose(tasks.kind(recipe.task).evaluators, recipe.evaluators)
+    assert all(need.recipe == recipes.get(need.recipe.name) for need in recipe.needs.values())
 
 
 @pytest.mark.parametrize("name", recipes.names())

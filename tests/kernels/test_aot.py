@@ -43,13 +43,13 @@ def test_a_target_has_the_devices_of_its_name(name, kind, count):
         ("v5e", "it is tpu:CHIP:AxB or gpu:CHIP:AxB, CHIP one of v5e, v5p, v6e, a100, h100, h200"),
         ("tpu:v4", "it is tpu:CHIP"),
         ("tpu:v5e:8by8", "it is tpu:CHIP"),
-        ("tpu:h200", "h200 is no TPU"),
-        ("gpu:v5e:2x2", "v5e is no GPU"),
-        ("tpu:v5e:0x0", "each number of 0x0 has to be 1 to 9999"),
-        ("gpu:h200:0x8", "each number of 0x8 has to be 1 to 9999"),
-        ("gpu:h200:1x99999999", "each number of 1x99999999 has to be 1 to 9999"),
-        ("gpu:h200:8", "8 has to be HOSTSxGPUS"),
-        ("gpu:h200:1x2x3", "1x2x3 has to be HOSTSxGPUS"),
+        ("tpu:h200", "h200 is not a TPU"),
+        ("gpu:v5e:2x2", "v5e is not a GPU"),
+        ("tpu:v5e:0x0", "each number of 0x0 must be from 1 to 9999"),
+        ("gpu:h200:0x8", "each number of 0x8 must be from 1 to 9999"),
+        ("gpu:h200:1x99999999", "each number of 1x99999999 must be from 1 to 9999"),
+        ("gpu:h200:8", "8 must be HOSTSxGPUS"),
+        ("gpu:h200:1x2x3", "1x2x3 must be HOSTSxGPUS"),
         ("gpu:h200:9999x8", "9999x8 are more than 16384 chips"),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_name_that_is_none_is_refused(name, reason):
 
 def test_a_topology_that_a_chip_has_not_is_refused():
     odd = machine("tpu:v5e:3x5")
-    with pytest.raises(ValueError, match="target 'tpu:v5e:3x5' is not to be had"):
+    with pytest.raises(ValueError, match="target 'tpu:v5e:3x5' is not available"):
         _ = odd.devices
 
 

@@ -85,13 +85,13 @@ def test_a_row_is_measured_once_and_proved_once(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "prove", lambda family, case, names: proved.append(case))
     words = ["--operation=conv_bn_relu", "--shapes=resnet50:128,resnet50:256"]
     bench.main([*words, f"--directory={tmp_path}"])
-    # 24 distinct calls, of which 11 have something pending, and 16 distinct normalisations.
+    # 24 distinct calls, of which 11 have something pending, and 16 distinct normalizations.
     assert len(set(proved)) == len(proved) == 24 + 11
     assert len(set(measured)) == len(measured)
-    normalised = [name for name in measured if name.startswith("normalise")]
+    normalized = [name for name in measured if name.startswith("normalize")]
     blocks = [name for name in measured if name.startswith("conv_bn_relu")]
     pending = [name for name in measured if "_pending " in name]
-    assert [len(names) for names in (normalised, blocks, pending)] == [2 * 16, 2 * 24, 2 * 11]
+    assert [len(names) for names in (normalized, blocks, pending)] == [2 * 16, 2 * 24, 2 * 11]
 
 
 def test_a_wrong_implementation_ends_the_run(monkeypatch):

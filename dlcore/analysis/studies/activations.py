@@ -1,6 +1,7 @@
 """The activation functions of the lectures and their first derivatives, as curves."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -83,6 +84,7 @@ class Activations(study.Study):
         return plots.line_panels(panels)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _curves(name: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Values at x, the derivatives by the closed form, and those by `jax.grad`."""
     g, g_prime = activation(name), derivative(name)

@@ -12,6 +12,7 @@ from dlcore import data, plots
 from dlcore.analysis import study
 from dlcore.analysis.photograph import color_photograph
 from dlcore.data import augmentation, sources, statistics
+from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 
@@ -27,10 +28,10 @@ class Augmentations(study.Study):
     """Every augmentation by itself on handwritten digits and on a photograph, several times.
 
     Attributes:
-      augment: what is shown, each by itself: as the option of that name takes it.
+      augment: the augmentations, in the form of the dataset's option of that name.
       digits: how many different digits each is shown on.
       photographs: how many times each is shown on the photograph.
-      seed: of what is random.
+      seed: of the random changes.
     """
 
     augment: str = ",".join(augmentation.AUGMENTATIONS)
@@ -68,12 +69,14 @@ class Augmentations(study.Study):
         }
         return {**shown, **changes, "least_change": min(changes.values())}
 
-    def _gallery(self, images: np.ndarray, colour_components: np.ndarray) -> np.ndarray:
+    def _gallery(self, images: np.ndarray, color_components: np.ndarray) -> np.ndarray:
         keys = jax.random.split(jax.random.key(self.seed), len(images))
+        features = {"image": Image(images.shape[1:])}
+        measured = {"image": {"color_components": color_components}}
         rows = [images]
         for choice in augmentation.parse(self.augment):
-            change = jax.jit(jax.vmap(augmentation.compose([choice], colour_components)))
-            rows.append(np.asarray(change(keys, images)))
+            change = jax.jit(jax.vmap(augmentation.compose([choice], features, measured)))
+            rows.append(np.asarray(change(keys, {"image": images})["image"]))
         return np.stack(rows)
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
@@ -95,16 +98,18 @@ class Augmentations(study.Study):
 
 def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first digits `[n, 28, 28, 1]`, and their one component of color."""
-    options = data.Options(resize=_DIGIT, augment="pca_colour")
-    digits = data.load("digits", options=options)
-    return digits.example_batch(count)["image"], digits.statistics["colour_components"]
+    digits = data.load("digits", options={"resize": _DIGIT, "augment": "pca_color"})
+    components = digits.statistics["image"]["color_components"]
+    return digits.example_batch(count)["image"], components
 
 
 def _photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The photograph several times, `[n, 112, 112, 3]`, and the components of its colors."""
     images = color_photograph(_PHOTOGRAPH)[None]
-    alone = sources.Split(sources.Arrays(images, np.zeros(1, np.int32)), np.zeros(1, np.int64))
-    return images.repeat(count, axis=0), statistics.colour_components(alone)
+    image = Image(images.shape[1:])
+    source = sources.Arrays({"image": image}, {"image": images})
+    alone = sources.Split(source, np.zeros(1, np.int64), {"image": "image"})
+    return images.repeat(count, axis=0), statistics.color_components(alone, "image", image)
 
 
 study.register("augmentations", Augmentations)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dlcore import plots
@@ -18,7 +17,7 @@ from dlcore.nn import hopfield
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Patterns a unit: where energies are watched, and where overlaps are measured.
+# Patterns per unit: where energies are watched, and where overlaps are measured.
 _LOW_LOAD, _LOADS = 0.06, np.array([*range(100, 160, 5), *range(160, 250, 10)]) / 1000
 # Share of a pattern's units that are flipped before its recall.
 _DAMAGES = (0.1, 0.2, 0.3)
@@ -28,10 +27,10 @@ _DAMAGES = (0.1, 0.2, 0.3)
 class Hopfield(study.Study):
     """Random patterns stored by Hebb's rule and recalled, more and more of them.
 
-    First damaged patterns are recalled, at a load of 0.06 patterns a unit, and the energy is
+    First damaged patterns are recalled, at a load of 0.06 patterns per unit, and the energy is
     watched. Then the network starts in its patterns themselves: within its capacity they stay
     nearly where they are, beyond it they drift away. In theory the mean overlap of infinitely many
-    units falls to 0.967 at 0.138 patterns a unit, and drops there; the load at which a network's
+    units falls to 0.967 at 0.138 patterns per unit, and drops there; the load at which a network's
     falls to 0.967 is its measured capacity.
 
     Attributes:
@@ -106,7 +105,7 @@ class Hopfield(study.Study):
         return plots.line_panels(
             [
                 plots.Panel("recall of a damaged pattern", energies, "updates", "energy"),
-                plots.Panel(title, [*overlaps, theory], "patterns a unit", "mean overlap"),
+                plots.Panel(title, [*overlaps, theory], "patterns per unit", "mean overlap"),
             ]
         )
 
@@ -121,8 +120,8 @@ class Hopfield(study.Study):
             own = []
             for network in range(self.networks * max(self.sizes) // units):
                 patterns[: round(load * units)] = _signs(generator, round(load * units), units)
-                weights, starts = hopfield.store(jnp.asarray(patterns)), patterns[:probes]
-                settled, _ = _recall(weights, starts, jax.random.key(network))
+                starts = patterns[:probes]
+                settled, _ = _recall(_store(patterns), starts, jax.random.key(network))
                 own.append((np.asarray(settled) * starts).mean())
             overlaps.append(float(np.mean(own)))
         return overlaps
@@ -135,11 +134,11 @@ class Hopfield(study.Study):
         for state, damage in zip(states, _DAMAGES, strict=True):
             state[generator.choice(units, round(damage * units), replace=False)] *= -1
         order = np.concatenate([generator.permutation(units) for _ in range(2)])
-        weights = hopfield.store(jnp.asarray(patterns))
+        weights = _store(patterns)
         return np.asarray(_energies_by_update(weights, states, order)).T
 
 
-_recall = jax.jit(hopfield.recall)
+_store, _recall = jax.jit(hopfield.store), jax.jit(hopfield.recall)
 
 
 @jax.jit

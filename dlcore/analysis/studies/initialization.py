@@ -5,6 +5,7 @@ with standard normal numbers. K asks what follows for the gradients; here they a
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from dlcore.nn.initializers import initializer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# So many numbers of each distribution are kept, for the figure.
+# How many numbers of each distribution are kept for the figure.
 _SAMPLE = 5000
 
 
@@ -123,6 +124,7 @@ class Initialization(study.Study):
         return plots.histograms(rows, [f"layer {layer + 1}" for layer in range(self.layers)])
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _activations_and_gradients(
     g: str, inputs: jax.Array, kernels: list[jax.Array], top: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -78,9 +78,9 @@ class ReceptiveField(study.Study):
             parameter_count((f, f), self.channels, self.channels, use_bias=False)
             for f in field.tolist()
         ]
-        key = jax.random.key(self.seed)
+        generator = np.random.default_rng(self.seed)
         measured = np.stack([measured_fields(own) for own in self.stacks().values()])
-        stacked = gradient_profile(key, (3, 3, 3), self.draws)
+        stacked = gradient_profile(generator, (3, 3, 3), self.draws)
         return {
             "depth": depth,
             "field_by_formula": np.array(by_formula),
@@ -90,7 +90,7 @@ class ReceptiveField(study.Study):
             "weights_one_layer": np.array(weights),
             "weights_stacked": weights[0] * depth,
             "offset": np.arange(-3, 4),
-            "gradient_one_layer": gradient_profile(key, (7,), self.draws),
+            "gradient_one_layer": gradient_profile(generator, (7,), self.draws),
             "gradient_stacked": stacked,
             "gradient_edge_over_middle": stacked[0] / stacked[3],
             "field_of_two_3x3": by_formula[0][1],
@@ -123,7 +123,7 @@ class ReceptiveField(study.Study):
                     "weights",
                 ),
                 plots.Panel(
-                    "what is seen of a 7x7 field",
+                    "gradient over a 7x7 field",
                     compared("offset", "gradient"),
                     "pixels from the middle",
                     "root mean square gradient",
@@ -154,16 +154,19 @@ def measured_fields(layers: Sequence[Window]) -> np.ndarray:
     return reached.shape[1] - reached.argmax(1) - reached[:, ::-1].argmax(1)
 
 
-def gradient_profile(key: jax.Array, sizes: Sequence[int], draws: int) -> np.ndarray:
+def gradient_profile(
+    generator: np.random.Generator, sizes: Sequence[int], draws: int
+) -> np.ndarray:
     """Root mean square of a unit's gradient at each input of its field, along one axis.
 
     The layers are linear with normal kernels of variance 1 / size.
     """
-    gradients = jnp.ones((draws, 1))
-    for own_key, size in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
-        kernels = jax.random.normal(own_key, (draws, size)) / np.sqrt(size)
-        gradients = jax.vmap(jnp.convolve)(gradients, kernels)
-    return np.asarray(jnp.sqrt(jnp.square(gradients).mean(0)))
+    gradients = np.ones((draws, 1))
+    for size in sizes:
+        kernels = generator.standard_normal((draws, size)) / np.sqrt(size)
+        pairs = zip(gradients, kernels, strict=True)
+        gradients = np.stack([np.convolve(*pair) for pair in pairs])
+    return np.sqrt(np.square(gradients).mean(0))
 
 
 study.register("receptive_field", ReceptiveField)

@@ -7,13 +7,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from dlcore import plots
 from dlcore.analysis import study
@@ -25,7 +23,9 @@ from dlcore.nn.pooling import lp_pool, max_pool
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Layers of 8 channels and 5x5 kernels by name, each with its stride.
+# Of every layer: channels, and height and width of the kernels.
+_CHANNELS, _SIZE = 8, 5
+# Layers by name, with their strides.
 _LAYERS = {"convolution": 1, "convolution of stride 2": 2, "locally connected": 1}
 
 
@@ -38,9 +38,9 @@ class Shift(study.Study):
     rectified convolution) are from each other. Both are shares of the norm.
 
     Attributes:
-      size: pixels of what is seen of the photograph, in height and width.
-      max_shift: pixels of the farthest move.
-      windows: sizes of the pooling windows that are compared; 1 is no pooling.
+      size: height and width of the view of the photograph, in pixels.
+      max_shift: the largest shift, in pixels.
+      windows: sizes of the pooling windows to compare; 1 is no pooling.
       seed: of the filters.
     """
 
@@ -72,8 +72,8 @@ class Shift(study.Study):
         """Errors and changes, an array each over the shifts 0, 1, ..., max_shift."""
         image = photograph(self.size + self.max_shift)[: self.size]
         starts = range(self.max_shift, -1, -1)
-        views = jnp.stack([image[:, start : start + self.size] for start in starts])[..., None]
-        responses = _responses(views, jax.random.key(self.seed))
+        views = np.stack([image[:, start : start + self.size] for start in starts])[..., None]
+        responses = _responses(views, self._kernels())
         strides = zip(responses, _LAYERS.values(), strict=True)
         errors = [_covariance_errors(np.asarray(own), stride) for own, stride in strides]
         by_window, by_pooling = (
@@ -115,28 +115,32 @@ class Shift(study.Study):
             columns=3,
         )
 
+    def _kernels(self) -> list[np.ndarray]:
+        """Random kernels of the layers that do not see an even brightness: each adds up to 0."""
+        generator, kernels = np.random.default_rng(self.seed), []
+        for name in _LAYERS:
+            shape: tuple[int, ...] = (_SIZE, _SIZE, 1, _CHANNELS)
+            if name == "locally connected":
+                side = self.size - _SIZE + 1
+                shape = (side, side, _SIZE**2, _CHANNELS)
+            kernel = generator.standard_normal(shape, np.float32)
+            kernels.append(kernel - kernel.mean((0, 1) if shape[2] == 1 else 2, keepdims=True))
+        return kernels
+
     def _poolings(self) -> tuple[str, ...]:
         """The kinds of pooling, in the order of their numbers."""
         size = max(self.windows)
         return f"average {size}x{size}", f"L2 {size}x{size}", "global max", "global average"
 
 
-def _contrasts(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Normal kernels that do not see an even brightness: the weights of each add up to 0."""
-    kernel = jax.random.normal(key, shape, dtype)
-    # A shared kernel is [5, 5, 1, channels], an unshared one [height, width, 25, channels].
-    taps = (0, 1) if shape[2] == 1 else (2,)
-    return kernel - kernel.mean(taps, keepdims=True)
-
-
 @jax.jit
-def _responses(views: jax.Array, key: jax.Array) -> list[jax.Array]:
+def _responses(views: jax.Array, kernels: list[jax.Array]) -> list[Any]:
     """The layers' outputs for the views, in their order."""
     responses = []
-    for name, stride in _LAYERS.items():
-        layer = nn.ConvLocal if name == "locally connected" else nn.Conv
-        filters = layer(8, (5, 5), stride, "VALID", use_bias=False, kernel_init=_contrasts)
-        responses.append(filters.init_with_output(key, views)[0])
+    for (name, stride), kernel in zip(_LAYERS.items(), kernels, strict=True):
+        kind = nn.ConvLocal if name == "locally connected" else nn.Conv
+        layer = kind(_CHANNELS, (_SIZE, _SIZE), stride, "VALID", use_bias=False)
+        responses.append(layer.apply({"params": {"kernel": kernel}}, views))
     return responses
 
 

@@ -45,7 +45,7 @@ class Shrinkage(study.Study):
     expectations = (
         *study.near("ridge_zeros", 0, 0, "P: the weights shrink and stay"),
         *study.near("lasso_zeros", 197, 0, "scikit-learn's Lasso"),
-        # Of the strengths each is 1.17 times the one before.
+        # Each strength is 1.17 times the one before.
         Expectation("dropped_all_over_theory", 1, "max", "Hastie et al. (2009): at max |x'y| / n"),
         Expectation(
             "dropped_all_over_theory", 1.18, "min", "Hastie et al. (2009): at max |x'y| / n"
@@ -69,12 +69,12 @@ class Shrinkage(study.Study):
         In theory the lasso drops every input from the penalty `strength_that_drops_all` on; the
         first one that did is divided by it in `dropped_all_over_theory`, infinite where none did.
         """
-        table: Any = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+        table: Any = data.load("diabetes", options={"validation_fraction": 0.0})
         (batch,) = table.evaluation_batches("train", table.num_examples("train"))
-        x = table.transform(batch, None, False)["image"]
-        y = jnp.asarray(batch["label"][:, 0])
+        x = table.transform(batch, None, False)["row"]
+        y = jnp.asarray(batch["numbers"][:, 0])
         strength = jnp.geomspace(self.smallest, self.largest, self.strengths)
-        # The inputs are centerd, so that the bias is the targets' mean whatever the weights.
+        # The inputs are centered, so that the bias is the targets' mean whatever the weights.
         ridge, lasso = _descend(x, y - y.mean(), strength, self.steps)
         limit = float(jnp.abs(x.T @ (y - y.mean())).max() / len(y))
         dropped = np.asarray(strength)[np.all(lasso == 0, axis=1)]

@@ -1,10 +1,10 @@
-"""What one, two and three layers of threshold units can carve out of the plane (deck K)."""
+"""Regions of the plane that one, two and three layers of threshold units can mark (deck K)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from dlcore import plots
@@ -25,12 +25,12 @@ class ThresholdRegions(study.Study):
 
     One unit answers 1 on a half-plane. In a second layer, a unit that needs all of n units
     intersects their half-planes to a convex region; a third layer unites such regions to any shape.
-    Two layers can carve convex regions, and more than that: a unit that needs all sides of a
+    Two layers can do more than convex regions, though: a unit that needs all sides of a
     pentagon but one answers 1 on a pentagram.
 
     Attributes:
       sides: of the polygons, at least 5.
-      resolution: points a side of the square from -1 to 1, an even number.
+      resolution: points on each side of the square from -1 to 1, an even number.
     """
 
     sides: int = 5
@@ -59,10 +59,10 @@ class ThresholdRegions(study.Study):
         """Where each network answers 1, and the area of that region: measured and by geometry."""
         # Midpoints of cells: their share is the midpoint rule's area, and none is on an edge.
         axis = (np.arange(self.resolution) + 0.5) / self.resolution * 2 - 1
-        points = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1), jnp.float32)
+        points = np.stack(np.meshgrid(axis, axis), axis=-1).astype(np.float32)
+        regions = jax.device_get(jax.jit(self._regions)(points))
         numbers: study.Numbers = {"axis": axis}
-        for name, layers in self._networks().items():
-            region = np.asarray(threshold_network(points, layers)[..., 0])
+        for name, region in regions.items():
             numbers[name] = region
             numbers[f"{name}_area"] = 4 * region.mean()
         unit = self.sides / 2 * np.sin(2 * np.pi / self.sides)
@@ -92,6 +92,10 @@ class ThresholdRegions(study.Study):
             ],
             columns=2,
         )
+
+    def _regions(self, points: jax.Array) -> dict[str, jax.Array]:
+        networks = self._networks()
+        return {name: threshold_network(points, own)[..., 0] for name, own in networks.items()}
 
     def _networks(self) -> dict[str, list[ThresholdLayer]]:
         any_side = np.ones((self.sides, 1))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,17 +51,35 @@ class Units(study.Study):
             raise UsageError(f"points is {self.points}: it must be at least 2")
 
     def run(self) -> study.Numbers:
-        """Measures the outputs [points, points] over the plane; `axis` is either coordinate.
+        """The outputs `[points, points]` over the plane; `axis` is either coordinate.
 
         The scalars are areas: where the threshold unit answers 1, where the norm is below 1, and
         where the radial basis unit answers more than exp(-1/2), as it does within its width.
         """
-        axis = jnp.linspace(-2, 2, self.points)
-        plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
+        axis = np.linspace(-2, 2, self.points, dtype=np.float32)
+        plane = np.stack(np.meshgrid(axis, axis), axis=-1)
+        outputs = jax.device_get(jax.jit(self._outputs)(plane))
+        regions = {
+            "threshold": outputs["threshold"] == 1,
+            "norm": outputs["norm"] < 1,
+            "radial_basis": outputs["radial basis"] > math.exp(-1 / 2),
+        }
+        return {
+            "axis": axis,
+            **{name: values[..., 0] for name, values in outputs.items()},
+            # A point stands for the square around it, halved at an edge and quartered in a corner.
+            **{
+                f"{name}_area": np.trapezoid(np.trapezoid(np.float64(region[..., 0]), axis), axis)
+                for name, region in regions.items()
+            },
+        }
+
+    def _outputs(self, plane: jax.Array) -> dict[str, jax.Array]:
+        """What each unit answers to points `[..., 2]`: `[..., 1]`."""
         weights = jnp.asarray(_WEIGHTS)
         with_bias = jnp.concatenate([weights, jnp.full((1, 1), self.bias)])
         excitation = units.with_constant_input(plane) @ with_bias
-        outputs = {
+        return {
             "sum": excitation,
             "sigmoid": sigmoid(excitation),
             "threshold": units.threshold_units(plane, weights, jnp.array([-self.bias])),
@@ -68,20 +87,6 @@ class Units(study.Study):
             "maxout": maxout(jnp.concatenate([excitation, -plane[..., 1:]], axis=-1)),
             "norm": units.norm_excitation(plane, weights),
             "radial basis": units.gaussian_rbf(plane, jnp.asarray(_CENTER), self.width),
-        }
-        regions = {
-            "threshold": outputs["threshold"] == 1,
-            "norm": outputs["norm"] < 1,
-            "radial_basis": outputs["radial basis"] > math.exp(-1 / 2),
-        }
-        return {
-            "axis": np.asarray(axis),
-            **{name: np.asarray(values[..., 0]) for name, values in outputs.items()},
-            # A point stands for the square around it, halved at an edge and quartered in a corner.
-            **{
-                f"{name}_area": np.trapezoid(np.trapezoid(np.float64(region[..., 0]), axis), axis)
-                for name, region in regions.items()
-            },
         }
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":

@@ -113,7 +113,7 @@ def modern(**options):
 @pytest.mark.parametrize(
     ("options", "change"),
     [
-        # Two numbers a map or unit for one bias: 6 + 16 + 120 + 84 more.
+        # Two numbers a channel or unit for one bias: 6 + 16 + 120 + 84 more.
         ({"normalization": "batch"}, 226),
         ({"normalization": "batch", "normalize": "after"}, 452),
         ({"normalization": "layer"}, 452),
@@ -123,13 +123,13 @@ def modern(**options):
         ({"dropout_rate": 0.5, "input_noise": 0.1}, 0),
     ],
 )
-def test_a_normalisation_brings_its_parameters_and_noise_none(options, change):
+def test_a_normalization_brings_its_parameters_and_noise_none(options, change):
     _, shapes = modern(**options)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     assert count == 61_706 + change
 
 
-def test_noise_is_on_in_training_alone_and_normalisation_in_both_modes():
+def test_noise_is_on_in_training_alone_and_normalization_in_both_modes():
     options = {"normalization": "local_response", "dropout_rate": 0.5, "input_noise": 0.1}
     plain, shapes = modern()
     noisy, _ = modern(**options)

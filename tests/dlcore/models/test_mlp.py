@@ -48,24 +48,29 @@ def test_without_hidden_layers_it_is_softmax_regression():
     assert jax.tree.map(jnp.shape, dict(params)) == {"logits": {"kernel": (9, 10), "bias": (10,)}}
 
 
-def test_a_normalisation_before_the_activation_takes_the_place_of_the_biases():
-    for place, biased in (("before", {"kernel"}), ("after", {"kernel", "bias"})):
-        params = shapes(hidden=(7, 5), normalization="batch", normalize=place)
+def test_a_normalization_before_the_activation_takes_the_place_of_the_biases():
+    for position, biased in (("before", {"kernel"}), ("after", {"kernel", "bias"})):
+        params = shapes(hidden=(7, 5), normalization="batch", normalize=position)
         assert [set(params[f"hidden{layer}"]) for layer in (0, 1)] == [biased] * 2
         assert params["hidden1_norm"]["scale"].shape == (5,)
     assert "bias" in shapes(hidden=(7,), normalization="layer")["hidden0"]
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_what_is_normalised_are_the_sums_or_the_outputs_of_the_units(place):
-    options = {"hidden": (6,), "activation": "relu", "normalization": "batch", "normalize": place}
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_what_is_normalized_are_the_sums_or_the_outputs_of_the_units(position):
+    options = {
+        "hidden": (6,),
+        "activation": "relu",
+        "normalization": "batch",
+        "normalize": position,
+    }
     params = drawn(**options)
     x = IMAGES.reshape(8, 9).astype(np.float64) @ params["hidden0"]["kernel"]
-    if place == "after":
+    if position == "after":
         x = np.maximum(x + params["hidden0"]["bias"], 0)
     normal = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     hidden = normal * params["hidden0_norm"]["scale"] + params["hidden0_norm"]["bias"]
-    if place == "before":
+    if position == "before":
         hidden = np.maximum(hidden, 0)
     expected = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
     np.testing.assert_allclose(outputs(params, True, **options), expected, rtol=1e-4, atol=1e-4)
@@ -102,7 +107,7 @@ def test_a_window_s_unit_sees_its_part_of_the_image_and_nothing_else():
     params["hidden0"]["bias"][:] = 0
     params["logits"] = {"kernel": np.eye(4, dtype=np.float32), "bias": np.zeros(4, np.float32)}
     seen = np.asarray(outputs(params, images=images, **options)).reshape(4, 3, 2, 4) != 0
-    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]  # All places of 3x2 in 4x3, row by row.
+    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]  # All positions of 3x2 in 4x3, row by row.
     for unit, (top, left) in enumerate(corners):
         expected = np.zeros((4, 3, 2), bool)
         expected[top : top + 3, left : left + 2] = True

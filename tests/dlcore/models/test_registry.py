@@ -338,7 +338,7 @@ def test_which_kernels_serve_a_model_is_no_option_of_it():
 
 @pytest.mark.parametrize(
     ("name", "operations"),
-    [("char_lstm", {"lstm"}), ("resnet20_cifar", {"conv_stats", "normalise"}), ("mlp", set())],
+    [("char_lstm", {"lstm"}), ("resnet20_cifar", {"conv_stats", "normalize"}), ("mlp", set())],
 )
 def test_a_context_knows_which_kernels_a_model_calls(name, operations):
     subject = Subject(name)
@@ -346,7 +346,7 @@ def test_a_context_knows_which_kernels_a_model_calls(name, operations):
         rngs = {"dropout": jax.random.key(0)}
         jax.eval_shape(subject.train, subject.shapes, rngs, *subject.entry.example_inputs)
     called = {
-        next(known for known in ("conv_stats", "normalise", "lstm") if known in choice.operation)
+        next(known for known in ("conv_stats", "normalize", "lstm") if known in choice.operation)
         for choice in within.choices
     }
     assert called == operations

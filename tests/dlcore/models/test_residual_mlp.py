@@ -41,9 +41,9 @@ def test_the_shortcuts_have_no_parameters():
     assert count == models.entry("residual_mlp").parameter_count
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_normalization_stands_before_the_shortcut_joins_or_after_the_activation(place):
-    options = {"hidden": 6, "blocks": 1, "normalization": "batch", "normalize": place}
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_normalization_stands_before_the_shortcut_joins_or_after_the_activation(position):
+    options = {"hidden": 6, "blocks": 1, "normalization": "batch", "normalize": position}
     model = models.create("residual_mlp", **options)
     images = jax.random.normal(jax.random.key(2), (16, 3, 3, 1))
     params = drawn(model)
@@ -56,7 +56,7 @@ def test_normalization_stands_before_the_shortcut_joins_or_after_the_activation(
     def unit(x, index, shortcut=0.0):
         x = x @ params[LAYERS[index]]["kernel"].astype(float)
         x = x + params[LAYERS[index]].get("bias", 0)
-        if place == "before":
+        if position == "before":
             return np.maximum(normal(x, index) + shortcut, 0)
         return normal(np.maximum(x + shortcut, 0), index)
 

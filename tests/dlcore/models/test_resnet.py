@@ -68,7 +68,7 @@ def unbiased(statistics):
     # What is left of the ones that they begin with.
     kept = MOMENTUM**STEPS
     for name, own in statistics.items():
-        # Maps get smaller as they become more.
+        # Height and width shrink as the channels multiply.
         count = BATCH * (SIZE * 16 // own["var"].size) ** 2
         var = kept + (own["var"] - kept) * (count / (count - 1))
         corrected[name] = {"mean": own["mean"], "var": var}
@@ -190,10 +190,10 @@ def test_the_compiled_training_calls_the_kernels_for_every_layer(target, impleme
     with dispatch.target(machine.chip.device_kind), dispatch.using(implementation):
         lowered = train.lower(model, *shapes)
         kernels = aot.compile_for(machine, lowered).kernels
-    # Two of the 19 convolutions have a stride. Nine read what is still to be normalised: back
-    # through them it is normalised once more.
-    expected = {"conv_stats_3x3": 17, "normalise": 10 + 9}
-    expected |= {"normalise_sums": 19, "normalise_cotangent": 19}
+    # Two of the 19 convolutions have a stride. Nine read what is still to be normalized: back
+    # through them it is normalized once more.
+    expected = {"conv_stats_3x3": 17, "normalize": 10 + 9}
+    expected |= {"normalize_sums": 19, "normalize_cotangent": 19}
     assert collections.Counter(kernels) == expected
 
 
@@ -221,7 +221,7 @@ def test_an_image_takes_as_many_operations_as_torchvision_says(name, operations,
     assert round(total / 1e9, 3) == operations
 
 
-def test_where_maps_become_more_the_cifar_network_s_shortcut_has_zeros():
+def test_new_channels_of_the_cifar_network_s_shortcut_are_zeros():
     block = resnet.BasicBlock(features=6, strides=2, projects=False)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 3)), jnp.float32)
     shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))

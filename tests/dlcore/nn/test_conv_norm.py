@@ -1,4 +1,4 @@
-"""The layer against Flax's convolution and this library's batch normalisation after it."""
+"""The layer against Flax's convolution and this library's batch normalization after it."""
 
 import functools
 
@@ -18,13 +18,13 @@ INPUTS, FEATURES = 3, 5
 class Apart(nn.Module):
     """The same as two layers and a function."""
 
-    size: int
+    kernel_size: int
     strides: int
     activation: str
 
     @nn.compact
     def __call__(self, x, train, residual=None):
-        size, padding = (self.size, self.size), self.size // 2
+        size, padding = (self.kernel_size, self.kernel_size), self.kernel_size // 2
         y = nn.Conv(FEATURES, size, self.strides, padding, use_bias=False, name="conv")(x)
         y = BatchNorm(name="norm")(y, train)
         y = y if residual is None else y + residual
@@ -46,7 +46,7 @@ def drawn(*shape, seed=0, dtype="float32"):
 
 
 def variables(size=3, inputs=INPUTS, seed=1):
-    vectors = [drawn(FEATURES, seed=seed + place) for place in range(4)]
+    vectors = [drawn(FEATURES, seed=seed + number) for number in range(4)]
     return {
         "params": {
             "kernel": drawn(size, size, inputs, FEATURES, seed=seed + 4) / size,
@@ -62,7 +62,7 @@ close = functools.partial(
 )
 
 
-def test_it_starts_as_plain_normalisation_of_a_kernel_with_he_s_variance_by_fan_out():
+def test_it_starts_as_plain_normalization_of_a_kernel_with_he_s_variance_by_fan_out():
     fresh = ConvNorm(256).init(jax.random.key(0), jnp.zeros((1, 2, 2, 64)), train=False)
     assert fresh["params"]["kernel"].shape == (3, 3, 64, 256)
     np.testing.assert_allclose(fresh["params"]["kernel"].var(), 2 / (3 * 3 * 256), rtol=0.02)
@@ -76,7 +76,7 @@ def test_it_starts_as_plain_normalisation_of_a_kernel_with_he_s_variance_by_fan_
     ("size", "strides", "activation", "with_residual"),
     [(3, 1, "relu", True), (3, 2, "relu", False), (1, 2, "none", False), (7, 2, "relu", False)],
 )
-def test_it_is_a_convolution_a_normalisation_and_an_activation(
+def test_it_is_a_convolution_a_normalization_and_an_activation(
     size, strides, activation, with_residual
 ):
     x, state = drawn(4, 7, 6, INPUTS), variables(size)
@@ -114,7 +114,7 @@ class Chain(nn.Module):
         return ConvNorm(FEATURES, 3, 2, name="second")(x, train)
 
 
-def test_what_is_handed_on_is_normalised_by_the_layer_that_reads_it():
+def test_what_is_handed_on_is_normalized_by_the_layer_that_reads_it():
     x = drawn(4, 5, 6, INPUTS)
     layers = {"first": variables(1), "second": variables(3, inputs=FEATURES, seed=20)}
     state = {
@@ -153,7 +153,7 @@ def test_two_devices_equal_one(layout):
     batch = {"image": drawn(4, 5, 6, INPUTS), "weight": drawn(4, 5, 6, FEATURES, seed=9)}
 
     def step(state, batch):
-        """The gradients in the parameters' place, and the sum that they are of."""
+        """The gradients where the parameters were, and the sum that they belong to."""
 
         def loss(params):
             collections = {**state, "params": params}

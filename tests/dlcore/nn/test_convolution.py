@@ -65,7 +65,7 @@ def images():
     return jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
 
 
-def test_each_output_map_is_the_sum_over_its_connections():
+def test_each_output_channel_is_the_sum_over_its_connections():
     x = images()
     params = LAYER.init(jax.random.key(0), x)["params"]
     y = np.asarray(LAYER.apply({"params": params}, x))
@@ -81,7 +81,7 @@ def test_each_output_map_is_the_sum_over_its_connections():
             np.testing.assert_allclose(y[example, :, :, output], total, rtol=1e-5, atol=1e-5)
 
 
-def test_an_output_map_does_not_see_the_others_inputs():
+def test_an_output_channel_does_not_see_the_others_inputs():
     x = images()
     params = LAYER.init(jax.random.key(0), x)
 
@@ -99,7 +99,7 @@ def test_only_connections_are_parameters_and_each_is_bounded_by_its_unit_s_fan_i
     fan_in = 6 * np.array([2, 2, 1, 3, 3, 3])
     largest = np.abs(params["kernel"]).max((0, 1))
     np.testing.assert_array_less(largest, 2.4 / fan_in)
-    assert largest[2] > 2.4 / 12  # A unit with one input map reaches beyond one with two.
+    assert largest[2] > 2.4 / 12  # A unit with one input channel reaches beyond one with two.
 
 
 @pytest.mark.parametrize("space", [(7,), (6, 5), (4, 5, 3)])
@@ -120,17 +120,17 @@ def test_convolution_with_every_option_is_the_lectures_sum_in_any_number_of_dime
     y = layer.apply({"params": {"kernel": kernel}}, x)
     padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
     expected = np.zeros(y.shape)
-    for place in np.ndindex(*y.shape[1:-1]):
+    for position in np.ndindex(*y.shape[1:-1]):
         for offset in np.ndindex(*kernel.shape[:axes]):
-            at = np.array(place) * stride + np.array(offset) * dilation
+            at = np.array(position) * stride + np.array(offset) * dilation
             for group in range(groups):
                 inputs, outputs = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
                 seen = padded[:, *at, inputs] @ kernel[*offset, :, outputs]
-                expected[:, *place, outputs] += seen
+                expected[:, *position, outputs] += seen
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_1x1_convolution_mixes_the_maps_of_each_place():
+def test_a_1x1_convolution_mixes_the_channels_of_each_position():
     draw = cases.Draw("1x1")
     x, kernel = draw.normal(2, 6, 5, 3), draw.normal(1, 1, 3, 2)
     y = nn.Conv(2, (1, 1), use_bias=False).apply({"params": {"kernel": kernel}}, x)
@@ -164,7 +164,7 @@ def test_a_locally_connected_layer_has_a_dense_layer_at_every_place():
     y = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
     for row, column in np.ndindex(2, 4):
         patch = x[:, 2 * row : 2 * row + 3, column : column + 2]
-        # Linen lays a patch out map by map.
+        # Linen lays a patch out channel by channel.
         seen = np.moveaxis(patch, -1, 1).reshape(2, -1).astype(np.float64)
         expected = seen @ kernel[row, column] + bias[row, column]
         np.testing.assert_allclose(y[:, row, column], expected, rtol=1e-4, atol=1e-5)

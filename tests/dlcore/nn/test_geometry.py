@@ -40,7 +40,7 @@ def total(parameters):
 
 @st.composite
 def convolutions(draw):
-    """The axes of a layer in one, two or three dimensions, its padding, and its maps."""
+    """The axes of a layer in one, two or three dimensions, its padding, and its channels."""
     axes = draw(st.lists(AXES, min_size=1, max_size=3))
     named = draw(st.sampled_from(["SAME", "VALID", ""]))
     padding = named or [pads for _, _, pads in axes]
@@ -95,12 +95,12 @@ def test_a_transposed_convolution_has_the_size_and_the_parameters_of_the_formula
 def test_a_locally_connected_layer_has_the_parameters_of_a_convolution_at_every_place(case):
     axes, padding, _, inputs, outputs, use_bias = case
     keywords, by_axis = options(axes, padding)
-    places = [output_size(*axis[:2], pads) for axis, pads in zip(axes, by_axis, strict=True)]
+    positions = [output_size(*axis[:2], pads) for axis, pads in zip(axes, by_axis, strict=True)]
     layer = nn.ConvLocal(outputs, **keywords, use_bias=use_bias)
     shape, parameters = shapes(layer, 2, *(size for size, _, _ in axes), inputs)
-    assert shape == (2, *places, outputs)
+    assert shape == (2, *positions, outputs)
     counted = parameter_count(
-        keywords["kernel_size"], inputs, outputs, places=math.prod(places), use_bias=use_bias
+        keywords["kernel_size"], inputs, outputs, positions=math.prod(positions), use_bias=use_bias
     )
     assert counted == total(parameters)
 
@@ -156,14 +156,14 @@ def test_a_receptive_field_is_what_one_unit_needs_and_its_stride_what_one_more_n
 def test_three_stacked_3x3_convolutions_see_as_far_as_one_7x7_and_two_do_not():
     assert receptive_field([Window(3)] * 3).kernel_size == 7
     assert receptive_field([Window(3)] * 2).kernel_size == 5
-    maps = 64
-    stacked = 3 * parameter_count((3, 3), maps, maps, use_bias=False)
-    single = parameter_count((7, 7), maps, maps, use_bias=False)
+    channels = 64
+    stacked = 3 * parameter_count((3, 3), channels, channels, use_bias=False)
+    single = parameter_count((7, 7), channels, channels, use_bias=False)
     assert stacked / single == 27 / 49
 
 
 def test_the_first_layer_of_alexnet_has_its_published_numbers():
-    # Krizhevsky, Sutskever and Hinton (2012): 96 kernels of 11x11x3 with stride 4, 55x55 places.
+    # Krizhevsky, Sutskever and Hinton (2012): 96 kernels of 11x11x3 with stride 4, 55x55 positions.
     assert output_size(227, Window(11, 4), "VALID") == 55
     assert parameter_count((11, 11), 3, 96) == 34_944
 
@@ -171,7 +171,7 @@ def test_the_first_layer_of_alexnet_has_its_published_numbers():
 def test_weights_that_are_local_and_shared_are_as_few_as_the_lectures_say():
     # Deck P, after Ranzato (2013): a million pixels to a million units, dense or seeing 10x10.
     assert parameter_count((1000, 1000), 1, 10**6, use_bias=False) == 10**12
-    assert parameter_count((10, 10), 1, 1, places=10**6, use_bias=False) == 10**8
+    assert parameter_count((10, 10), 1, 1, positions=10**6, use_bias=False) == 10**8
     assert parameter_count((10, 10), 1, 100, use_bias=False) == 10**4
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from dlcore.errors import UsageError
 from dlcore.nn.initializers import initializer, orthogonal, uniform_by_fan_in
 
-# A 3x3 convolution from 20 to 90 maps: its fan-in is 180, its fan-out 810.
+# A 3x3 convolution from 20 to 90 channels: its fan-in is 180, its fan-out 810.
 KERNEL = (3, 3, 20, 90)
 
 

@@ -1,4 +1,4 @@
-"""Normalisations against float64 NumPy, SciPy and PyTorch, and on other device layouts."""
+"""Normalizations against float64 NumPy, SciPy and PyTorch, and on other device layouts."""
 
 import functools
 
@@ -55,7 +55,7 @@ def expected(x, scale, bias, mean, var, epsilon=1e-5):
     return (x - mean) / np.sqrt(var + epsilon) * scale + bias
 
 
-def test_it_starts_as_plain_normalisation():
+def test_it_starts_as_plain_normalization():
     fresh = BatchNorm().init(jax.random.key(0), inputs(4), True)
     np.testing.assert_array_equal(fresh["params"]["scale"], np.ones(FEATURES))
     np.testing.assert_array_equal(fresh["params"]["bias"], np.zeros(FEATURES))
@@ -64,7 +64,7 @@ def test_it_starts_as_plain_normalisation():
 
 
 @pytest.mark.parametrize("shape", [(8,), (4, 3), (4, 5, 3)])
-def test_training_normalises_by_the_batch(shape):
+def test_training_normalizes_by_the_batch(shape):
     state, x = variables(), inputs(*shape)
     y, _ = BatchNorm().apply(state, x, True, mutable=["batch_stats"])
     axes = tuple(range(x.ndim - 1))
@@ -72,7 +72,7 @@ def test_training_normalises_by_the_batch(shape):
     np.testing.assert_allclose(y, reference, rtol=1e-5, atol=1e-5)
 
 
-def test_evaluation_normalises_by_the_running_averages():
+def test_evaluation_normalizes_by_the_running_averages():
     state, x = variables(), inputs(4, 3)
     y = BatchNorm().apply(state, x, False)
     reference = expected(x, **state["params"], **state["batch_stats"])
@@ -176,10 +176,10 @@ def test_eight_devices_equal_one(wrapper):
     )
 
 
-# Local response normalisation
+# Local response normalization
 
 
-def test_local_response_normalisation_equals_pytorch_s_but_for_its_alpha():
+def test_local_response_normalization_equals_pytorch_s_but_for_its_alpha():
     case, stored = cases.local_response(), cases.load("local_response")
     for row, (size, k, alpha, beta) in enumerate(case["constants"]):
         layer = functools.partial(
@@ -191,7 +191,7 @@ def test_local_response_normalisation_equals_pytorch_s_but_for_its_alpha():
         np.testing.assert_allclose(gradient, stored["gradient_x"][row], rtol=1e-4, atol=1e-6)
 
 
-def test_the_constants_of_local_response_normalisation_are_alexnet_s():
+def test_the_constants_of_local_response_normalization_are_alexnet_s():
     # One channel of 1000 among zeros: 1000 / (2 + 1e-4 * 1e6) ** 0.75 of itself is left.
     x = jnp.zeros((1, 9)).at[0, 4].set(1000.0)
     y = np.asarray(local_response_normalization(x))
@@ -202,7 +202,7 @@ def test_the_constants_of_local_response_normalisation_are_alexnet_s():
     assert far == pytest.approx(2**-0.75, rel=1e-4)
 
 
-# Local contrast normalisation
+# Local contrast normalization
 
 contrast_normalized = jax.jit(local_contrast_normalization, static_argnames="size")
 
@@ -217,25 +217,25 @@ def local_mean(x, size):
 
 
 @pytest.mark.parametrize("size", [3, 9])
-def test_local_contrast_normalisation_equals_scipy_s_correlations(size):
+def test_local_contrast_normalization_equals_scipy_s_correlations(size):
     x = inputs(2, 7, 6)
-    centred = wide(x) - local_mean(wide(x), size)
+    centered = wide(x) - local_mean(wide(x), size)
     subtractive, divisive = jax.jit(
         lambda x: (subtractive_normalization(x, size), divisive_normalization(x, size))
     )(x)
-    np.testing.assert_allclose(subtractive, centred, atol=1e-5)
+    np.testing.assert_allclose(subtractive, centered, atol=1e-5)
     deviation = np.sqrt(local_mean(wide(x) ** 2, size))
     divisor = np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
     np.testing.assert_allclose(divisive, wide(x) / divisor, rtol=1e-5)
-    deviation = np.sqrt(local_mean(centred**2, size))
+    deviation = np.sqrt(local_mean(centered**2, size))
     divisor = np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
     both = contrast_normalized(x, size)
-    np.testing.assert_allclose(both, centred / divisor, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(both, centered / divisor, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
 @given(shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
-def test_local_contrast_normalisation_forgets_brightness_and_contrast(shift, scale):
+def test_local_contrast_normalization_forgets_brightness_and_contrast(shift, scale):
     x = inputs(1, 7, 6)
     expected = contrast_normalized(x)
     changed = contrast_normalized(scale * x + shift)
@@ -257,7 +257,7 @@ def test_an_image_without_contrast_becomes_zero_and_has_a_gradient():
     "normalize",
     [local_response_normalization, subtractive_normalization, divisive_normalization],
 )
-def test_a_window_without_a_centre_is_refused(normalize):
+def test_a_window_without_a_center_is_refused(normalize):
     with pytest.raises(UsageError, match="an odd number, not 4"):
         normalize(jnp.ones((1, 6, 6, 2)), size=4)
 
@@ -266,7 +266,7 @@ def test_a_window_without_a_centre_is_refused(normalize):
 
 
 class Named(nn.Module):
-    """The normalisation that a model's option names."""
+    """The normalization that a model's option names."""
 
     name_of_it: str
 
@@ -288,13 +288,13 @@ def normalized_over(x, groups):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 3)])
-def test_layer_and_group_normalisation_are_over_the_units_of_an_example(shape):
+def test_layer_and_group_normalization_are_over_the_units_of_an_example(shape):
     x = 100 + inputs(*shape)
     for name, groups in (("layer", 1), ("group:1", 1), ("group:3", 3), ("group:2", 2)):
         np.testing.assert_allclose(by_name(name, x), normalized_over(x, groups), atol=1e-3)
 
 
-def test_a_name_gives_the_normalisation_of_that_name():
+def test_a_name_gives_the_normalization_of_that_name():
     x = inputs(2, 7, 5)
     np.testing.assert_array_equal(by_name("none", x), x)
     np.testing.assert_allclose(by_name("batch", x, True).mean((0, 1, 2)), 0, atol=1e-5)
@@ -308,8 +308,8 @@ def test_a_name_gives_the_normalisation_of_that_name():
 
 
 def test_it_stands_before_or_after_the_activation_function():
-    for place, whole in (("before", "first"), ("after", "second")):
-        pair = normalization.placed("local_response", place)
+    for position, whole in (("before", "first"), ("after", "second")):
+        pair = normalization.placed("local_response", position)
         x = inputs(1, 2, 2)
         changed = [not np.array_equal(part(x, False, "norm"), x) for part in pair]
         assert changed == [whole == "first", whole == "second"]
@@ -326,11 +326,11 @@ def test_it_stands_before_or_after_the_activation_function():
         ("local_response", (2, 3), "needs feature maps"),
     ],
 )
-def test_a_normalisation_that_is_unknown_or_does_not_fit_is_refused(name, shape, message):
+def test_a_normalization_that_is_unknown_or_does_not_fit_is_refused(name, shape, message):
     with pytest.raises(UsageError, match=message):
         by_name(name, inputs(*shape))
 
 
-def test_a_place_that_is_neither_before_nor_after_is_refused():
+def test_a_position_that_is_neither_before_nor_after_is_refused():
     with pytest.raises(UsageError, match="normalize is before or after .*, not 'between'"):
         normalization.placed("batch", "between")

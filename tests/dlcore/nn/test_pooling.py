@@ -23,19 +23,19 @@ from dlcore.nn.pooling import (
 )
 from tests.fixtures import cases
 
-# Two maps of 5x4 for the laws: their windows overlap, or leave a row out.
+# Two channels of 5x4 for the laws: their windows overlap, or leave a row out.
 MAPS = npst.arrays(np.float32, (1, 5, 4, 2), elements=st.floats(-4, 4, width=16))
 GEOMETRIES = (((2, 2), (2, 2)), ((3, 2), (1, 1)), ((5, 4), (1, 1)))
 
 
 def windows(x):
     """The 2x2 windows of images [B, H, W, C]: [B, H // 2, W // 2, 4, C], one by one."""
-    batch, height, width, maps = x.shape
-    result = np.zeros((batch, height // 2, width // 2, 4, maps), x.dtype)
+    batch, height, width, channels = x.shape
+    result = np.zeros((batch, height // 2, width // 2, 4, channels), x.dtype)
     for row in range(height // 2):
         for column in range(width // 2):
             window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            result[:, row, column] = window.reshape(batch, 4, maps)
+            result[:, row, column] = window.reshape(batch, 4, channels)
     return result
 
 
@@ -64,7 +64,7 @@ def test_equal_largest_numbers_share_the_gradient_of_max_pool():
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7)])
-def test_subsampling_scales_and_shifts_each_map_s_window_sums(height, width):
+def test_subsampling_scales_and_shifts_each_channel_s_window_sums(height, width):
     x = images(height, width)
     coefficient, bias = np.array([0.5, -1, 2]), np.array([1, 0, -3.0])
     y = TrainableSubsampling().apply({"params": {"coefficient": coefficient, "bias": bias}}, x)
@@ -79,11 +79,11 @@ def reduced(x, function, window, strides, pads, outside):
         for length, size, stride in zip(x.shape[1:-1], window, strides, strict=True)
     ]
     result = np.zeros((x.shape[0], *map(len, starts), x.shape[-1]))
-    for place in itertools.product(*(range(len(own)) for own in starts)):
-        corner = [own[index] for own, index in zip(starts, place, strict=True)]
+    for position in itertools.product(*(range(len(own)) for own in starts)):
+        corner = [own[index] for own, index in zip(starts, position, strict=True)]
         slices = (slice(a, a + size) for a, size in zip(corner, window, strict=True))
         part = x[:, *slices].reshape(x.shape[0], -1, x.shape[-1])
-        result[:, *place] = function(part, axis=1)
+        result[:, *position] = function(part, axis=1)
     return result
 
 
@@ -241,7 +241,7 @@ def test_unpooling_and_its_gradient_are_pytorch_s():
     [
         (lambda x: max_pool(x, (2,)), "window and strides of 2 numbers"),
         (lambda x: max_pool(x, (2, 0)), "from 1 on, not 2x0"),
-        (lambda x: sum_pool(x, (5, 2)), "5x2 does not fit into maps of 4x6"),
+        (lambda x: sum_pool(x, (5, 2)), "5x2 does not fit into 4x6"),
         (lambda x: max_pool(x, padding=((2, 0), (0, 0))), "not larger than its padding"),
         (lambda x: max_pool_with_indices(x, (9, 9)), "does not fit"),
         (lambda x: lp_pool(x, 0.5), "at least 1, not 0.5"),

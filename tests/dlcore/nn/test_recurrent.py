@@ -84,14 +84,14 @@ def test_the_gradient_of_every_argument_is_that_of_finite_differences():
         )
     for gradient, array in zip(jax.tree.leaves(gradients), jax.tree.leaves(arguments), strict=True):
         differences = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            value = array[place]
-            array[place] = value + 1e-6
+        for index in np.ndindex(array.shape):
+            value = array[index]
+            array[index] = value + 1e-6
             above = weigh(_reference(*arguments))
-            array[place] = value - 1e-6
+            array[index] = value - 1e-6
             below = weigh(_reference(*arguments))
-            array[place] = value
-            differences[place] = (above - below) / 2e-6
+            array[index] = value
+            differences[index] = (above - below) / 2e-6
         np.testing.assert_allclose(gradient, differences, rtol=1e-6, atol=1e-8)
 
 

@@ -97,18 +97,18 @@ def test_the_gradient_of_norm_excitation_is_finite_at_the_origin():
 
 
 def test_squared_distances_are_those_of_scipy():
-    x, centres = drawn(5, 3), drawn(4, 3, seed=1)
-    expected = scipy.spatial.distance.cdist(x, centres, "sqeuclidean")
-    np.testing.assert_allclose(squared_distances(x, centres), expected, rtol=1e-5)
+    x, centers = drawn(5, 3), drawn(4, 3, seed=1)
+    expected = scipy.spatial.distance.cdist(x, centers, "sqeuclidean")
+    np.testing.assert_allclose(squared_distances(x, centers), expected, rtol=1e-5)
 
 
-def test_a_gaussian_unit_is_one_at_its_centre_and_the_normal_density_around_it():
-    centres = drawn(4, 3, seed=1)
-    np.testing.assert_allclose(jnp.diag(gaussian_rbf(centres, centres, 0.7)), np.ones(4))
+def test_a_gaussian_unit_is_one_at_its_center_and_the_normal_density_around_it():
+    centers = drawn(4, 3, seed=1)
+    np.testing.assert_allclose(jnp.diag(gaussian_rbf(centers, centers, 0.7)), np.ones(4))
     x = drawn(5, 3)
-    densities = [scipy.stats.multivariate_normal(c, 0.7**2 * np.eye(3)) for c in centres]
+    densities = [scipy.stats.multivariate_normal(c, 0.7**2 * np.eye(3)) for c in centers]
     expected = np.stack([density.pdf(x) / density.pdf(density.mean) for density in densities], 1)
-    np.testing.assert_allclose(gaussian_rbf(x, centres, 0.7), expected, rtol=1e-4)
+    np.testing.assert_allclose(gaussian_rbf(x, centers, 0.7), expected, rtol=1e-4)
 
 
 @given(

@@ -10,7 +10,7 @@ from dlcore.errors import UsageError
 from dlcore.optim import builder, groups, pruning, rate
 from dlcore.optim.builder import Options
 
-STEPS, SEED = 4, 3
+STEPS, SEED = 3, 3
 SHAPES = {
     "trunk": {"conv1": {"kernel": (2, 3), "bias": (3,)}, "conv2": {"kernel": (3, 2)}},
     "head": {"kernel": (2, 2), "bias": (2,)},

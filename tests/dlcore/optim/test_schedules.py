@@ -70,7 +70,7 @@ def test_the_cosine_ends_at_zero():
     assert build("cosine", warmup_steps=5)(TOTAL) == pytest.approx(0.0, abs=1e-8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     name=st.sampled_from(schedules.NAMES),
     warmup=st.integers(0, TOTAL - 1),

@@ -47,14 +47,14 @@ def test_both_primitives_and_the_block_are_measured(run, monkeypatch):
     assert {name: row["shape"] for name, (row,) in rows.items()} == {
         "conv_stats_1x1_stride1_cpu": conv,
         "conv_stats_1x1_stride1_pending_cpu": conv,
-        "normalise_residual_cpu": {"rows": 60, "channels": 4},
-        "conv_bn_relu_cpu": {**block, "size": 1, "stride": 1, "residual": 1},
+        "normalize_residual_cpu": {"rows": 60, "channels": 4},
+        "conv_bn_relu_cpu": {**block, "kernel_size": 1, "stride": 1, "residual": 1},
     }
     for name, (row,) in rows.items():
         others = {"chain": 1.0} if name == "conv_bn_relu_cpu" else {}
         assert row["seconds"] == row["forward_seconds"] == {"xla": 1.0, **others}
     # In the time of a copy, which moves two arrays, three and ten are moved.
-    (row,) = rows["normalise_residual_cpu"]
+    (row,) = rows["normalize_residual_cpu"]
     assert row["forward"]["share_of_copy"] == 3 / 2
     assert row["forward_and_backward"]["share_of_copy"] == 10 / 2
 
@@ -86,14 +86,14 @@ def measured(monkeypatch):
 
 
 def chosen(case):
-    """Who serves the convolution, the convolution with what is pending, and the normalisation."""
+    """Who serves the convolution, the convolution with what is pending, and the normalization."""
     geometry = case.geometry
     with dispatch.target("NVIDIA H200"):
         conv = [
             block_dispatch.choose_conv("auto", geometry, case.dtype, pending)
             for pending in (False, True)
         ]
-        rest = block_dispatch.choose_normalise(
+        rest = block_dispatch.choose_normalize(
             "auto", geometry.rows, geometry.outputs, case.dtype, case.residual
         )
     return [choice.implementation for choice in (*conv, rest)]
@@ -121,7 +121,7 @@ def test_auto_goes_by_the_nearest_row_of_the_same_kind_of_call(measured):
     assert chosen(cases.Case(64, 56, 56, 64, 256, residual=True)) == ["xla"] * 3
 
 
-def test_where_xla_convolves_each_normaliser_may_go_first(measured):
+def test_where_xla_convolves_each_normalizer_may_go_first(measured):
     with dispatch.target("NVIDIA H200"):
         plain, pending, *_ = bench.subjects(LAST)
     assert {name: len(ways) for name, ways in plain.implementations.items()} == {
@@ -140,7 +140,7 @@ def test_the_plain_chain_computes_the_same(case):
     (ours,), chain = block.implementations["xla"], block.peers["chain"]
     both = jax.jit(lambda arguments: (ours.both(arguments), chain.both(arguments)))
     for one, two in zip(*map(jax.tree.leaves, both(block.draw(0))), strict=True):
-        # Sums in another order, and cotangents that are rounded at other places.
+        # Sums in another order, and cotangents that are rounded at other points.
         assert testing.error(one, two) < 4 * float(jnp.finfo(case.dtype).eps)
 
 
@@ -172,7 +172,7 @@ def test_operations_and_bytes_of_a_convolution_are_counted():
 
 
 def test_a_1x1_convolution_with_a_stride_reads_only_what_it_uses():
-    # 70 places of 3 channels, 24 of 4, two bytes a number: the cotangent is written whole.
+    # 70 positions of 3 channels, 24 of 4, two bytes a number: the cotangent is written whole.
     forward, both = bench.conv_counts(SHORTCUT, pending=False)
     assert forward.bytes == 2 * (72 + 12 + 96)
     assert both.bytes - forward.bytes == 2 * (72 + 210 + 2 * 12 + 2 * 96)
@@ -181,9 +181,9 @@ def test_a_1x1_convolution_with_a_stride_reads_only_what_it_uses():
     assert both.bytes - forward.bytes == 2 * (210 + 210 + 2 * 108 + 2 * 96)
 
 
-def test_operations_and_bytes_of_a_normalisation_and_of_the_block_are_counted():
-    assert bench.normalise_counts(LAST) == ((0, 4 * 3 * 240), (0, 4 * 10 * 240))
-    assert bench.normalise_counts(SHORTCUT) == ((0, 2 * 2 * 96), (0, 2 * 7 * 96))
+def test_operations_and_bytes_of_a_normalization_and_of_the_block_are_counted():
+    assert bench.normalize_counts(LAST) == ((0, 4 * 3 * 240), (0, 4 * 10 * 240))
+    assert bench.normalize_counts(SHORTCUT) == ((0, 2 * 2 * 96), (0, 2 * 7 * 96))
     forward, both = bench.block_counts(SHORTCUT)
     assert forward == (2 * 24 * 12, 2 * (72 + 12 + 96) + 2 * 2 * 96)
     assert both.operations == 3 * forward.operations

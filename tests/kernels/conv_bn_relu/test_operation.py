@@ -12,13 +12,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from kernels import dispatch, testing
 from kernels.conv_bn_relu import (
-    Normalisation,
+    Normalization,
     cases,
     conv_bn_relu,
     conv_bn_relu_inference,
     conv_stats,
     explain,
-    normalise,
+    normalize,
 )
 from kernels.conv_bn_relu.cases import Case
 
@@ -183,9 +183,9 @@ def test_a_chain_of_pending_blocks_is_the_chain_of_finished_ones():
 
     def pending(x, first, second, affines):
         raw, statistics = conv_stats(x, first, implementation="xla")
-        normalisation = Normalisation(*statistics, *affines[0])
-        raw, statistics = conv_stats(raw, second, normalisation, implementation="xla")
-        y = normalise(raw, Normalisation(*statistics, *affines[1]), implementation="xla")
+        normalization = Normalization(*statistics, *affines[0])
+        raw, statistics = conv_stats(raw, second, normalization, implementation="xla")
+        y = normalize(raw, Normalization(*statistics, *affines[1]), implementation="xla")
         return jnp.vdot(y, cotangent)
 
     operands = x, first, second, affines
@@ -228,8 +228,8 @@ def test_a_nan_stays_in_its_channel():
     x, _, scale, bias, *_ = cases.draw(Case(2, 3, 3, 4, 4, dtype="float32"))[0]
     x = x.at[0, 1, 1, 2].set(jnp.nan)
     mean = x.mean((0, 1, 2))
-    normalisation = Normalisation(mean, jnp.square(x - mean).mean((0, 1, 2)), scale, bias)
-    y, pull_back = jax.vjp(lambda x: normalise(x, normalisation), x)
+    normalization = Normalization(mean, jnp.square(x - mean).mean((0, 1, 2)), scale, bias)
+    y, pull_back = jax.vjp(lambda x: normalize(x, normalization), x)
     for array in (y, *pull_back(jnp.ones_like(y))):
         assert jnp.isnan(array[..., 2]).any()
         assert jnp.isfinite(array[..., jnp.array([0, 1, 3])]).all()
@@ -306,7 +306,7 @@ def test_arguments_that_do_not_fit_are_refused_by_name(message, changes):
         ("activation is relu or none, not 'gelu'", {"activation": "gelu"}),
         ("padding is SAME, VALID or pairs", {"padding": "FULL"}),
         ("strides 0: no number may be below 1", {"strides": 0}),
-        ("has no place in 2 images of 4x4", {"padding": ((0, 0), (-2, -2))}),
+        ("has no position in 2 images of 4x4", {"padding": ((0, 0), (-2, -2))}),
         ("unknown implementation 'cudnn'", {"implementation": "cudnn"}),
         ("mosaic_gpu cannot serve: it needs a GPU, not cpu", {"implementation": "mosaic_gpu"}),
     ],
@@ -316,12 +316,12 @@ def test_options_that_mean_nothing_are_refused(message, options):
         jax.eval_shape(functools.partial(conv_bn_relu, **options), **CALL)
 
 
-def test_what_does_not_fit_what_is_normalised_is_refused_by_name():
+def test_what_does_not_fit_what_is_normalized_is_refused_by_name():
     x, vector = shaped(2, 4, 4, 3), shaped(3)
-    gelu = Normalisation(vector, vector, vector, vector, "gelu")
+    gelu = Normalization(vector, vector, vector, vector, "gelu")
     with pytest.raises(ValueError, match="activation is relu or none, not 'gelu'"):
-        jax.eval_shape(normalise, x, gelu)
-    short = Normalisation(vector, shaped(2), vector, vector)
+        jax.eval_shape(normalize, x, gelu)
+    short = Normalization(vector, shaped(2), vector, vector)
     with pytest.raises(ValueError, match="variance has shape .2,., and should have .3,."):
         jax.eval_shape(conv_stats, x, CALL["kernel"], short)
 
@@ -332,15 +332,15 @@ def test_a_named_implementation_leaves_to_xla_what_it_has_no_kernel_for():
         told = explain((2, 8, 8, 3), (7, 7, 3, 16), jnp.bfloat16, strides=2)
     assert told["conv_stats"]["mosaic_gpu"] != "serves"
     assert told["conv_stats"]["auto"].startswith("xla: ")
-    assert told["normalise"]["mosaic_gpu"] == "serves"
+    assert told["normalize"]["mosaic_gpu"] == "serves"
 
 
 def test_auto_says_what_it_picks_and_why():
     told = explain((2, 4, 4, 3), (3, 3, 3, 5), jnp.float32, residual=True)
-    assert told["normalise"] == {
+    assert told["normalize"] == {
         "xla": "serves",
         "mosaic_gpu": "it needs a GPU, not cpu",
         "mosaic_tpu": "it needs a TPU, not cpu",
         "auto": "xla: nothing was measured on cpu for float32",
     }
-    assert told["conv_stats"].keys() == told["normalise"].keys()
+    assert told["conv_stats"].keys() == told["normalize"].keys()

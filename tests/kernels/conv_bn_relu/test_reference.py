@@ -8,11 +8,11 @@ from kernels.conv_bn_relu.cases import Case
 
 
 def by_hand(case, operands):
-    """Place by place; the statistics and the rest channel by channel."""
+    """Position by position; the statistics and the rest channel by channel."""
     x, kernel, scale, bias, residual, _ = (
         None if array is None else np.asarray(array, np.float64) for array in operands
     )
-    half, size, stride = case.size // 2, case.size, case.stride
+    half, size, stride = case.kernel_size // 2, case.kernel_size, case.stride
     x = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
     height, width = ((length - size) // stride + 1 for length in x.shape[1:3])
     raw = np.zeros((case.batch, height, width, case.outputs))

@@ -13,12 +13,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kernels import aot, dispatch, testing
-from kernels.conv_bn_relu import Normalisation, cases, conv_bn_relu, conv_stats, normalise
+from kernels.conv_bn_relu import Normalization, cases, conv_bn_relu, conv_stats, normalize
 
 SPLIT, WHOLE = PartitionSpec("images"), PartitionSpec()
-FORWARD = {"conv_stats_1x1": 2, "conv_stats_3x3": 1, "normalise": 1}
-# Each convolution that normalised what it read does so again.
-BACKWARD = {"normalise": 2, "normalise_sums": 3, "normalise_cotangent": 3}
+FORWARD = {"conv_stats_1x1": 2, "conv_stats_3x3": 1, "normalize": 1}
+# Each convolution that normalized what it read does so again.
+BACKWARD = {"normalize": 2, "normalize_sums": 3, "normalize_cotangent": 3}
 
 
 def bottleneck(params, x, *, implementation, axis_name=None):
@@ -27,8 +27,8 @@ def bottleneck(params, x, *, implementation, axis_name=None):
     raw, pending = x, None
     for kernel, scale, bias in params:
         raw, statistics = conv_stats(raw, kernel, pending, **options)
-        pending = Normalisation(*statistics, scale, bias, axis_name=axis_name)
-    y = normalise(raw, pending, x, implementation=implementation)
+        pending = Normalization(*statistics, scale, bias, axis_name=axis_name)
+    y = normalize(raw, pending, x, implementation=implementation)
     return y.astype(jnp.float32).mean()
 
 
@@ -50,10 +50,10 @@ def lowered(machine, transformation):
     mesh = Mesh(np.array(devices), ("images",))
     loss = functools.partial(bottleneck, implementation=name)
     gradients = jax.value_and_grad(loss, (0, 1))
-    synchronised = jax.value_and_grad(functools.partial(loss, axis_name="images"), (0, 1))
+    synchronized = jax.value_and_grad(functools.partial(loss, axis_name="images"), (0, 1))
 
     def step(params, x):
-        value, (shared, own) = synchronised(params, x)
+        value, (shared, own) = synchronized(params, x)
         return jax.lax.psum((value, shared), "images"), own
 
     params, x = jax.eval_shape(operands)

@@ -213,7 +213,7 @@ def test_auto_takes_no_measurement_of_other_kernels(monkeypatch, measured, hidde
 
 
 def loss(arguments):
-    """Of the kernels' outputs."""
+    """A loss of the kernels' outputs."""
     outputs, last = cases.lstm(
         arguments.inputs, arguments.params, arguments.first, implementation="mosaic_gpu"
     )

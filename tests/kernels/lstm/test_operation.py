@@ -72,7 +72,7 @@ def losses(implementation):
 
 
 def value_and_gradients(loss):
-    """Of the parameters, the inputs and the initial state."""
+    """The gradients of the parameters, the inputs and the initial state."""
 
     def run(params, rows):
         def of(params, inputs, first):

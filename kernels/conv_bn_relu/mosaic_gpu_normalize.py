@@ -2,9 +2,9 @@
 
 Bytes for each value in bfloat16 (twice as many in float32):
 
-    normalise                2 read, 2 written; 2 more read with a residual
-    normalise_sums           4 read; with outputs 6 read, 2 written
-    normalise_cotangent      4 read, 2 written
+    normalize                2 read, 2 written; 2 more read with a residual
+    normalize_sums           4 read; with outputs 6 read, 2 written
+    normalize_cotangent      4 read, 2 written
 
 What limits them is memory alone, if enough of it is under way: 4.8 TB/s at about 800 ns are 29 KB
 for each of 132 multiprocessors. Two thread blocks share one. Each walks over its tiles of 8 KB with
@@ -50,24 +50,24 @@ _Arithmetic = Callable[[Sequence[Array], Sequence[Array]], tuple[Sequence[Array]
 
 
 @shapes.in_32_bits
-def normalise(
+def normalize(
     raw: Float[Array, "rows channels"],
     affine: Affine,
     residual: Float[Array, "rows channels"] | None,
     *,
     activation: str,
 ) -> Float[Array, "rows channels"]:
-    """See `Primitives.normalise`."""
+    """See `Primitives.normalize`."""
 
     def compute(vectors: Sequence[Array], tiles: Sequence[Array]) -> Any:
         raw, *rest = tiles
-        values = _normalised(raw, vectors)
+        values = _normalized(raw, vectors)
         for residual in rest:
             values += residual
         return [jnp.maximum(values, 0) if activation == "relu" else values], []
 
     arrays = [raw] if residual is None else [raw, residual]
-    (values,), _ = _run("normalise", compute, arrays, affine, results=1, sums=0)
+    (values,), _ = _run("normalize", compute, arrays, affine, results=1, sums=0)
     return values
 
 
@@ -88,12 +88,12 @@ def cotangent_sums(
             before = jnp.where(outputs > 0, before, 0)
         if not rest:
             before = _before_activation(raw, vectors, before, activation)
-        centred = raw - vectors[0]
-        return [before] * len(rest), [before, before * centred, centred]
+        centered = raw - vectors[0]
+        return [before] * len(rest), [before, before * centered, centered]
 
     arrays = [raw, cotangent] if outputs is None else [raw, cotangent, outputs]
     results = len(arrays) - 2
-    masked, sums = _run("normalise_sums", compute, arrays, affine, results=results, sums=3)
+    masked, sums = _run("normalize_sums", compute, arrays, affine, results=results, sums=3)
     return Sums(*sums), masked[0] if masked else None
 
 
@@ -116,11 +116,11 @@ def cotangent(
         return [factor * before + slope * (raw - mean) + offset], []
 
     arrays, vectors = (raw, cotangent), (*affine, slope, offset)
-    (values,), _ = _run("normalise_cotangent", compute, arrays, vectors, results=1, sums=0)
+    (values,), _ = _run("normalize_cotangent", compute, arrays, vectors, results=1, sums=0)
     return values
 
 
-def _normalised(raw: Array, vectors: Sequence[Array]) -> Array:
+def _normalized(raw: Array, vectors: Sequence[Array]) -> Array:
     mean, factor, bias, *_ = vectors
     return (raw - mean) * factor + bias
 
@@ -130,7 +130,7 @@ def _before_activation(
 ) -> Array:
     if activation == "none":
         return cotangent
-    return jnp.where(_normalised(raw, vectors) > 0, cotangent, 0)
+    return jnp.where(_normalized(raw, vectors) > 0, cotangent, 0)
 
 
 def _run(
@@ -163,12 +163,12 @@ def _run(
         out_type.append(shapes.like(of_blocks, jnp.float32, *arguments))
 
     def body(*references: Any, **memory: Any) -> None:
-        place = _Place(cut)
-        spread = [place.spread(vector) for vector in references[len(arrays) : len(arguments)]]
+        own = _Share(cut)
+        spread = [own.spread(vector) for vector in references[len(arrays) : len(arguments)]]
         outputs = references[len(arguments) :]
-        walk = _Walk(place, references[: len(arrays)], outputs[:results], memory)
+        walk = _Walk(own, references[: len(arrays)], outputs[:results], memory)
         for number, total in enumerate(walk.run(compute, spread, sums)):
-            outputs[-1][place.share, number, place.columns] = total
+            outputs[-1][own.share, number, own.columns] = total
 
     body.__name__ = name
     kernel = plgpu.kernel(
@@ -230,13 +230,13 @@ class _Cut:
         }
 
 
-class _Place:
+class _Share:
     """What a thread block works on: tiles of a strip that follow each other, one a step."""
 
     def __init__(self, cut: _Cut) -> None:
         self.cut = cut
         block, strips = lax.axis_index("block"), jnp.int32(cut.strips)
-        # Neighbours read neighbouring columns of the same rows.
+        # Neighbors read neighboring columns of the same rows.
         self.share, strip = lax.div(block, strips), lax.rem(block, strips)
         self.columns = pl.ds(strip * _COLUMNS, _COLUMNS)
         self.first = self.share * cut.steps
@@ -272,9 +272,9 @@ class _Walk:
     """A thread block's way over its tiles."""
 
     def __init__(
-        self, place: _Place, inputs: Sequence[Any], outputs: Sequence[Any], memory: dict[str, Any]
+        self, own: _Share, inputs: Sequence[Any], outputs: Sequence[Any], memory: dict[str, Any]
     ) -> None:
-        self.place, self.inputs, self.outputs, self.memory = place, inputs, outputs, memory
+        self.own, self.inputs, self.outputs, self.memory = own, inputs, outputs, memory
         self.slots = memory["read"].shape[1]
 
     def run(self, compute: _Arithmetic, vectors: Sequence[Array], sums: int) -> list[Array]:
@@ -286,24 +286,24 @@ class _Walk:
             values, addends = compute(vectors, self.load(step))
             self.store(step, values)
             return tuple(
-                total + self.place.actual(step, addend).sum(0)
+                total + self.own.actual(step, addend).sum(0)
                 for total, addend in zip(totals, addends, strict=True)
             )
 
         zero = plgpu.layout_cast(jnp.zeros(_PIECE, jnp.float32), _LAYOUT.reduce(0))
-        totals = lax.fori_loop(0, self.place.steps, advance, (zero,) * sums)
+        totals = lax.fori_loop(0, self.own.steps, advance, (zero,) * sums)
         plgpu.wait_smem_to_gmem(0)
         return [total.sum(0) for total in totals]
 
     def fetch(self, step: Any) -> None:
         """Starts the copies of what a step reads, if there is such a step."""
 
-        @pl.when(step < self.place.steps)
+        @pl.when(step < self.own.steps)
         def _() -> None:
             slot = lax.rem(step, self.slots)
             for number, array in enumerate(self.inputs):
                 plgpu.copy_gmem_to_smem(
-                    self.place.tile(array, step),
+                    self.own.tile(array, step),
                     self.memory["read"].at[number, slot],
                     self.memory["arrived"].at[slot],
                 )
@@ -327,4 +327,4 @@ class _Walk:
             plgpu.wait_smem_to_gmem(_STAGED - 1, wait_read_only=True)
             staged[slot] = value.astype(array.dtype)
             plgpu.commit_smem()
-            plgpu.copy_smem_to_gmem(staged.at[slot], self.place.tile(array, step))
+            plgpu.copy_smem_to_gmem(staged.at[slot], self.own.tile(array, step))

@@ -78,29 +78,29 @@ _PARAMETERS = pltpu.CompilerParams(
 
 
 @shapes.in_32_bits
-def normalise(
+def normalize(
     raw: Float[Array, "rows channels"],
     affine: Affine,
     residual: Float[Array, "rows channels"] | None,
     *,
     activation: str,
 ) -> Float[Array, "rows channels"]:
-    """See `Primitives.normalise`."""
+    """See `Primitives.normalize`."""
     tiling = _Tiling(*raw.shape)
     arrays = [raw] if residual is None else [raw, residual]
     vectors = as_rows(*affine)
     return pl.pallas_call(
-        functools.partial(_normalise_body, tiling, activation),
+        functools.partial(_normalize_body, tiling, activation),
         grid=tiling.grid,
         in_specs=[tiling.by_channel(3), *[tiling.by_row] * len(arrays)],
         out_specs=tiling.by_row,
         out_shape=shapes.like(raw.shape, raw.dtype, *arrays, vectors),
         compiler_params=_PARAMETERS,
-        name="normalise",
+        name="normalize",
     )(vectors, *arrays)
 
 
-def _normalise_body(tiling: _Tiling, activation: str, vectors: Any, raw: Any, *rest: Any) -> None:
+def _normalize_body(tiling: _Tiling, activation: str, vectors: Any, raw: Any, *rest: Any) -> None:
     *residual, y = rest
     mean, factor, bias = _rows_of(vectors)
 
@@ -139,7 +139,7 @@ def cotangent_sums(
         out_specs=[spec for spec, _ in results],
         out_shape=[shape for _, shape in results],
         compiler_params=_PARAMETERS,
-        name="normalise_sums",
+        name="normalize_sums",
     )(vectors, *arrays)
     return Sums(*sums.sum(0)), masked[0] if masked else None
 
@@ -160,15 +160,15 @@ def _sums_body(
 
     def group(rows: Any) -> None:
         inside = tiling.inside(tile, rows)
-        centred = jnp.where(inside, _wide(raw, rows) - mean, 0)
+        centered = jnp.where(inside, _wide(raw, rows) - mean, 0)
         given = jnp.where(inside, _wide(cotangent, rows), 0)
         if outputs is not None:
             given = jnp.where(_wide(outputs, rows) > 0, given, 0)
             masked[rows, :] = given.astype(masked.dtype)
         elif activation == "relu":
-            given = jnp.where(centred * factor + bias > 0, given, 0)
-        for place, values in enumerate((given, given * centred, centred)):
-            sums[place : place + 1, :] += values.sum(0, keepdims=True)
+            given = jnp.where(centered * factor + bias > 0, given, 0)
+        for row, values in enumerate((given, given * centered, centered)):
+            sums[row : row + 1, :] += values.sum(0, keepdims=True)
 
     tiling.for_groups(group)
 
@@ -193,7 +193,7 @@ def cotangent(
         out_specs=tiling.by_row,
         out_shape=shapes.like(raw.shape, raw.dtype, *arguments),
         compiler_params=_PARAMETERS,
-        name="normalise_cotangent",
+        name="normalize_cotangent",
     )(*arguments)
 
 
@@ -203,11 +203,11 @@ def _cotangent_body(
     mean, factor, bias, slope, offset = _rows_of(vectors)
 
     def group(rows: Any) -> None:
-        centred = _wide(raw, rows) - mean
+        centered = _wide(raw, rows) - mean
         given = _wide(cotangent, rows)
         if activation == "relu":
-            given = jnp.where(centred * factor + bias > 0, given, 0)
-        result[rows, :] = (factor * given + slope * centred + offset).astype(result.dtype)
+            given = jnp.where(centered * factor + bias > 0, given, 0)
+        result[rows, :] = (factor * given + slope * centered + offset).astype(result.dtype)
 
     tiling.for_groups(group)
 
@@ -219,7 +219,7 @@ def as_rows(*vectors: Float[Array, " channels"]) -> Float[Array, "vectors channe
 
 
 def _rows_of(vectors: Any) -> tuple[Any, ...]:
-    return tuple(vectors[place : place + 1, :] for place in range(vectors.shape[0]))
+    return tuple(vectors[row : row + 1, :] for row in range(vectors.shape[0]))
 
 
 def _wide(array: Any, rows: Any) -> Any:
