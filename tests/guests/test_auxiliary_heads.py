@@ -98,7 +98,7 @@ sowing = dataclasses.replace(
 
 
 class TestGuest(Guest):
-    stop_after, crash_after, compared_after = 30, 75, 24
+    stop_after, crash_after, compared_after = 30, 45, 24
     figures = ("confusion_matrix", "filters")
     arrays = ("test_outputs",)
 

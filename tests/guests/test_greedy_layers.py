@@ -124,7 +124,7 @@ recipe = Recipe(
 
 
 class TestGuest(Guest):
-    stop_after, crash_after, compared_after = 130, 350, 310
+    stop_after, crash_after, compared_after = 130, 220, 310
     figures = ("confusion_matrix",)
     arrays = ("test_outputs",)
     amplifies_rounding = True

@@ -170,7 +170,7 @@ recipe = Recipe(
 
 
 class TestGuest(KilledGuest):
-    stop_after, crash_after, compared_after = 130, 415, 50
+    stop_after, crash_after, compared_after = 130, 285, 50
     figures = ("machine_filters", "chains")
     arrays = ("chains",)
 
