@@ -178,8 +178,8 @@ class TestGuest(Guest):
     def test_the_nearest_word_is_of_the_same_kind(self, run: Run):
         assert run.summary["test"]["neighbors_of_one_kind"] > 0.9
 
-    def test_scores_become_what_theory_says(self, run: Run):
-        trained = run.trained()
+    def test_scores_become_what_theory_says(self, session: Session, run: Run):
+        trained = session.trained(run.directory)
         pairs = np.zeros((len(WORDS), len(WORDS)))
         for batch in trained.batches("train"):
             windows = batch["tokens"][batch["mask"] > 0]
