@@ -91,8 +91,8 @@ def make_step(
             name, norm = "update_norm", Mean.of(optax.tree.norm(change))
         # A norm is that of the whole batch already.
         sums: dict[str, Any] = {**metrics_lib.reduce(own), name: norm}
-        loss, norm = _value(sums["loss"]), _value(norm)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        loss, size = _value(sums["loss"]), _value(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(size)
         sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
@@ -106,7 +106,7 @@ def make_step(
             new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         else:  # Only while shapes are inferred: see `init_state`.
             new_state = new_state.replace(metrics=sums)
-        return new_state.replace(step=state.step + 1), Report(loss, norm, finite)
+        return new_state.replace(step=state.step + 1), Report(loss, size, finite)
 
     return step
 
