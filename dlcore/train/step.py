@@ -82,17 +82,16 @@ def make_step(
         transform_key, update_key = jax.random.split(key)
         batch = transform(batch, transform_key, True)
         new_state, metrics = update(state, batch, update_key, optimizer)
-        name = "gradient_norm"
-        own = dict(metrics)
-        norm = own.pop(name, None)
-        if norm is None:
+        own: dict[str, Any] = dict(metrics)
+        # A norm is that of the whole batch already.
+        norms = {name: own.pop(name) for name in ("gradient_norm",) if name in own}
+        if not norms:
             # The size of the change stands in for a gradient that a rule may not have.
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            name, norm = "update_norm", Mean.of(optax.tree.norm(change))
-        # A norm is that of the whole batch already.
-        sums: dict[str, Any] = {**metrics_lib.reduce(own), name: norm}
-        loss, size = _value(sums["loss"]), _value(norm)
-        finite = jnp.isfinite(loss) & jnp.isfinite(size)
+            norms = {"update_norm": Mean.of(optax.tree.norm(change))}
+        sums: dict[str, Any] = {**metrics_lib.reduce(own), **norms}
+        loss, (norm,) = _value(sums["loss"]), map(_value, norms.values())
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
@@ -106,7 +105,7 @@ def make_step(
             new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         else:  # Only while shapes are inferred: see `init_state`.
             new_state = new_state.replace(metrics=sums)
-        return new_state.replace(step=state.step + 1), Report(loss, size, finite)
+        return new_state.replace(step=state.step + 1), Report(loss, norm, finite)
 
     return step
 

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dlcore import metrics, models, tasks
+from tests import small
 
 
 @flax.struct.dataclass
@@ -28,7 +29,7 @@ def start(num_classes, inputs, rate=1.0):
     task = tasks.create("perceptron", models.create("perceptron", num_classes=num_classes))
     optimizer = optax.sgd(rate)
     params = task.init(jax.random.key(0), {"image": jnp.zeros((1, inputs))})["params"]
-    update = jax.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
+    update = small.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
     return task, State(params, task.init_optimizer(optimizer, params)), update
 
 

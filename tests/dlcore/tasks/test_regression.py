@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
+from tests import small
 
 COUNT, OUTPUTS = 16, 3
 
@@ -37,7 +38,7 @@ def test_an_evaluation_scores_the_unmasked_examples_as_scikit_learn_does(masked)
     batch = make_batch(masked)
     count = COUNT - masked
     outputs, targets = batch["image"][:count], batch["numbers"][:count]
-    batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], np.nan)
+    batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], jnp.nan)
     task, params = identity_task()
     scores = metrics.compute(task.evaluate({"params": params}, batch, jax.random.key(0)))
     r_squared = sklearn.metrics.r2_score(targets, outputs)
@@ -75,8 +76,8 @@ def test_eight_devices_sum_to_what_one_gives():
     batch = make_batch(masked=3)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-        jax.jit(several)(batch),
-        sums(batch),
+        small.jit(several)(batch),
+        small.jit(sums)(batch),
     )
 
 
