@@ -2,7 +2,8 @@
 #
 #   make train    install, then train LeNet-5 on the bundled digits into $(WORKDIR)
 #   make test     install what the tests need, then run all tests but the long ones
-#   make test-all the same, and the compilers, then the long ones
+#   make test-durations the same as test, and what the slowest tests took
+#   make test-all the same as test, and the compilers, then the long ones
 #   make lint     format, rules, types and the direction of imports
 #   make format   put right what the formatter and the rules can put right
 #   make compilers the compilers of TPUs and GPUs, 1.2 GB, for the tests that compile for them
@@ -20,13 +21,16 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 SOURCES := dlcore experiments kernels tests notebooks
 
-.PHONY: train test test-all lint format compilers peers clean
+.PHONY: train test test-durations test-all lint format compilers peers clean
 
 train: .venv/installed
 	$(BIN)/python -m experiments.train --recipe=lenet5_digits --workdir=$(WORKDIR)
 
 test: .venv/installed-test
 	$(PYTEST) -m "not slow"
+
+test-durations: .venv/installed-test
+	$(PYTEST) -m "not slow" --durations=50 --durations-min=1
 
 # The compilers first: the short tests use them where they are.
 test-all: compilers test

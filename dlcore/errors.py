@@ -1,4 +1,6 @@
-"""The one exception that means: the caller can mend this."""
+"""The exceptions that mean something to the caller, and what their messages share."""
+
+from collections.abc import Sequence
 
 
 class UsageError(ValueError):
@@ -19,3 +21,8 @@ class TrainingError(RuntimeError):
 
 class NotFiniteError(TrainingError):
     """A training whose loss or gradient is not finite: it diverged."""
+
+
+def some(items: Sequence[str], most: int = 3) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

@@ -23,5 +23,10 @@ class Expectation:
         """Whether a score is good enough."""
         return score >= self.value if self.mode == "max" else score <= self.value
 
+    @property
+    def bound(self) -> str:
+        """The bound without the number's name: ">= 0.97"."""
+        return f"{'>=' if self.mode == 'max' else '<='} {self.value:g}"
+
     def __str__(self) -> str:
-        return f"{self.metric} {'>=' if self.mode == 'max' else '<='} {self.value:g}"
+        return f"{self.metric} {self.bound}"

@@ -14,8 +14,8 @@ the compiled step takes; only `pmap`, with its leading device axis, needs anothe
 import abc
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, override
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, override
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,10 @@ from dlcore.errors import UsageError
 AXIS = "data"
 NAMES = ("jit", "pmap", "data", "fsdp")
 
-# The collection of a model's state that belongs to examples: it is split as the batch is.
-CARRY = "carry"
+# What a collection of a model's state belongs to. An array of the examples has the global batch as
+# its first axis and is split as the batch is. A replicated one is the same on every device. A
+# device's own has, in the canonical form, one entry a device on a new first axis.
+Kind = Literal["examples", "replicated", "device"]
 
 # Below this many elements an array stays whole on every device under `fsdp`: gathering it would
 # cost more than it saves.
@@ -51,6 +53,11 @@ def axis_name() -> str | None:
 def psum(tree: Any) -> Any:
     """The sum of a pytree's arrays over all devices of the batch axis; the tree itself on one."""
     return jax.lax.psum(tree, AXIS) if _bound() else tree
+
+
+def all_gather(tree: Any) -> Any:
+    """The arrays of all devices' shares, joined on their first axis: the whole batch, in order."""
+    return jax.lax.all_gather(tree, AXIS, tiled=True) if _bound() else tree
 
 
 def axis_size() -> int:
@@ -100,23 +107,62 @@ def join_batch(parts: Any) -> Any:
     return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), parts)
 
 
-def _belongs_to_examples(path: Sequence[Any]) -> bool:
-    return any(getattr(key, "key", None) == CARRY for key in path)
-
-
 Devices = Sequence[jax.Device]
+# Kinds of the collections of a model's state by name; those that are not named are replicated.
+Kinds = Mapping[str, Kind]
+# The field of a training's state that holds these collections.
+_COLLECTIONS = "model_state"
 
 
 class Parallelism(abc.ABC):
     """How a step is laid out over devices: `make(name)` gives one.
 
     Attributes:
-      name: the word that `--parallelism` takes.
+      name: the word that `parallelism` takes.
       device_count: over how many devices, of all processes, a batch is split.
+      kinds: what the collections of the model's state belong to.
     """
 
     name: str
     device_count: int
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+
+    def kind(self, path: Sequence[Any]) -> Kind:
+        """What an array of a state belongs to, by its path in the state."""
+        names = [getattr(key, "name", getattr(key, "key", None)) for key in path[:2]]
+        if len(names) == 2 and names[0] == _COLLECTIONS:
+            return self.kinds.get(str(names[1]), "replicated")
+        return "replicated"
+
+    def stack(self, state: Any) -> Any:
+        """A first state in the canonical form: each device's own collections are repeated."""
+
+        def repeat(path: Sequence[Any], array: Any) -> Any:
+            if self.kind(path) != "device":
+                return array
+            return jnp.broadcast_to(array, (self.device_count, *array.shape))
+
+        return jax.tree_util.tree_map_with_path(repeat, state)
+
+    def _on_own(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, given a device's own state without its axis, and giving it back so."""
+        if "device" not in self.kinds.values():
+            return function
+
+        def change(state: Any, index: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(
+                lambda path, array: array[index] if self.kind(path) == "device" else array, state
+            )
+
+        def on_own(state: Any, *inputs: Any) -> Any:
+            result = function(change(state, 0), *inputs)
+            if not isinstance(result, tuple):
+                return result
+            return change(result[0], None), *result[1:]
+
+        return on_own
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
         """Raises UsageError where the global batch does not split into equal shares."""
@@ -127,7 +173,7 @@ class Parallelism(abc.ABC):
             parts = f"{self.device_count} device{'s' if self.device_count > 1 else ''}"
             parts += f" x {accumulate} accumulated batches" if accumulate > 1 else ""
             raise UsageError(
-                f"--batch_size={batch_size} does not divide over {parts}: "
+                f"batch_size={batch_size} does not divide over {parts}: "
                 f"it must be a multiple of {share}, such as {near}"
             )
 
@@ -148,7 +194,10 @@ class Parallelism(abc.ABC):
 
     @abc.abstractmethod
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        """Compiles `(state, batch) -> sums`, the sums replicated."""
+        """Compiles `(state, batch, number) -> results`, the number and the results replicated.
+
+        In the number's place there may be any tree of arrays.
+        """
 
     def place_state(self, state: Any) -> Any:
         """A canonical state in the form that the compiled step takes."""
@@ -169,11 +218,11 @@ class SingleDevice(Parallelism):
     name = "jit"
     device_count = 1
 
-    def __init__(self, devices: Devices | None = None) -> None:
+    def __init__(self, kinds: Kinds, devices: Devices | None = None) -> None:
+        super().__init__(kinds)
         if jax.process_count() > 1:
             raise UsageError(
-                "--parallelism=jit uses one device of one process: "
-                "with --distributed use data or fsdp"
+                "parallelism=jit uses one device of one process: with several use data or fsdp"
             )
         self._sharding = SingleDeviceSharding((devices or jax.local_devices())[0])
 
@@ -187,17 +236,18 @@ class SingleDevice(Parallelism):
 
     @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(self._on_own(step), donate_argnums=0)
 
     @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        return jax.jit(evaluate)
+        return jax.jit(self._on_own(evaluate))
 
 
 class _OverMesh(Parallelism):
     """What `data` and `fsdp` share: a mesh of every process's devices, the batch split over it."""
 
-    def __init__(self, devices: Devices | None = None) -> None:
+    def __init__(self, kinds: Kinds, devices: Devices | None = None) -> None:
+        super().__init__(kinds)
         # A process's share of the batch is contiguous, so its devices must be too: neither
         # `make_mesh` nor the numbering of a TPU pod's devices sees to that.
         by_process = sorted(
@@ -225,14 +275,16 @@ class DataParallel(_OverMesh):
     @override
     def state_shardings(self, state: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: self._split if _belongs_to_examples(path) else self._replicated, state
+            lambda path, _: self._replicated if self.kind(path) == "replicated" else self._split,
+            state,
         )
 
-    def _shard_map(self, function: Callable[..., Any], state: Any, out_specs: Any) -> Any:
+    def _shard_map(self, function: Callable[..., Any], state: Any, *specs: Any) -> Any:
+        *in_specs, out_specs = specs
         return jax.shard_map(
-            function,
+            self._on_own(function),
             mesh=self._mesh,
-            in_specs=(self._specs(state), PartitionSpec(AXIS)),
+            in_specs=(self._specs(state), PartitionSpec(AXIS), *in_specs),
             out_specs=out_specs,
             # Gradients are summed by hand (`psum`), as under pmap, and not by the transposition
             # rules that the checked mode brings.
@@ -249,21 +301,30 @@ class DataParallel(_OverMesh):
 
     @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        return jax.jit(self._shard_map(evaluate, state, PartitionSpec()))
+        return jax.jit(self._shard_map(evaluate, state, PartitionSpec(), PartitionSpec()))
 
 
 class FullySharded(_OverMesh):
     """`fsdp`: parameters and optimizer state split over the devices, gathered by the compiler.
 
-    The layout is ZeRO-3's (Rajbhandari et al. 2020), written as shardings only.
+    The layout is ZeRO-3's (Rajbhandari et al. 2020), written as shardings only. The program is one,
+    of the whole batch: there is no state of a single device.
     """
 
     name = "fsdp"
 
+    def __init__(self, kinds: Kinds, devices: Devices | None = None) -> None:
+        super().__init__(kinds, devices)
+        if own := [name for name, kind in kinds.items() if kind == "device"]:
+            raise UsageError(
+                f"parallelism=fsdp cannot train a task whose state {own[0]!r} belongs to a device: "
+                "use jit, pmap or data"
+            )
+
     @override
     def state_shardings(self, state: Any) -> Any:
         def sharding(path: Sequence[Any], array: Any) -> Sharding:
-            if _belongs_to_examples(path):
+            if self.kind(path) == "examples":
                 return self._split
             # The largest axis that divides evenly is split; ties go to the last one, which is the
             # output features of a kernel.
@@ -289,7 +350,7 @@ class FullySharded(_OverMesh):
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
         return jax.jit(
             evaluate,
-            in_shardings=(self.state_shardings(state), self._split),
+            in_shardings=(self.state_shardings(state), self._split, self._replicated),
             out_shardings=self._replicated,
         )
 
@@ -299,10 +360,12 @@ class Pmap(Parallelism):
 
     name = "pmap"
 
-    def __init__(self, devices: Devices | None = None) -> None:
+    def __init__(self, kinds: Kinds, devices: Devices | None = None) -> None:
+        super().__init__(kinds)
         if jax.process_count() > 1:
             raise UsageError(
-                "--parallelism=pmap uses one process's devices: with --distributed use data or fsdp"
+                "parallelism=pmap uses one process's devices: with several processes use data or "
+                "fsdp"
             )
         self._devices = list(devices or jax.local_devices())
         self.device_count = len(self._devices)
@@ -315,6 +378,9 @@ class Pmap(Parallelism):
     def _split(self, array: Any) -> Any:
         return array.reshape(self.device_count, -1, *array.shape[1:])
 
+    def _repeat(self, array: Any) -> Any:
+        return np.broadcast_to(array, (self.device_count, *np.shape(array)))
+
     @override
     def place_batch(self, batch: Any) -> Any:
         return jax.device_put(jax.tree.map(self._split, batch), self._stacked)
@@ -322,17 +388,18 @@ class Pmap(Parallelism):
     @override
     def place_state(self, state: Any) -> Any:
         def place(path: Sequence[Any], array: Any) -> Any:
-            array = np.asarray(array)
-            if _belongs_to_examples(path):
+            array, kind = np.asarray(array), self.kind(path)
+            if kind == "examples":
                 return self._split(array)
-            return np.broadcast_to(array, (self.device_count, *array.shape))
+            # Alone on a device, its own state keeps its axis: see `_on_own`.
+            return array[:, None] if kind == "device" else self._repeat(array)
 
         return jax.device_put(jax.tree_util.tree_map_with_path(place, state), self._stacked)
 
     @override
     def canonical_state(self, state: Any) -> Any:
         def canonical(path: Sequence[Any], array: jax.Array) -> Any:
-            if _belongs_to_examples(path):
+            if self.kind(path) != "replicated":
                 return np.asarray(array).reshape(-1, *array.shape[2:])
             return np.asarray(array.addressable_shards[0].data)[0]
 
@@ -341,11 +408,13 @@ class Pmap(Parallelism):
 
     @override
     def compile_step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        step = self._on_own(step)
         return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
 
     @override
     def compile_evaluation(self, evaluate: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        return jax.pmap(evaluate, axis_name=AXIS, devices=self._devices)
+        evaluate = self._on_own(evaluate)
+        return jax.pmap(evaluate, axis_name=AXIS, devices=self._devices, in_axes=(0, 0, None))
 
     @override
     def to_host(self, sums: Any) -> Any:
@@ -356,7 +425,10 @@ _PARALLELISMS = {kind.name: kind for kind in (SingleDevice, Pmap, DataParallel, 
 
 
 def make(
-    name: str, supported: Sequence[str] = NAMES, devices: Devices | None = None
+    name: str,
+    supported: Sequence[str] = NAMES,
+    devices: Devices | None = None,
+    kinds: Kinds | None = None,
 ) -> Parallelism:
     """The parallelism of that name.
 
@@ -364,14 +436,13 @@ def make(
       name: one of `NAMES`.
       supported: those that the task supports.
       devices: to lay out over, all of this process; those present by default.
+      kinds: what the collections of the model's state belong to.
 
     Raises:
       UsageError: no such parallelism, or not one of those that the task supports.
     """
     if name not in _PARALLELISMS:
-        raise UsageError(f"unknown --parallelism={name}: it is one of {', '.join(NAMES)}")
+        raise UsageError(f"unknown parallelism={name}: it is one of {', '.join(NAMES)}")
     if name not in supported:
-        raise UsageError(
-            f"--parallelism={name} cannot train this task: use {' or '.join(supported)}"
-        )
-    return _PARALLELISMS[name](devices)
+        raise UsageError(f"parallelism={name} cannot train this task: use {' or '.join(supported)}")
+    return _PARALLELISMS[name](kinds or {}, devices)

@@ -40,7 +40,7 @@ def start(
       UsageError: the arguments are wrong, or incomplete where no cluster is detected.
     """
     if coordinator_address and not re.fullmatch(r".+:\d{1,5}", coordinator_address):
-        raise UsageError(f"--coordinator_address={coordinator_address}: it is HOST:PORT")
+        raise UsageError(f"coordinator_address={coordinator_address}: it is HOST:PORT")
     # Where a process is lost, JAX says so and aborts the others. absl's handler of that signal
     # would bury the message under the stacks of all threads.
     faulthandler.disable()
@@ -58,9 +58,9 @@ def start(
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(
-            f"--distributed could not start ({str(error).splitlines()[0].rstrip('.')}): where no "
-            "cluster is detected, give --coordinator_address=HOST:PORT, --num_processes and "
-            "--process_id"
+            f"the processes could not start ({str(error).splitlines()[0].rstrip('.')}): where no "
+            "cluster is detected, give coordinator_address=HOST:PORT, num_processes and "
+            "process_id"
         ) from error
     finally:
         alarm.cancel()
@@ -86,7 +86,7 @@ def _connect() -> None:
 def _give_up() -> None:
     print(
         f"error: the processes of this run did not meet within {START_TIMEOUT_SECONDS:g} s: start "
-        "each with the same --coordinator_address and --num_processes and its own --process_id",
+        "each with the same coordinator_address and num_processes and its own process_id",
         file=sys.stderr,
         flush=True,
     )

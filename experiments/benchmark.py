@@ -1,157 +1,194 @@
-"""Times whole train steps: `python -m experiments.benchmark --batch_size=128`.
+"""Times whole train steps: `python -m experiments.benchmark --torch=.peers/bin/python`.
 
-Prints the ratio of the launcher's time for a step (batches made, placed, records written) to that
-of the same compiled step in a bare loop over batches that lie on the device; with `--against=xla`
-also how long the model's step takes there with its kernels by another implementation. These are
-interleaved in one run, since machines drift; the median of the rounds counts. A ResNet-50's step in
-PyTorch follows, where `--torch` names a Python that has it.
+For each recipe it prints, in milliseconds a step:
+
+- launcher: a training as `experiments.train` has it, in which batches are made, placed and prepared
+  and records written;
+- bare step: the same compiled step, preparation included, over raw batches on the device;
+- with `--against=xla`, that step with its kernels by another implementation;
+- with `--torch=PYTHON`, the step without preparation over prepared batches on the device, and over
+  the same batches the step of the twin in PyTorch, with `--torch_compile` the compiled one, too.
+
+They take turns on the same cores, round by round, since machines drift. A time is the median of the
+rounds, a ratio the median of the rounds' ratios. Each field of a single recipe is a flag.
 """
 
+import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import statistics
 import tempfile
-import time
-from collections.abc import Sequence
-from typing import Any, override
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
+import optax
 
-from dlcore import models
 from dlcore.errors import UsageError
-from dlcore.train import loop
-from dlcore.train.callbacks import Callback, ProgressBar, Record
-from experiments import flags, peers, recipes, report, session
-from kernels import timing
+from dlcore.train import Recipe, Session, Settings
+from dlcore.train.preparation import Prepared
+from dlcore.train.program import Program, build
+from experiments import flags, recipes, tables
+from experiments.pytorch import PyTorch, write_batches
+from experiments.turns import LAUNCHER, Steps, Timed, take_turns
 
-# Steps before the clock starts (compilation, the first batches, full pipelines), and between the
-# records of the metrics, as in a long training.
-WARM_UP = 100
+# What is timed by default; the latter where their data are.
+BUNDLED = ("lenet5_digits", "resnet20_digits")
+PREPARED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
+# Batches that a step goes through in turn.
+ROTATION = 8
 
-
-class Clock(Callback):
-    """Notes when the warm-up ends and when the record of the last step is written."""
-
-    @override
-    def on_record(self, record: Record) -> None:
-        if record["split"] != "train":
-            return
-        if record["step"] == WARM_UP:
-            self.started = time.perf_counter()
-        self.ended = time.perf_counter()
+BARE, OTHER = "bare step", "bare step with other kernels"
+PURE, TORCH, COMPILED = "step on prepared batches", "PyTorch's step", "PyTorch's compiled step"
+RATIOS = ((LAUNCHER, BARE), (OTHER, BARE), (PURE, TORCH), (PURE, COMPILED))
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """The flags of this program and of the recipe."""
-    recipe = flags.peek(argv, "recipe") or "lenet5_digits"
-    flags.define_one(values, "recipe", "lenet5_digits", "Recipe whose step is timed.")
-    flags.define_one(values, "steps", 200, "Steps in a round.")
-    flags.define_one(values, "rounds", 5, "Rounds of each; the median counts.")
+    """The flags of this program and, where there is one recipe, of that."""
+    known = f"{', '.join((*BUNDLED, *PREPARED))}, as far as there are data"
+    flags.define_one(values, "recipes", [], f"Recipes with commas; by default {known}.", list)
+    flags.define_one(values, "seconds", 2.0, "About how long each of them runs in a round.")
+    flags.define_one(values, "rounds", 5, "Rounds that count; one more goes before them.")
     flags.define_one(values, "against", "", "As --kernels, of another step that is timed, too.")
-    flags.define_one(values, "torch", "", "A Python that has PyTorch, for --model=resnet50.")
-    flags.define_dataclass(values, session.Settings)
-    flags.define_recipe(values, recipes.get(recipe), argv)
+    flags.define_one(values, "torch", "", "A Python that has PyTorch; `make peers` makes one.")
+    flags.define_one(values, "torch_compile", False, "Time PyTorch's compiled step, too.")
+    flags.define_dataclass(values, Settings)
+    names = (flags.peek(argv, "recipes") or "").split(",")
+    if len(names) == 1 and names[0]:
+        flags.define_recipe(values, recipes.get(names[0]), argv)
+    else:
+        meaning = "Examples in a batch of every recipe; by default as many as each has."
+        flags.define_one(values, "batch_size", None, meaning, int)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times them, round by round, and prints medians and ratios."""
-    if values.steps < 1 or values.rounds < 1:
-        raise UsageError("--steps and --rounds must be at least 1")
-    recipe = flags.read_recipe(values, recipes.get(values.recipe))
-    settings = flags.read_dataclass(values, session.Settings)
-    if values.torch:
-        _check_peer(recipe)
-    prepared = session.prepare(recipe, settings)
-    calls = [functools.partial(timed, prepared) for timed in (launcher_seconds, bare_seconds)]
-    if values.against:
-        settings = dataclasses.replace(settings, kernels=values.against)
-        calls.append(functools.partial(bare_seconds, session.prepare(recipe, settings)))
-    rounds = [[call(values.steps) for call in calls] for _ in range(values.rounds)]
-    columns = list(zip(*rounds, strict=True))
-    launcher, bare, *others = (statistics.median(column) * 1e3 for column in columns)
-    rows = {
-        "device": f"{jax.devices()[0].device_kind}, {jax.device_count()} of them",
-        "launcher, milliseconds a step": launcher,
-        "bare loop, milliseconds a step": bare,
-        "ratio": _ratio(columns[0], columns[1]),
-    }
-    for other in others:
-        rows[f"bare loop with --kernels={values.against}, milliseconds a step"] = other
-        rows["its ratio to the bare loop"] = _ratio(columns[2], columns[1])
-    if values.torch:
-        effort = timing.Effort(values.steps, values.rounds)
-        for name, seconds in torch_seconds(values.torch, prepared, effort).items():
-            rows[f"{name}, milliseconds a step"] = seconds * 1e3
-    print(report.table(rows))
+    """Prepares all recipes, then times one after another."""
+    if values.seconds <= 0 or values.rounds < 1:
+        raise UsageError("--seconds must be above 0 and --rounds at least 1")
+    with contextlib.ExitStack() as closing:
+        directory = pathlib.Path(closing.enter_context(tempfile.TemporaryDirectory()))
+        torch = closing.enter_context(PyTorch(values.torch, cores())) if values.torch else None
+        contests = [
+            (prepared, dict(contenders(prepared, other, torch, values.torch_compile, directory)))
+            for prepared, other in prepare(values)
+        ]
+        for prepared, timed in contests:
+            rounds = take_turns(prepared, timed, values.seconds, values.rounds)
+            print(f"{described(prepared)}\n{tables.aligned(rows(rounds))}\n")
 
 
-def _check_peer(recipe: recipes.Recipe) -> None:
-    """Raises UsageError where PyTorch's network would be another one."""
-    if recipe.model != "resnet50":
-        raise UsageError(f"--torch has a ResNet-50: --model=resnet50, not {recipe.model}")
-    defaults = models.defaults(recipe.model)
-    for name in ("blocks", "bottleneck"):
-        if recipe.model_options.get(name, defaults[name]) != defaults[name]:
-            raise UsageError(f"--torch has a ResNet-50: leave out --model.{name}")
+def prepare(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | None]]:
+    """The trainings of the command line, each with that on other kernels where that is asked for.
+
+    Raises:
+      UsageError: one of them has to be mended.
+    """
+    settings = flags.read_dataclass(values, Settings)
+    other = values.against and dataclasses.replace(settings, kernels=values.against)
+    for recipe in chosen(values, settings):
+        yield Session(recipe, settings).prepared, other and Session(recipe, other).prepared
 
 
-def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """The median over rounds."""
-    return statistics.median(time / other for time, other in zip(times, others, strict=True))
+def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:
+    """The recipes of the command line, or the default ones whose data are there."""
+    if len(values.recipes) == 1:
+        return [flags.read_recipe(values, recipes.get(values.recipes[0]))]
+    several = [recipes.get(name) for name in values.recipes or BUNDLED]
+    data_dir = settings.data_dir or os.environ.get("DLCORE_DATA_DIR")
+    if data_dir and not values.recipes:
+        prepared = map(recipes.get, PREPARED)
+        several += [one for one in prepared if pathlib.Path(data_dir, one.data).is_dir()]
+    if values.batch_size is None:
+        return several
+    return [dataclasses.replace(recipe, batch_size=values.batch_size) for recipe in several]
 
 
-def torch_seconds(
-    python: str, prepared: session.Session, effort: timing.Effort
-) -> dict[str, float]:
-    """Seconds of a step of the same network on images of the same size in PyTorch."""
-    recipe, dataset = prepared.recipe, prepared.dataset
-    prepare = functools.partial(dataset.transform, train=True)
-    batch = dataset.train_batches(recipe.batch_size, recipe.seed).batch(0)
-    images = jax.eval_shape(prepare, batch, jax.random.key(0))["image"]
-    options = recipe.model_options
-    classes, dtype = options["num_classes"], options["dtype"]
-    return peers.resnet50_seconds(python, images.shape, classes, dtype, effort)
+def contenders(
+    prepared: Prepared,
+    other: Prepared | None,
+    torch: PyTorch | None,
+    torch_compile: bool,
+    directory: pathlib.Path,
+) -> Iterator[tuple[str, Timed]]:
+    """What is timed beside the launcher, by name.
+
+    Raises:
+      UsageError: PyTorch's twin does not follow the recipe.
+    """
+    program, recipe = prepared.program, prepared.recipe
+    stream = prepared.dataset.train_batches(recipe.batch_size, recipe.seed).start(0)
+    batches = [next(stream) for _ in range(ROTATION)]
+    yield BARE, Steps(program, batches)
+    if other:
+        yield OTHER, Steps(other.program, batches)
+    if torch:
+        batches = prepare_batches(program, batches)
+        yield PURE, Steps(without_preparation(prepared, batches[0]), batches)
+        write_batches(directory / f"{recipe.name}.npz", batches)
+        for name in (TORCH, COMPILED)[: 1 + torch_compile]:
+            key = f"{recipe.name}: {name}"
+            torch.make(key, prepared, directory / f"{recipe.name}.npz", name == COMPILED)
+            yield name, functools.partial(torch.seconds, key)
 
 
-def launcher_seconds(prepared: session.Session, steps: int) -> float:
-    """Seconds a step in the loop of a training, progress bar and records included."""
-    plan = loop.Plan(
-        num_steps=WARM_UP + steps,
-        steps_per_epoch=prepared.plan.steps_per_epoch,
-        # A record waits for the device, so the clock is read at one.
-        log_every=WARM_UP,
-        # Evaluations and checkpoints are other work than the step's: none before the end.
-        evaluate_every=WARM_UP + steps,
-        watched_metric=None,
+def prepare_batches(program: Program, batches: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    """The batches as the model gets them: decoded, normalized, augmented."""
+    transform = jax.jit(functools.partial(program.transform, train=True))
+    keys = jax.random.split(jax.random.key(0), len(batches))
+    return [jax.device_get(transform(*drawn)) for drawn in zip(batches, keys, strict=True)]
+
+
+def without_preparation(prepared: Prepared, batch: Mapping[str, np.ndarray]) -> Program:
+    """The program of a training whose batches are prepared already."""
+    program, recipe = prepared.program, prepared.recipe
+    return build(
+        program.learner,
+        program.optimizer,
+        # Of the record only: the optimizer has its own.
+        optax.constant_schedule(recipe.learning_rate),
+        lambda batch, key, train: batch,
+        batch,
+        program.parallelism,
+        seed=recipe.seed,
+        log_every=prepared.plan.log_every,
+        accumulate=recipe.accumulate,
+        ema_decay=recipe.ema_decay,
+        kernels=program.kernels,
     )
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as directory:
-        loop.Loop(
-            prepared.program,
-            prepared.dataset,
-            plan,
-            pathlib.Path(directory),
-            seed=prepared.recipe.seed,
-            callbacks=[ProgressBar(), clock],
-        ).run()
-    return (clock.ended - clock.started) / steps
 
 
-def bare_seconds(prepared: session.Session, steps: int) -> float:
-    """Seconds a step of the same compiled step over batches that are on the device."""
-    program, dataset, recipe = prepared.program, prepared.dataset, prepared.recipe
-    stream = dataset.train_batches(recipe.batch_size, recipe.seed).start(0)
-    batches = [program.parallelism.place_batch(next(stream)) for _ in range(8)]
-    state: Any = program.parallelism.place_state(program.initialize())
-    for step in range(WARM_UP):
-        state, _ = program.step(state, batches[step % len(batches)])
-    jax.block_until_ready(state)
-    started = time.perf_counter()
-    for step in range(steps):
-        state, _ = program.step(state, batches[step % len(batches)])
-    jax.block_until_ready(state)
-    return (time.perf_counter() - started) / steps
+def rows(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians in milliseconds, then ratios."""
+    shown = {
+        f"{name}, milliseconds": 1e3 * statistics.median(each[name] for each in rounds)
+        for name in rounds[0]
+    }
+    for name, other in RATIOS:
+        if {name, other} <= rounds[0].keys():
+            ratio = statistics.median(each[name] / each[other] for each in rounds)
+            shown[f"{name} / {other}"] = ratio
+    return shown
+
+
+def described(prepared: Prepared) -> str:
+    """What is timed: recipe, model, a prepared batch, device."""
+    program, recipe = prepared.program, prepared.recipe
+    transform = functools.partial(program.transform, train=True)
+    batch = jax.eval_shape(transform, dict(program.batch), jax.random.key(0))
+    arrays = ", ".join(
+        f"{name} {'x'.join(map(str, array.shape))} {array.dtype}" for name, array in batch.items()
+    )
+    devices = f"{jax.device_count()} of {jax.devices()[0].device_kind}, {cores()} cores"
+    return f"{recipe.name} ({recipe.model}): {arrays}; {devices}"
+
+
+def cores() -> int:
+    """How many this process may use, and its children."""
+    # Not every system can bind a process to some.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from dlcore import parallel, tasks
+from dlcore import models, parallel, tasks
 from dlcore.errors import UsageError
-from experiments import flags, recipes, report, session
+from dlcore.train import Recipe, Settings
+from dlcore.train.preparation import prepare
+from experiments import flags, recipes, tables
 from kernels import aot, dispatch
 
 # How XLA counts what a program does: not knowing how often a loop runs.
@@ -51,9 +53,9 @@ def main(values: flags.FlagValues) -> None:
             f"--parallelism={values.parallelism}: task {recipe.task} supports "
             f"{', '.join(supported)}"
         )
-    settings = session.Settings(data_dir=values.data_dir, kernels=values.kernels)
-    session.model(recipe, settings)  # What it refuses, no parallelism takes.
-    print(report.table(whole(recipe, values.data_dir, machine)))
+    settings = Settings(data_dir=values.data_dir, kernels=values.kernels)
+    models.create(recipe.model, **recipe.model_options)  # What it refuses, no parallelism takes.
+    print(tables.aligned(whole(recipe, values.data_dir, machine)))
     names = (values.parallelism,) if values.parallelism else supported
     refusals = []
     for name in names:
@@ -66,7 +68,7 @@ def main(values: flags.FlagValues) -> None:
             rows = {"refused": str(error)}
         except aot.DoesNotFitError as error:
             rows = {"fits": f"no: {error}"}
-        print(f"\n--parallelism={name}\n{report.table(rows)}", flush=True)
+        print(f"\n--parallelism={name}\n{tables.aligned(rows)}", flush=True)
     if len(refusals) == len(names):
         raise refusals[0]
 
@@ -87,23 +89,21 @@ def _machine(values: flags.FlagValues) -> aot.Target:
     return machine
 
 
-def whole(recipe: recipes.Recipe, data_dir: str, machine: aot.Target) -> dict[str, str]:
+def whole(recipe: Recipe, data_dir: str, machine: aot.Target) -> dict[str, str]:
     """What is printed of the machine, and of a step whatever its layout."""
     chip = machine.chip
-    program = session.prepare(recipe, session.Settings(data_dir=data_dir)).program
+    program = prepare(recipe, Settings(data_dir=data_dir)).program
     step: Any = program.step
     cost = step.lower(program.abstract_state, program.batch).cost_analysis()
     return {
         "machine": f"{len(machine.devices)} x {chip.device_kind}, {chip.memory:,} bytes each",
-        "batch size": str(next(iter(program.batch.values())).shape[0]),
+        "batch size": str(program.batch_size),
         # XLA's count, before its optimisation, of the step without kernels.
         f"floating-point operations a step, of all devices ({_ONCE})": f"{cost['flops']:,.0f}",
     }
 
 
-def compiled(
-    recipe: recipes.Recipe, settings: session.Settings, machine: aot.Target
-) -> aot.Program:
+def compiled(recipe: Recipe, settings: Settings, machine: aot.Target) -> aot.Program:
     """The training step of a recipe, compiled for a machine.
 
     Raises:
@@ -111,7 +111,7 @@ def compiled(
       aot.DoesNotFitError: it needs more memory than a device has.
     """
     with dispatch.target(machine.chip.device_kind):
-        program = session.prepare(recipe, settings, machine.devices).program
+        program = prepare(recipe, settings, machine.devices).program
         state = program.abstract_state
         sharding = _batch_sharding(jax.tree.leaves(state)[0].sharding)
         batch = {
@@ -119,7 +119,7 @@ def compiled(
             for name, array in program.batch.items()
         }
         if program.parallelism.name == "pmap":
-            state, batch = _stacked(program.parallelism.device_count, state, batch)
+            state, batch = _stacked(program.parallelism, state, batch)
         step: Any = program.step
         return aot.compile_for(machine, step.lower(state, batch))
 
@@ -130,15 +130,16 @@ def _batch_sharding(state: Sharding) -> Sharding:
     return state
 
 
-def _stacked(count: int, state: Any, batch: Any) -> tuple[Any, Any]:
-    """The shapes of `pmap`: a device axis in front; a carry and a batch are split over it."""
+def _stacked(layout: parallel.Parallelism, state: Any, batch: Any) -> tuple[Any, Any]:
+    """The shapes of `pmap`: a device axis in front, over which examples are split."""
+    count = layout.device_count
 
     def split(array: Any) -> Any:
         shape = (count, array.shape[0] // count, *array.shape[1:])
         return jax.ShapeDtypeStruct(shape, array.dtype)
 
     def stack(path: Sequence[Any], array: Any) -> Any:
-        if any(getattr(key, "key", None) == parallel.CARRY for key in path):
+        if layout.kind(path) != "replicated":
             return split(array)
         return jax.ShapeDtypeStruct((count, *array.shape), array.dtype)
 

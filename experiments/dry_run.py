@@ -4,29 +4,42 @@ from typing import Any
 
 import jax
 
-from experiments import report
-from experiments.session import Session
+from dlcore import optim
+from dlcore.train import Session
+from dlcore.train.preparation import Prepared
+from dlcore.train.report import count_parameters
+from experiments import tables
 
 
 def show(session: Session) -> None:
-    """Compiles a session's step and prints the parameter table, memory and operations.
+    """Compiles the step of each phase and prints the parameter table, memory and operations.
 
     Args:
-      session: prepared; nothing is written.
+      session: nothing is written.
     """
-    program, task = session.program, session.program.task
-    batches = session.dataset.train_batches(
-        session.recipe.batch_size, session.recipe.seed, jax.process_index(), jax.process_count()
+    session.check()
+    for prepared in session.phases:
+        _show(prepared)
+
+
+def _show(prepared: Prepared) -> None:
+    program, learner, recipe = prepared.program, prepared.learner, prepared.recipe
+    batches = prepared.dataset.train_batches(
+        recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
     )
     batch = next(batches.start(0))
-    inputs = task.describe_inputs(session.dataset.transform(batch, None, False))
+    inputs = learner.describe_inputs(prepared.dataset.transform(batch, None, False))
     state = program.parallelism.place_state(program.initialize())
     step: Any = program.step
     compiled = step.lower(state, program.parallelism.place_batch(batch)).compile()
     if jax.process_index() != 0:
         return
-    print(task.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
-    print(report.table(costs(compiled) | {"parameters": f"{report.count_parameters(session):,}"}))
+    print(learner.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
+    rows = costs(compiled) | {"parameters": f"{count_parameters(prepared):,}"}
+    if recipe.groups:
+        members = optim.groups.describe(recipe.groups, program.abstract_state.params)
+        rows |= {f"parameters of {name}": ", ".join(paths) for name, paths in members.items()}
+    print(tables.aligned(rows))
 
 
 def costs(compiled: Any) -> dict[str, str]:

@@ -6,8 +6,8 @@ written.
 
 from collections.abc import Sequence
 
-from dlcore.errors import UsageError
-from experiments import flags, report, session, workdir
+from dlcore.train import Run
+from experiments import cache, flags, tables
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -22,17 +22,11 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def main(values: flags.FlagValues) -> None:
     """Restores, evaluates, prints."""
     directory = flags.run_directory(values)
-    session.use_compilation_cache()
-    settings = session.Settings(
-        data_dir=values.data_dir, parallelism=values.parallelism, kernels=values.kernels
-    )
-    prepared = session.prepare(workdir.read_recipe(directory), settings)
-    if values.split not in prepared.dataset.splits:
-        there = ", ".join(prepared.dataset.splits)
-        raise UsageError(f"--split={values.split}: {prepared.recipe.data} has {there}")
-    restored = report.restore(prepared, directory, values.checkpoint)
-    results = report.scalars(report.evaluate(prepared, restored.state, values.split))
-    print(report.table({"step": restored.step, "split": values.split, **results}))
+    cache.use()
+    run = Run(directory, flags.settings_of_run(values, parallelism=values.parallelism))
+    found = run.evaluate(values.split, values.checkpoint)
+    rows = {"step": found.pop("step"), "split": values.split, **tables.scalars(found)}
+    print(tables.aligned(rows))
 
 
 if __name__ == "__main__":

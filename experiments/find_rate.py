@@ -18,8 +18,10 @@ import numpy as np
 
 from dlcore import plots, tasks
 from dlcore.errors import NotFiniteError, UsageError
-from dlcore.train import rate_range
-from experiments import flags, outputs, recipes, report, session, train, workdir
+from dlcore.train import Recipe, Settings, rate_range, workdir
+from dlcore.train.preparation import prepare
+from dlcore.train.writers import read_records
+from experiments import cache, flags, recipes, tables, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +42,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "rates", rates, "Learning rates to try, with commas.", list)
     flags.define_one(values, "lowest", 1e-5, "Learning rate at which the range test begins.")
     flags.define_one(values, "highest", 10.0, "Learning rate at which it ends.")
-    flags.define_dataclass(values, session.Settings)
+    flags.define_dataclass(values, Settings)
     recipe = flags.peek(argv, "recipe")
     if recipe:
         flags.define_recipe(values, recipes.get(recipe), argv)
@@ -49,7 +51,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def main(values: flags.FlagValues) -> None:
     """Trains, compares, writes, prints."""
     recipe, settings, directory = read(values)
-    session.use_compilation_cache()
+    cache.use()
     if values.method == "range":
         result = range_test(recipe, settings, values.lowest, values.highest)
         table, figure = range_table(result), draw_range(result)
@@ -65,7 +67,7 @@ def main(values: flags.FlagValues) -> None:
     print(table)
 
 
-def read(values: flags.FlagValues) -> tuple[recipes.Recipe, session.Settings, pathlib.Path]:
+def read(values: flags.FlagValues) -> tuple[Recipe, Settings, pathlib.Path]:
     """The recipe to train, for `--epochs`; the settings; the directory of the results.
 
     Raises:
@@ -81,19 +83,20 @@ def read(values: flags.FlagValues) -> tuple[recipes.Recipe, session.Settings, pa
     for name, instead in (("learning_rate", "rates"), ("num_epochs", "epochs")):
         if values[name].present:
             raise UsageError(f"--{name} is what this program sets: use --{instead}")
-    for name in ("overfit", "prune_fraction", "judge"):
+    for name in ("overfit", "prune_fraction", "evaluators"):
         if values[name].present:
             raise UsageError(f"--{name} has no part in the search for a rate: leave it out")
     recipe = dataclasses.replace(
         flags.read_recipe(values, recipes.get(values.recipe)),
         num_epochs=values.epochs,
-        # Neither belongs to the first epochs.
-        judge="",
+        # None of them belongs to the first epochs.
+        evaluators="",
+        needs={},
         prune_fraction=0.0,
     )
     if tasks.kind(recipe.task).watched_metric is None:
         raise UsageError(f"--task={recipe.task} has no loss that says which rate is better")
-    settings = flags.read_dataclass(values, session.Settings)
+    settings = flags.read_dataclass(values, Settings)
     return recipe, settings, workdir.named(values.workdir)
 
 
@@ -113,8 +116,8 @@ def parsed(rates: Sequence[str]) -> list[float]:
 
 
 def successive(
-    recipe: recipes.Recipe,
-    settings: session.Settings,
+    recipe: Recipe,
+    settings: Settings,
     directory: pathlib.Path,
     rates: Sequence[float],
 ) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def training_losses(run: pathlib.Path) -> list[tuple[float, float]]:
     """Epoch and mean loss of each record of the training split; NaN where it was not finite."""
     return [
         (record["epoch"], math.nan if record["loss"] is None else record["loss"])
-        for record in outputs.read_records(run)
+        for record in read_records(run / "metrics.jsonl")
         if record["split"] == "train"
     ]
 
@@ -168,7 +171,7 @@ def successive_table(result: Mapping[str, Any]) -> str:
     for trial in result["trials"]:
         shown = [f"{name} {trial[name]:.4f}" for name in ("training_loss", metric) if name in trial]
         rows[f"{trial['rate']:g}"] = ", ".join(dict.fromkeys(shown)) or trial["reason"]
-    return report.table(rows | {"best": f"{result['best_rate']} by {metric}"})
+    return tables.aligned(rows | {"best": f"{result['best_rate']} by {metric}"})
 
 
 def draw_successive(result: Mapping[str, Any], directory: pathlib.Path) -> "Figure":
@@ -191,9 +194,7 @@ def draw_successive(result: Mapping[str, Any], directory: pathlib.Path) -> "Figu
     )
 
 
-def range_test(
-    recipe: recipes.Recipe, settings: session.Settings, lowest: float, highest: float
-) -> dict[str, Any]:
+def range_test(recipe: Recipe, settings: Settings, lowest: float, highest: float) -> dict[str, Any]:
     """Lets the rate grow exponentially; the loss at each rate, as a list for JSON.
 
     Raises:
@@ -210,7 +211,7 @@ def range_test(
         warmup_steps=0,
         restart_from_best=False,
     )
-    prepared = session.prepare(recipe, settings)
+    prepared = prepare(recipe, settings)
     num_steps = prepared.plan.num_steps
     if num_steps < ROWS:
         raise UsageError(
@@ -239,7 +240,7 @@ def range_table(result: Mapping[str, Any]) -> str:
     }
     rows["falls fastest at"] = f"{result['steepest']:.3g}"
     rows["lowest at"] = f"{result['lowest']:.3g}"
-    return report.table(rows)
+    return tables.aligned(rows)
 
 
 def draw_range(result: Mapping[str, Any]) -> "Figure":

@@ -23,10 +23,11 @@ from absl import logging as absl_logging
 
 from dlcore import data, models, processes, tasks
 from dlcore.errors import TrainingError, UsageError
+from dlcore.train import Need, Phase, Recipe, Settings
+from dlcore.train.recipe import COMPONENTS
 from experiments import recipes
 
 FlagValues = flags.FlagValues
-_COMPONENTS = ("task", "model", "data")
 # What a flag of each of absl's types takes.
 _TAKES = {
     "bool": "true or false",
@@ -34,7 +35,10 @@ _TAKES = {
     "float": "a number",
     "integers": "integers with commas between them",
 }
-_FIXED = ("name", "description", "expected", *(f"{component}_options" for component in _COMPONENTS))
+_FIXED = (
+    *("name", "description", "expected", "imports", "needs", "phases"),
+    *(f"{component}_options" for component in COMPONENTS),
+)
 
 
 def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -> None:
@@ -52,8 +56,10 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         values = FlagValues()
         try:
             _read(values, argv, define)
-        except (flags.Error, UsageError) as error:
-            _fail(_explained(error, values, argv), 2)
+        except flags.Error as error:
+            _fail(_explained(error, values, argv), 2, values)
+        except UsageError as error:
+            _fail(error, 2, values)
         if values.help:
             print(_help(inspect.getmodule(main), values))
             sys.exit(0)
@@ -69,9 +75,9 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         try:
             return main(values)
         except UsageError as error:
-            _fail(error, 2)
+            _fail(error, 2, values)
         except (TrainingError, OSError) as error:  # A full disk names itself and its file.
-            _fail(error, 1)
+            _fail(error, 1, values)
         except Exception as error:
             if jax.distributed.is_initialized():
                 processes.abandon(error)
@@ -91,12 +97,47 @@ def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) 
         raise UsageError(f"{rest[0]!r} is no flag: flags are written --name=value")
 
 
-def _fail(error: Exception | str, code: int) -> None:
+def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
     line = " ".join(str(error).split())
+    # absl's errors speak of flags, and the system's of files.
+    if isinstance(error, UsageError | TrainingError):
+        line = _with_dashes(line, values)
     print(f"error: {line}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         processes.leave(code)
     sys.exit(code)
+
+
+# How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
+# and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
+_FIELD = re.compile(
+    r"(?P<row>\w+(?:, \w+){2,})"
+    r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)"
+    r"|^[a-z]\w*(?= is )"
+)
+
+
+def _with_dashes(line: str, values: FlagValues) -> str:
+    """The library's line, which names fields (`batch_size=7`), as one that names flags."""
+    # A line that is about one phase, or about a needed run, begins with its name.
+    part = line.partition(": ")[0]
+    if part.startswith("needs."):
+        # The fields of another recipe are no flags here.
+        return f"--{line}" if part in values else line
+
+    def flag(match: re.Match[str]) -> str:
+        name = match.group()
+        if match["row"]:
+            return name
+        for field in (f"{part}.{name}", name):
+            if field in values:
+                return f"--{field}"
+        options = [f"{component}.{name}" for component in COMPONENTS]
+        known = [option for option in options if option in values]
+        # An option that two components have is left as it is.
+        return f"--{known[0]}" if len(known) == 1 else name
+
+    return _FIELD.sub(flag, line)
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
@@ -129,12 +170,15 @@ def _shown(default: Any) -> str:
     return f" (default: {','.join(map(str, items))})"
 
 
-def descriptions(documented: Any) -> dict[str, str]:
-    """What a class's docstring says of each name under "Attributes:"."""
-    section = (inspect.getdoc(documented) or "").partition("Attributes:")[2]
-    section = re.split(r"\n\S", section)[0]
-    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+def descriptions(documented: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say of each name under "Attributes:"."""
+    found: dict[str, str] = {}
+    for kind in reversed(documented.__mro__):
+        section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
+        section = re.split(r"\n\S", section)[0]
+        entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found
 
 
 class _Integers(flags.ArgumentParser):
@@ -166,14 +210,14 @@ def define_one(
     define[kind](**arguments)
 
 
-def define_dataclass(values: FlagValues, settings: type) -> None:
+def define_dataclass(values: FlagValues, settings: Any) -> None:
     """Defines a flag for every field of a dataclass, explained by its docstring."""
     meanings = descriptions(settings)
     for field in dataclasses.fields(settings):
         define_one(values, field.name, field.default, meanings[field.name])
 
 
-def read_dataclass(values: FlagValues, settings: type) -> Any:
+def read_dataclass(values: FlagValues, settings: Any) -> Any:
     """The dataclass with its fields as the flags say."""
     return settings(
         **{field.name: values[field.name].value for field in dataclasses.fields(settings)}
@@ -201,6 +245,12 @@ def read_distributed(values: FlagValues) -> tuple[str | None, int | None, int | 
     if any(value is not None for value in given):
         raise UsageError("--coordinator_address, --num_processes, --process_id need --distributed")
     return None
+
+
+def join_processes(values: FlagValues) -> None:
+    """Joins this process to the others of the run, where there are others."""
+    if addresses := read_distributed(values):
+        processes.start(*addresses)
 
 
 def define_run(values: FlagValues) -> None:
@@ -244,45 +294,100 @@ def peek(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
-def define_recipe(values: FlagValues, recipe: recipes.Recipe, argv: Sequence[str]) -> None:
-    """Defines a flag for every field of a recipe and every option of its task, model and data."""
-    meanings = descriptions(recipes.Recipe)
+def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> None:
+    """Defines a flag for every field of a recipe and every option of its task, model and data.
+
+    Also `--needs.NAME` for the recipe of a run that is needed, empty for none, and
+    `--phase.NAME.FIELD` for every field that a phase sets, and for its length.
+    """
+    recipe.import_modules()
+    meanings = descriptions(Recipe)
     for field in dataclasses.fields(recipe):
         if field.name not in _FIXED:
             define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
-    for component in _COMPONENTS:
-        name = peek(argv, component) or getattr(recipe, component)
-        meanings = descriptions(_documented(component, name))
-        for option, default in _defaults(recipe, component, name).items():
+    named = {
+        component: peek(argv, component) or getattr(recipe, component) for component in COMPONENTS
+    }
+    kinds: dict[str, type] = {
+        "task": tasks.kind(named["task"]),
+        "model": type(models.create(named["model"])),
+        "data": _kind_of_data(named["data"], peek(argv, "data_dir"), named["task"]),
+    }
+    known = {
+        "task": tasks.defaults(named["task"]),
+        "model": models.defaults(named["model"]),
+        "data": dataclasses.asdict(kinds["data"]()),
+    }
+    for component, name in named.items():
+        meanings = descriptions(kinds[component])
+        own = getattr(recipe, f"{component}_options")
+        defaults = known[component]
+        if name == getattr(recipe, component):
+            defaults |= own
+        elif component == "data":
+            # Options of other data, where there is such an option.
+            defaults |= {option: own[option] for option in own.keys() & defaults.keys()}
+        for option, default in defaults.items():
             define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
+    for name, need in recipe.needs.items():
+        meaning = "Recipe of a run that is trained first; empty for none."
+        define_one(values, f"needs.{name}", need.recipe.name, meaning)
+    meanings = descriptions(Recipe)
+    for phase in recipe.phases:
+        for name, default in _settable(recipe, phase).items():
+            meaning = f"In the phase {phase.name}: {meanings[name]}"
+            define_one(values, f"phase.{phase.name}.{name}", default, meaning)
 
 
-def _documented(component: str, name: str) -> Any:
-    if component == "data":
-        return data.Options
-    return tasks.kind(name) if component == "task" else type(models.create(name))
+def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
+    fields = {"num_epochs": recipe.num_epochs, **phase.overrides}
+    return {name: value for name, value in fields.items() if name not in _FIXED}
 
 
-def _defaults(recipe: recipes.Recipe, component: str, name: str) -> dict[str, Any]:
-    if component == "data":
-        known = {field.name: field.default for field in dataclasses.fields(data.Options)}
-    else:
-        known = {"task": tasks, "model": models}[component].defaults(name)
-    if name == getattr(recipe, component) or component == "data":
-        known |= getattr(recipe, f"{component}_options")
-    return known
+def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Options]:
+    """Which options the data takes; where it is not there yet, those that the task's data takes."""
+    try:
+        return data.options_kind(name, data_dir)
+    except UsageError:
+        reads_text = any(data.features.Tokens in kinds for kinds in tasks.kind(task).needs.values())
+        return data.TextOptions if reads_text else data.ExampleOptions
 
 
-def read_recipe(values: FlagValues, recipe: recipes.Recipe) -> recipes.Recipe:
+def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
     """The recipe with the command line's overrides; its options are complete."""
     fields: dict[str, Any] = {
         field.name: values[field.name].value
         for field in dataclasses.fields(recipe)
         if field.name not in _FIXED
     }
-    for component in _COMPONENTS:
-        known = _defaults(recipe, component, fields[component])
+    for component in COMPONENTS:
+        prefix = f"{component}."
         fields[f"{component}_options"] = {
-            option: values[f"{component}.{option}"].value for option in known
+            flag.removeprefix(prefix): values[flag].value
+            for flag in values
+            if flag.startswith(prefix)
         }
+    fields["needs"] = {
+        name: _read_need(str(values[f"needs.{name}"].value), need)
+        for name, need in recipe.needs.items()
+        if values[f"needs.{name}"].value
+    }
+    fields["phases"] = tuple(_read_phase(values, recipe, phase) for phase in recipe.phases)
     return dataclasses.replace(recipe, **fields)
+
+
+def _read_need(name: str, need: Need) -> Need:
+    return need if name == need.recipe.name else Need(recipes.get(name), need.same_data)
+
+
+def _read_phase(values: FlagValues, recipe: Recipe, phase: Phase) -> Phase:
+    given = {name: values[f"phase.{phase.name}.{name}"] for name in _settable(recipe, phase)}
+    changed = {
+        name: flag.value for name, flag in given.items() if name in phase.overrides or flag.present
+    }
+    return Phase(phase.name, {**phase.overrides, **changed})
+
+
+def settings_of_run(values: FlagValues, **more: Any) -> Settings:
+    """How a run is opened again, as the flags of `define_run` say."""
+    return Settings(data_dir=values.data_dir, kernels=values.kernels, **more)

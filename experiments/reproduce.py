@@ -1,8 +1,8 @@
 """Reproduces scores: `python -m experiments.reproduce --recipes=softmax_mnist,mlp_mnist`.
 
 Trains each recipe, compares its test score with the expected one, writes
-`experiments/results/NAME.json` and makes the README's table of results anew from those files. Exit
-code 1 where a score was missed.
+`experiments/results/NAME.json` and makes the README's table of results anew from those files. The
+same for `--studies=hopfield,units`. Exit code 1 where a score was missed.
 """
 
 import dataclasses
@@ -15,11 +15,12 @@ import numpy as np
 
 from dlcore.errors import TrainingError, UsageError
 from dlcore.expectation import Expectation
-from experiments import flags, recipes, session, train, workdir
+from dlcore.train import Recipe, Settings, workdir
+from experiments import cache, flags, recipes, reproduce_studies, tables, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+BEGIN, END = tables.marks("results")
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -27,23 +28,26 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(
         values, "recipes", [], "Recipes to reproduce, with commas; all is a word for all.", list
     )
+    flags.define_one(
+        values, "studies", [], "Studies to reproduce, with commas; all is a word for all.", list
+    )
     flags.define_one(values, "workdir", "runs/reproduce", "Where the run directories are kept.")
     flags.define_one(values, "seeds", (0,), "The score is the mean over these seeds.")
     flags.define_one(values, "readme_only", False, "Only make the README's table from the files.")
-    flags.define_dataclass(values, session.Settings)
+    flags.define_dataclass(values, Settings)
 
 
 def main(values: flags.FlagValues) -> int:
     """Trains, compares, writes; returns 1 where a score was missed."""
     chosen = recipes.names() if values.recipes == ["all"] else values.recipes
-    if not chosen and not values.readme_only:
+    if not (chosen or values.studies or values.readme_only):
         raise UsageError(f"--recipes is missing: all, or some of {', '.join(recipes.names())}")
     known = [recipes.get(name) for name in chosen]
     unscored = [recipe.name for recipe in known if recipe.expected is None]
     if unscored:
         raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
-    settings = flags.read_dataclass(values, session.Settings)
-    session.use_compilation_cache()
+    settings = flags.read_dataclass(values, Settings)
+    cache.use()
     met = True
     for recipe in known:
         directory = pathlib.Path(values.workdir) / recipe.name
@@ -55,12 +59,16 @@ def main(values: flags.FlagValues) -> int:
         print(f"{recipe.name}: {score}, expected {recipe.expected}: {verdict}")
         met &= result["met"]
     write_table(ROOT / "README.md")
+    if values.studies:
+        met &= reproduce_studies.reproduce_all(values.studies, RESULTS / "studies")
+    if values.studies or values.readme_only:
+        reproduce_studies.write_table(ROOT / "README.md", RESULTS / "studies")
     return 0 if met else 1
 
 
 def reproduce(
-    recipe: recipes.Recipe,
-    settings: session.Settings,
+    recipe: Recipe,
+    settings: Settings,
     directory: pathlib.Path,
     seeds: Sequence[int],
 ) -> dict[str, Any]:
@@ -95,12 +103,12 @@ def reproduce(
 
 
 def found(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Every score of a run, on the test split and of its samples."""
-    return {**summary.get("test", {}), **summary.get("samples", {})}
+    """Every score of a run on the test split."""
+    return dict(summary["test"])
 
 
-def score_of(recipe: recipes.Recipe, summary: Mapping[str, Any]) -> float:
-    """The expected metric of a run: of the test split, or of its samples.
+def score_of(recipe: Recipe, summary: Mapping[str, Any]) -> float:
+    """The expected metric of a run on the test split.
 
     Raises:
       TrainingError: the run was stopped.
@@ -123,24 +131,16 @@ def write_table(readme: pathlib.Path) -> None:
     Raises:
       UsageError: the README lacks the marks between which the table stands.
     """
-    text = readme.read_text()
-    if BEGIN not in text or END not in text:
-        raise UsageError(f"{readme} has no {BEGIN} and {END}: the table goes between them")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
     rows = [table_row(workdir.read_json(path)) for path in sorted(RESULTS.glob("*.json"))]
-    header = (
-        "| recipe | what it is | parameters | measured | expected | time | device |\n"
-        + "|---" * 7
-        + "|"
-    )
-    readme.write_text(before + "\n".join([BEGIN, header, *rows, END]) + after)
+    header = ("recipe", "what it is", "parameters", "measured", "expected", "time", "device")
+    tables.replace(readme, "results", tables.markdown(header, rows))
 
 
-def table_row(result: Mapping[str, Any]) -> str:
-    """A line of the README's table."""
+def table_row(result: Mapping[str, Any]) -> list[str]:
+    """The cells of a recipe's line."""
     expected = Expectation(**result["expected"])
     deviation = f" ± {result['deviation']:.4f}" if result["deviation"] is not None else ""
-    cells = [
+    return [
         f"`{result['recipe']}`",
         result["description"],
         f"{result['parameters']:,}",
@@ -150,7 +150,6 @@ def table_row(result: Mapping[str, Any]) -> str:
         f"{np.mean(result['seconds']):.0f} s",
         f"{result['devices']['count']} x {result['devices']['kind']}",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

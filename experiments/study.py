@@ -1,7 +1,8 @@
 """Runs a study of the lectures: `python -m experiments.study --study=initialization`.
 
-Prints the numbers that it measures and leaves, in `--workdir`, `summary.json` (options and
-scalars), `numbers.npz` (arrays) and `figure.png`. Every option of a study is a flag.
+Prints the numbers that it measures and, where all options have their defaults, the bounds that are
+expected. Leaves in `--workdir` `summary.json` (options and scalars), `numbers.npz` (arrays) and
+`figure.png`. Every option of a study is a flag.
 """
 
 import inspect
@@ -13,7 +14,8 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
-from experiments import flags, report, workdir
+from dlcore.train import workdir
+from experiments import flags, tables
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -35,28 +37,34 @@ def main(values: flags.FlagValues) -> None:
         return
     if not values.study:
         raise UsageError(f"--study is missing: it is one of {', '.join(studies.names())}")
-    options = {option: values[option].value for option in studies.defaults(values.study)}
+    defaults = studies.defaults(values.study)
+    options = {option: values[option].value for option in defaults}
     chosen = studies.create(values.study, **options)
     directory = workdir.named(values.workdir or f"runs/{values.study}")
     directory.mkdir(parents=True, exist_ok=True)
     numbers = chosen.run()
-    scalars = {name: number for name, number in numbers.items() if np.ndim(number) == 0}
-    scalars = {name: np.asarray(number).item() for name, number in scalars.items()}
+    scalars = tables.scalars(numbers)
     summary = {"study": values.study, "options": options, "numbers": scalars}
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     np.savez(directory / "numbers.npz", **numbers)
     plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}
-    print(report.table({**shown, "figure": directory / "figure.png"}))
+    if options == defaults:
+        for expected in chosen.expectations:
+            verdict = "met" if expected.met(scalars[expected.metric]) else "MISSED"
+            shown[expected.metric] += f", expected {expected.bound}: {verdict}"
+    print(tables.aligned({**shown, "figure": directory / "figure.png"}))
 
 
 def listing() -> str:
     """Every study with what it shows, a line each."""
     width = max(map(len, studies.names()))
-    return "\n".join(
-        f"{name:<{width}}  {(inspect.getdoc(studies.kind(name)) or '').splitlines()[0]}"
-        for name in studies.names()
-    )
+    return "\n".join(f"{name:<{width}}  {what_it_shows(name)}" for name in studies.names())
+
+
+def what_it_shows(name: str) -> str:
+    """The first line of a study's docstring."""
+    return (inspect.getdoc(studies.kind(name)) or "").splitlines()[0]
 
 
 if __name__ == "__main__":

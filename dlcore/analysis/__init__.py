@@ -1,1 +1,1 @@
-"""What a notebook calls: finished runs, and what can be learnt from them."""
+"""What a notebook calls: finished runs, and what can be learned from them."""

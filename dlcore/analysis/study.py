@@ -3,11 +3,12 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ Numbers = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Study(abc.ABC):
-    """A study; its fields are its options, each with a default (and a flag of the launcher)."""
+    """A study; its fields are its options, each with a default (and a flag of the launcher).
+
+    Attributes:
+      expectations: bounds on scalars of `run`, which a study with the default options meets.
+    """
+
+    expectations: ClassVar[tuple[Expectation, ...]] = ()
 
     @abc.abstractmethod
     def run(self) -> Numbers:
@@ -30,7 +37,53 @@ class Study(abc.ABC):
         """The figure of what `run` measured."""
 
 
-_studies: Registry[type[Study]] = Registry("study")
+def near(
+    metric: str, value: float, tolerance: float, source: str
+) -> tuple[Expectation, Expectation]:
+    """The expectation that a number is what theory or a publication says, from below and above.
+
+    Args:
+      metric: the number's name.
+      value: what it should be.
+      tolerance: how far it may be from that, either way.
+      source: who says so.
+    """
+    source = f"{source}: {value:.4g}"
+    return (
+        Expectation(metric, value - tolerance, "max", source),
+        Expectation(metric, value + tolerance, "min", source),
+    )
+
+
+# Each is in the module of its own name.
+_MODULES = (
+    "acceleration",
+    "activations",
+    "augmentations",
+    "descent_paths",
+    "differentiation",
+    "dropout_ensemble",
+    "edge_filters",
+    "hopfield",
+    "initialization",
+    "landscape",
+    "learning_rates",
+    "linear_stack",
+    "losses",
+    "penalties",
+    "receptive_field",
+    "saddle_points",
+    "shift",
+    "shrinkage",
+    "threshold_logic",
+    "threshold_regions",
+    "units",
+    "universal_approximation",
+    "upsampling",
+)
+_studies: Registry[type[Study]] = Registry(
+    "study", "dlcore.analysis.studies", {module: (module,) for module in _MODULES}
+)
 register, names, kind = _studies.add, _studies.names, _studies.get
 
 

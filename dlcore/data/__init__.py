@@ -1,8 +1,27 @@
 """Datasets by name, their splits, and the batches made of them."""
 
-from dlcore.data.catalogue import load
-from dlcore.data.dataset import Dataset, TrainBatches
-from dlcore.data.options import SPLIT_OPTIONS, Options
+from dlcore.data import features
+from dlcore.data.catalogue import load, options_kind
+from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
+from dlcore.data.examples import from_arrays
+from dlcore.data.options import ExampleOptions, Options, TextOptions
 from dlcore.data.prefetching import Prefetch, prefetch
+from dlcore.data.registration import names, register
 
-__all__ = ["SPLIT_OPTIONS", "Dataset", "Options", "Prefetch", "TrainBatches", "load", "prefetch"]
+__all__ = [
+    "Dataset",
+    "ExampleOptions",
+    "HostBatch",
+    "Needs",
+    "Options",
+    "Prefetch",
+    "TextOptions",
+    "TrainBatches",
+    "features",
+    "from_arrays",
+    "load",
+    "names",
+    "options_kind",
+    "prefetch",
+    "register",
+]

@@ -1,12 +1,12 @@
 """The datasets that come with scikit-learn: handwritten digits, and four tables of numbers."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from dlcore.data import decoding, image, sources
 from dlcore.data.dataset import Dataset
-from dlcore.data.options import Options
+from dlcore.data.examples import from_arrays
+from dlcore.data.features import ClassLabel, Feature, Image, Numbers, Row, Tags
+from dlcore.data.options import ExampleOptions
+from dlcore.data.registration import register
 
 # Of a seven-segment display, and which of them show each digit, 0 to 9.
 _SEGMENTS = (
@@ -25,49 +25,54 @@ _CODES = """
 SEVEN_SEGMENT_CODE = np.array([list(code) for code in _CODES.split()], np.float32)
 
 
-def _digit_images(options: Options) -> tuple[np.ndarray, np.ndarray]:
+def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = (digits.images / 16).astype(np.float32)[..., None]
-    if options.resize:
-        images = np.stack([decoding.resized(digit, (options.resize,) * 2) for digit in images])
-    return images, digits.target.astype(np.int32)
+    return (digits.images / 16).astype(np.float32)[..., None], digits.target
 
 
-def digits(name: str, options: Options) -> image.ImageDataset:
+def digits(name: str, options: ExampleOptions) -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak 1998)."""
-    images, labels = _digit_images(options)
-    arrays = sources.Arrays(images, labels)
-    return image.build(name, {"train": arrays}, tuple("0123456789"), options)
+    images, labels = _digits()
+    features = {"image": Image(images.shape[1:]), "label": ClassLabel(tuple("0123456789"))}
+    return from_arrays(features, {"train": {"image": images, "label": labels}}, options, name)
 
 
-def digits_segments(name: str, options: Options) -> image.ImageDataset:
-    """The digits, labelled by the segments of a seven-segment display that show them."""
-    images, labels = _digit_images(options)
-    arrays = sources.Arrays(images, SEVEN_SEGMENT_CODE[labels])
-    return image.build(name, {"train": arrays}, _SEGMENTS, options, kind="tags")
+def digits_segments(name: str, options: ExampleOptions) -> Dataset:
+    """The digits, tagged with the segments of a seven-segment display that show them."""
+    images, labels = _digits()
+    features = {"image": Image(images.shape[1:]), "tags": Tags(_SEGMENTS)}
+    arrays = {"image": images, "tags": SEVEN_SEGMENT_CODE[labels]}
+    return from_arrays(features, {"train": arrays}, options, name)
 
 
-def table(name: str, options: Options) -> image.ImageDataset:
-    """Rows of numbers: iris, wine and breast_cancer with a class, diabetes with a number each."""
+def table(name: str, options: ExampleOptions) -> Dataset:
+    """Rows of numbers with a class each: iris, wine and breast_cancer."""
     from sklearn import datasets
 
-    if name == "diabetes":
-        # As measured: scikit-learn's own scaling would have seen the test split.
-        rows, progression = datasets.load_diabetes(return_X_y=True, scaled=False)
-        arrays = sources.Arrays(rows.astype(np.float32), progression[:, None].astype(np.float32))
-        return image.build(name, {"train": arrays}, ("progression",), options, kind="numbers")
     bunch = getattr(datasets, f"load_{name}")()
-    arrays = sources.Arrays(bunch.data.astype(np.float32), bunch.target.astype(np.int32))
-    return image.build(name, {"train": arrays}, tuple(map(str, bunch.target_names)), options)
+    features: dict[str, Feature] = {
+        "row": Row(tuple(map(str, bunch.feature_names))),
+        "label": ClassLabel(tuple(map(str, bunch.target_names))),
+    }
+    arrays = {"row": bunch.data, "label": bunch.target}
+    return from_arrays(features, {"train": arrays}, options, name)
 
 
-BUNDLED: dict[str, Callable[[str, Options], Dataset]] = {
-    "digits": digits,
-    "digits_segments": digits_segments,
-    "breast_cancer": table,
-    "diabetes": table,
-    "iris": table,
-    "wine": table,
-}
+def diabetes(name: str, options: ExampleOptions) -> Dataset:
+    """Rows of ten measurements and how far diabetes had progressed a year later."""
+    from sklearn.datasets import load_diabetes
+
+    # As measured: scikit-learn's own scaling would have seen the test split.
+    bunch = load_diabetes(scaled=False)
+    features = {"row": Row(tuple(bunch.feature_names)), "numbers": Numbers(("progression",))}
+    arrays = {"row": bunch.data, "numbers": bunch.target[:, None]}
+    return from_arrays(features, {"train": arrays}, options, name)
+
+
+register("digits", digits)
+register("digits_segments", digits_segments)
+register("diabetes", diabetes)
+for _name in ("breast_cancer", "iris", "wine"):
+    register(_name, table)

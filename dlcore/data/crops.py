@@ -1,40 +1,46 @@
 """Squares cut out of images: at random for training, at fixed places for a test.
 
-Krizhevsky et al. (2012), section 4.1. All take images `[..., height, width, channels]` and the
-square's side in pixels.
+Krizhevsky et al. (2012), section 4.1.
 """
 
 import jax
 import jax.numpy as jnp
 
+from dlcore.data.augmentation.moves import Cut, Size
+
 TEST_CROPS = (1, 5, 10)
 
 
-def random(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
-    """A square anywhere in one image `[height, width, channels]`."""
-    last = jnp.array(image.shape[:2]) - side
-    row, column = jax.random.randint(key, (2,), 0, last + 1)
-    return jax.lax.dynamic_slice(image, (row, column, 0), (side, side, image.shape[2]))
+def random(key: jax.Array, size: Size, side: int) -> Cut:
+    """A square of that side anywhere in a picture of a size, both in pixels."""
+    last = jnp.array(size) - side
+    return Cut(size, 0, jax.random.randint(key, (2,), 0, last + 1), (side, side))
 
 
-def centre(image: jax.Array, side: int) -> jax.Array:
+def center(size: Size, side: int) -> Cut:
     """The square in the middle; half a pixel nearer to the top left where it cannot be exact."""
-    height, width = image.shape[-3:-1]
-    return _square(image, (height - side) // 2, (width - side) // 2, side)
+    return Cut(size, 0, jnp.array(_middle(size, side)), (side, side))
 
 
 def views(image: jax.Array, side: int, count: int) -> jax.Array:
     """What a test looks at, `[..., count, side, side, channels]`.
 
-    One is the centre, five the four corners and the centre, ten these and their mirror images.
+    One is the center, five the four corners and the center, ten these and their mirror images.
+
+    Args:
+      image: `[..., height, width, channels]`.
+      side: of the squares, in pixels.
+      count: 1, 5 or 10.
     """
-    if count == 1:
-        return centre(image, side)[..., None, :, :, :]
-    bottom, right = image.shape[-3] - side, image.shape[-2] - side
-    corners = [_square(image, row, column, side) for row in (0, bottom) for column in (0, right)]
-    five = jnp.stack([*corners, centre(image, side)], axis=-4)
-    return five if count == 5 else jnp.concatenate([five, five[..., ::-1, :]], axis=-4)
+    height, width = image.shape[-3:-1]
+    middle = _middle((height, width), side)
+    corners = [(row, column) for row in (0, height - side) for column in (0, width - side)]
+    places = [middle] if count == 1 else [*corners, middle]
+    squares = [image[..., row : row + side, column : column + side, :] for row, column in places]
+    five = jnp.stack(squares, axis=-4)
+    return jnp.concatenate([five, five[..., ::-1, :]], axis=-4) if count == 10 else five
 
 
-def _square(image: jax.Array, row: int, column: int, side: int) -> jax.Array:
-    return image[..., row : row + side, column : column + side, :]
+def _middle(size: Size, side: int) -> Size:
+    height, width = size
+    return (height - side) // 2, (width - side) // 2

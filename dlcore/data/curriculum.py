@@ -35,20 +35,28 @@ class Curriculum:
         return np.argsort(self.difficulty, kind="stable")
 
 
-def difficulty(split: Split, num_classes: int) -> np.ndarray:
+def difficulty(split: Split, input_key: str, label_key: str, num_classes: int) -> np.ndarray:
     """How much farther an example is from its own class's mean than from the nearest other one.
 
     Euclidean distances between inputs as they are stored; negative where the nearest mean is of the
     right class, float64 `[n]`. It knows no model and reads the split twice.
+
+    Args:
+      split: of the training examples.
+      input_key: of what is compared.
+      label_key: of its class.
+      num_classes: of that label.
     """
-    size = int(np.prod(split.source.shape))
-    totals, counts = np.zeros((num_classes, size)), np.zeros(num_classes)
-    for inputs, labels in _chunks(split):
+    totals, counts = np.zeros(()), np.zeros(num_classes)
+    for inputs, labels in _chunks(split, input_key, label_key):
         members = np.equal.outer(np.arange(num_classes), labels).astype(np.float64)
         totals, counts = totals + members @ inputs, counts + members.sum(1)
     means = totals / np.maximum(counts, 1)[:, None]
     return np.concatenate(
-        [_margin(inputs, labels, means, counts > 0) for inputs, labels in _chunks(split)]
+        [
+            _margin(inputs, labels, means, counts > 0)
+            for inputs, labels in _chunks(split, input_key, label_key)
+        ]
     )
 
 
@@ -63,9 +71,11 @@ def _margin(
     return own - distances.min(1)
 
 
-def _chunks(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs float64 `[n, features]` and labels `[n]`, in order."""
+def _chunks(
+    split: Split, input_key: str, label_key: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs float64 `[n, size]` and labels `[n]`, in order."""
     for start in range(0, len(split), _CHUNK):
         examples = split.fetch(np.arange(start, min(start + _CHUNK, len(split))))
-        labels = examples["label"]
-        yield examples["image"].reshape(len(labels), -1).astype(np.float64), labels
+        labels = examples[label_key]
+        yield examples[input_key].reshape(len(labels), -1).astype(np.float64), labels

@@ -1,17 +1,26 @@
-"""What the launcher needs of any dataset, whatever its examples are."""
+"""What a training needs of any dataset, whatever its examples hold."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sized
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
 
+from dlcore.data.features import Feature
+from dlcore.data.options import Options
+
 HostBatch = dict[str, np.ndarray]
+# What a task needs: the kinds of feature that will do, by the key under which it wants one.
+Needs = Mapping[str, tuple[type[Feature], ...]]
 
 
 class TrainBatches(Protocol):
     """An endless, resumable stream of one process's shares of the training batches."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples (or rows of text) in a global batch."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -29,20 +38,50 @@ class Dataset(abc.ABC):
 
     Attributes:
       name: as it was asked for.
-      kind: "image" (or a row of numbers) with a class, "numbers" or "tags" (several yes or no) to
-        predict from one; or "text".
+      features: what an example holds, by the key of a batch.
       splits: "train", and "validation" and "test" where there are any.
-      class_names: names of the labels 0, 1, ..., or of the numbers or tags; empty for text.
-      statistics: "mean" and "standard_deviation" of the training images, `[channels]`, and
-        "colour_components", `[channels, channels]`, where they are augmented along these; empty for
-        text.
+      options: as it was opened with, complete.
     """
 
     name: str
-    kind: str
+    features: Mapping[str, Feature]
     splits: Mapping[str, Sized]
-    class_names: tuple[str, ...]
-    statistics: Mapping[str, np.ndarray]
+    options: Options
+
+    @property
+    @abc.abstractmethod
+    def facts(self) -> Mapping[str, Any]:
+        """What can fill an open option of a model or a task, by the option's name.
+
+        Some are measured when they are asked for. Of one feature to be predicted: `num_classes`
+        (or numbers, or tags); of tags `num_tags`; of classes and tokens `frequencies`, how often
+        each occurs in the training split, int64, which no recipe spells out. Of what a model looks
+        at: `image_shape` as the model sees it, its `channels`, of a square its `image_size`, of
+        what goes on for some time its `length`, of audio its `rate`. Of tokens of one vocabulary
+        `vocabulary_size`; of text `sequence_length`. Of boxes `max_boxes`.
+        """
+
+    @property
+    @abc.abstractmethod
+    def statistics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """Measured of the training split, by key and name.
+
+        "mean" and "standard_deviation" of what is normalized, float32 `[channels]`; and
+        "color_components" `[channels, channels]` of images that are augmented along these. Nothing
+        of text.
+        """
+
+    @abc.abstractmethod
+    def provide(self, needs: Needs) -> Self:
+        """The dataset with what a task needs, under the task's keys, and nothing else in batches.
+
+        A feature under the needed key is taken where it is of a right kind. Else the only one of a
+        right kind that no other need has taken is renamed to that key.
+
+        Raises:
+          UsageError: no feature or more than one would do; the one that does cannot be read, or an
+            option does not fit it.
+        """
 
     @abc.abstractmethod
     def num_examples(self, split: str) -> int:
@@ -73,10 +112,10 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def example_batch(self, batch_size: int) -> HostBatch:
-        """A host batch to initialise and to infer shapes from: the first training examples."""
+        """A host batch to initialize and to infer shapes from: the first training examples."""
 
     @abc.abstractmethod
-    def limited(self, count: int) -> "Dataset":
+    def limited(self, count: int) -> Self:
         """The dataset whose train and validation splits are the first `count` training examples.
 
         Nothing is augmented: a sound model must be able to learn them by heart.

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def decode(
 
     Args:
       encoded: a PNG or JPEG; a file is turned upright as its EXIF orientation says.
-      channels: 1 (grey), 3 (RGB) or 4 (RGBA); the image is converted.
+      channels: 1 (gray), 3 (RGB) or 4 (RGBA); the image is converted.
       size: height and width that it is resized to, whatever its proportions; None leaves it.
 
     Raises:
@@ -38,6 +39,17 @@ def decode(
     return resized(pixels, size) if size else pixels
 
 
+def decode_classes(encoded: bytes) -> np.ndarray:
+    """The numbers that a PNG of one channel holds, `[height, width]`: a palette is left unread."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.asarray(image)
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files.
+        raise UsageError(f"cannot read image: {error}") from error
+
+
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image `[height, width, channels]`, uint8 or float32, resized bilinearly to `size`.
 
@@ -45,11 +57,21 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     from PIL import Image
 
+    channels = np.moveaxis(image, -1, 0)
+    return np.stack(
+        [_resized(channel, size, Image.Resampling.BILINEAR) for channel in channels], axis=-1
+    )
+
+
+def resized_classes(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A class for every pixel `[height, width]`, resized: each takes its nearest neighbor's."""
+    from PIL import Image
+
+    return _resized(classes, size, Image.Resampling.NEAREST)
+
+
+def _resized(plane: np.ndarray, size: tuple[int, int], method: Any) -> np.ndarray:
+    from PIL import Image
+
     height, width = size
-    channels = [
-        Image.fromarray(np.ascontiguousarray(channel)).resize(
-            (width, height), Image.Resampling.BILINEAR
-        )
-        for channel in np.moveaxis(image, -1, 0)
-    ]
-    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), method))

@@ -27,6 +27,11 @@ def permutation(count: int, seed: int, *stream: int) -> np.ndarray:
 _order = functools.lru_cache(maxsize=4)(permutation)
 
 
+def other_seed(seed: int) -> int:
+    """A seed whose orders have nothing to do with those of the given one."""
+    return int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+
+
 def carve(indices: np.ndarray, fraction: float, seed: int, stream: int) -> tuple[np.ndarray, ...]:
     """Divides indices at random into (the rest, `fraction` of them), both in ascending order."""
     order = permutation(len(indices), seed, stream)
@@ -83,13 +88,18 @@ class ShuffledBatches:
         """Whole batches in the split."""
         return len(self.split) // self.batch_size
 
+    @property
+    def streams(self) -> bool:
+        """Whether batches are worth reading ahead."""
+        return self.split.source.streams
+
     def batch(self, step: int) -> HostBatch:
         """This process's share of the batch at a step counted from the training's start."""
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self.batch_size
         places = np.arange(first + self.share.start, first + self.share.stop)
         examples = self.split.fetch(self._drawn(epoch, places))
-        return examples | {"mask": np.ones(len(examples["label"]), np.float32)}
+        return examples | {"mask": np.ones(len(places), np.float32)}
 
     def _drawn(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """The examples at those places of an epoch's order."""
@@ -105,7 +115,7 @@ class ShuffledBatches:
 
     def start(self, step: int) -> Iterator[HostBatch]:
         """The batches from `step` on, endlessly."""
-        return sequence(self.batch, step, None, self.split.source.streams)
+        return sequence(self.batch, step, None, self.streams)
 
 
 def train_batches(
@@ -126,22 +136,30 @@ def train_batches(
     return ShuffledBatches(split, batch_size, seed, part, curriculum)
 
 
+@dataclasses.dataclass(frozen=True)
+class OrderedBatches:
+    """One process's share of every example of a split: see `Dataset.evaluation_batches`."""
+
+    split: Split
+    batch_size: int
+    share: slice
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def batch(self, step: int) -> HostBatch:
+        """The batch at a step; behind the split's end, its last example stands with mask 0."""
+        first = step * self.batch_size
+        positions = np.arange(first, first + self.batch_size)[self.share]
+        examples = self.split.fetch(np.minimum(positions, len(self.split) - 1))
+        return examples | {"mask": (positions < len(self.split)).astype(np.float32)}
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        return sequence(self.batch, 0, len(self), self.split.source.streams)
+
+
 def evaluation_batches(
     split: Split, batch_size: int, process_index: int, process_count: int
-) -> Iterator[HostBatch]:
+) -> OrderedBatches:
     """See `Dataset.evaluation_batches`."""
-    part = share(batch_size, process_index, process_count)
-
-    def batch(step: int) -> HostBatch:
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)[part]
-        present = positions < len(split)
-        examples = split.fetch(positions[present])
-        missing = len(positions) - len(examples["label"])
-        if missing:
-            examples = {
-                key: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
-                for key, value in examples.items()
-            }
-        return examples | {"mask": present.astype(np.float32)}
-
-    return sequence(batch, 0, -(-len(split) // batch_size), split.source.streams)
+    return OrderedBatches(split, batch_size, share(batch_size, process_index, process_count))

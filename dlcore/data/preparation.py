@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import pathlib
 
-from dlcore.data.bundled import BUNDLED
+from dlcore.data import registration
 from dlcore.data.prepared import locate
 from dlcore.errors import UsageError
 
@@ -23,7 +23,7 @@ def prepare(name: str, data_dir: pathlib.Path) -> pathlib.Path:
       UsageError: TensorFlow is missing, TFDS knows no such dataset, or it cannot be downloaded or
         written.
     """
-    if name in BUNDLED:
+    if name in registration.names():
         raise UsageError(f"dataset {name!r} is bundled: it needs no preparation")
     if prepared := locate(data_dir / name):
         return prepared

@@ -3,13 +3,18 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from dlcore.data import decoding
-from dlcore.data.sources import check
+from dlcore.data import features as kinds
+from dlcore.data import prepared_description
+from dlcore.data.features import Feature
+from dlcore.data.options import ExampleOptions
+from dlcore.data.prepared_features import Column, columns, count_boxes, stays_encoded
+from dlcore.data.sources import Columns, Names
+from dlcore.data.values import stored
 from dlcore.errors import UsageError
 
 
@@ -39,14 +44,30 @@ def _version(directory: pathlib.Path) -> tuple[int, ...]:
     return tuple(int(part) for part in directory.name.split("."))
 
 
+def holds_running_text(directory: pathlib.Path) -> bool:
+    """Whether a prepared dataset is one text: examples of nothing but a feature `text`."""
+    try:
+        described = prepared_description.read(directory)
+        return prepared_description.names(described) == {"text"}
+    except (OSError, ValueError, AttributeError):
+        return False  # Opening it will say what is wrong.
+
+
 class Prepared:
     """A prepared dataset, opened.
+
+    Args:
+      name: as it was asked for.
+      directory: holds its `dataset_info.json`.
 
     Attributes:
       name: as it was asked for.
       directory: holds its `dataset_info.json`.
       splits: number of examples by split.
+      file_bytes: what the records of each split take in its files.
       features: TFDS's features by name.
+      rates: samples a second of each feature that is sound.
+      target: the feature to be predicted, where TFDS says so.
 
     Raises:
       UsageError: the folder is damaged.
@@ -57,16 +78,22 @@ class Prepared:
 
         self.name, self.directory = name, directory
         with self.reporting_damage():
-            self._builder = tfds.builder_from_directory(str(directory))
+            self._folder = prepared_description.readable(directory)
+            self._builder = tfds.builder_from_directory(str(self._folder.directory))
             info = self._builder.info
             self.splits = {split: info.splits[split].num_examples for split in info.splits}
+            self.file_bytes = {split: info.splits[split].num_bytes for split in info.splits}
             self.features: dict[str, Any] = dict(info.features)
+            keys = info.supervised_keys
+            self.rates = self._folder.rates
+            self.target: str | None = keys[1] if keys and isinstance(keys[1], str) else None
 
-    def records(self, split: str, encoded: tuple[str, ...] = ()) -> "Records":
-        """The records of a split, the features `encoded` left as they are stored."""
+    def records(self, split: str) -> "Records":
+        """The records of a split; images are the bytes of their files."""
         import tensorflow_datasets as tfds
 
-        decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+        encoded = [name for name, feature in self.features.items() if stays_encoded(feature)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
         with self.reporting_damage(split):
             return self._builder.as_data_source(split, decoders=decoders)
 
@@ -75,6 +102,10 @@ class Prepared:
         """Turns whatever reading raises into one line that names the dataset."""
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"dataset {self.name!r} has a feature that TFDS cannot read without {error.name}"
+            ) from error
         except Exception as error:
             where = f"split {split!r} of dataset" if split else "dataset"
             reason = (str(error) or repr(error)).splitlines()[0]
@@ -96,12 +127,6 @@ class Prepared:
                 texts[split] = "\n".join(record["text"].decode() for record in records)
         return texts
 
-    @property
-    def input_name(self) -> str:
-        """The feature that a classifier sees: `image`, or what TFDS calls the supervised input."""
-        supervised = self._builder.info.supervised_keys
-        return "image" if "image" in self.features or not supervised else supervised[0]
-
 
 class Records(Protocol):
     """TFDS's random access to the records of a split."""
@@ -110,67 +135,97 @@ class Records(Protocol):
 
 
 class PreparedExamples:
-    """The labelled images, or rows of numbers, of one split: a `Source` that streams.
+    """The examples of one split: a `Source` that streams.
+
+    Args:
+      prepared: the dataset.
+      split: by its own name.
+      options: settle shapes that differ between examples.
+      known: features that are better known than TFDS describes them.
 
     Raises:
-      UsageError: the dataset has no input with a class, or the split is damaged.
+      UsageError: the split has no examples or is damaged.
     """
 
     streams = True
 
-    def __init__(self, prepared: Prepared, split: str, resize: int):
-        import tensorflow_datasets as tfds
-
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        options: ExampleOptions,
+        known: Mapping[str, Feature],
+    ):
         self._prepared, self._split = prepared, split
-        self._size = (resize, resize) if resize else None
-        self._input = prepared.input_name
-        features = prepared.features
-        label, feature = features.get("label"), features.get(self._input)
-        if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
-            feature, (tfds.features.Image, tfds.features.Tensor)
-        ):
-            raise UsageError(
-                f"dataset {prepared.name!r} is no classification of images or numbers: it needs an"
-                f" 'image' and a 'label' with classes, and has {', '.join(sorted(features))}"
-            )
-        self._encoded = isinstance(feature, tfds.features.Image)
-        self._num_classes = label.num_classes
-        self.dtype = np.dtype(np.uint8 if feature.np_dtype == np.uint8 else np.float32)
-        self.shape = self._expected_shape(feature.shape)
+        self._where = f"split {split!r} of dataset {prepared.name!r}"
+        self._columns = columns(prepared, options, known)
+        for name in known:
+            if name not in self._columns:
+                raise UsageError(
+                    f"dataset {prepared.name!r} has no feature {name!r}: it has"
+                    f" {', '.join(self._columns)}"
+                )
         if not len(self):
-            raise UsageError(f"split {split!r} of dataset {prepared.name!r} has no examples")
-        self._records = prepared.records(split, (self._input,) if self._encoded else ())
-        # A truncated file shows at once, not in the middle of a training.
-        self.fetch(np.array([0, len(self) - 1]))
+            raise UsageError(f"{self._where} has no examples")
+        self._records = prepared.records(split)
 
-    def _expected_shape(self, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-        if self._size and len(shape) == 3:
-            shape = (*self._size, shape[-1])
-        if None in shape:
-            raise UsageError(
-                f"the images of dataset {self._prepared.name!r} differ in size: set resize"
-            )
-        return tuple(int(size) for size in shape if size is not None)
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """See `Source`."""
+        return {name: column.feature for name, column in self._columns.items()}
+
+    @property
+    def num_bytes(self) -> int:
+        """What all examples take in memory, about: of texts what they take in files."""
+        arrays = len(self) * sum(column.example_bytes for column in self._columns.values())
+        has_texts = any(column.feature.on_host for column in self._columns.values())
+        return arrays + (self._prepared.file_bytes[self._split] if has_texts else 0)
 
     def __len__(self) -> int:
         return self._prepared.splits[self._split]
 
-    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def prepare(self, names: Names) -> None:
+        """See `Source`: a truncated file shows in the first or the last example."""
+        self.fetch(np.array([0, len(self) - 1]), names)
+
+    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
         """See `Source`."""
+        chosen = {name: self._columns[name] for name in names}
+        for name, column in chosen.items():
+            if column.feature.unsettled:
+                raise UsageError(
+                    f"dataset {self._prepared.name!r}, {name!r}: {column.feature.unsettled}"
+                )
         with self._prepared.reporting_damage(self._split):
             records = self._records.__getitems__(indices.tolist())
-            images = np.stack([self._pixels(record[self._input]) for record in records])
-        labels = np.array([record["label"] for record in records], np.int32)
-        where = f"split {self._split!r} of dataset {self._prepared.name!r}"
-        check(where, indices, images, labels, self._num_classes)
-        return {"image": images, "label": labels}
+            values = {
+                name: [column.value(record) for record in records]
+                for name, column in chosen.items()
+            }
+        self._check_boxes(chosen, values)
+        read = {}
+        for name, column in chosen.items():
+            with self._prepared.reporting_damage(self._split):
+                parts = _stacked(column, values[name])
+            read[name] = stored(column.feature, parts, self._where, name, indices)
+        return read
 
-    def _pixels(self, value: Any) -> np.ndarray:
-        if self._encoded:
-            pixels = decoding.decode(value, self.shape[-1], self._size)
-        else:
-            pixels = np.asarray(value, self.dtype)
-            pixels = decoding.resized(pixels, self._size) if self._size else pixels
-        if pixels.shape != self.shape:
-            raise ValueError(f"an example has shape {pixels.shape}, not {self.shape}")
-        return pixels
+    def _check_boxes(self, chosen: Mapping[str, Column], values: Mapping[str, list[Any]]) -> None:
+        for name, column in chosen.items():
+            feature = column.feature
+            if isinstance(feature, kinds.Boxes):
+                most = max(map(count_boxes, values[name]), default=0)
+                if most > feature.most:
+                    raise UsageError(
+                        f"{self._where}: an example has {most} boxes, max_boxes is {feature.most}:"
+                        f" set it to {most} or more"
+                    )
+
+
+def _stacked(column: Column, values: list[Any]) -> dict[str, np.ndarray]:
+    examples = [column.read(value) for value in values]
+    expected = getattr(column.feature, "shape", None)
+    for example in examples:
+        if expected is not None and example[""].shape != expected:
+            raise ValueError(f"an example has shape {example[''].shape}, not {expected}")
+    return {part: np.stack([example[part] for example in examples]) for part in examples[0]}

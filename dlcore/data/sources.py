@@ -1,121 +1,168 @@
 """Random access to examples: arrays in memory, or records decoded as they are read."""
 
 import dataclasses
+import threading
+from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar, Protocol
 
 import numpy as np
 
+from dlcore.data.features import Feature
+from dlcore.data.values import Parts, stored
 from dlcore.errors import UsageError
 
 # A dataset whose decoded splits together exceed this streams; MNIST holds 55 MB, CIFAR-10 180 MB.
 IN_MEMORY_BYTES = 2 * 1024**3
 _CHUNK = 1000
 
+Names = Collection[str]
+# The arrays of features, by name.
+Columns = dict[str, Parts]
+
 
 class Source(Protocol):
-    """Labelled examples that can be read in any order."""
+    """Examples that can be read in any order."""
+
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """What an example holds, by the source's own names."""
 
     @property
     def streams(self) -> bool:
         """Whether reading costs time, so that batches are worth reading ahead in threads."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one image `(height, width, channels)` or row of a table `(features,)`."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the images: uint8 in 0..255, or float32."""
-
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """`image` `[n, *shape]` and `label` of the examples at `indices` `[n]`.
-
-        A label is a class, int32 `[n]`, or several numbers, float32 `[n, outputs]`.
+    def prepare(self, names: Names) -> None:
+        """Reads what will be asked for, or enough of it to see that it can be read.
 
         Raises:
-          UsageError: an example is damaged, or is not what the dataset says it is.
+          UsageError: see `fetch`.
+        """
+
+    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
+        """The arrays `[n, ...]` of those features of the examples at `indices` `[n]`.
+
+        Raises:
+          UsageError: an example is damaged, or is not what its feature says.
         """
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """A source that is one array in memory.
-
-    Attributes:
-      images: uint8 or float32, `[n, *shape]`.
-      labels: int32 `[n]`, or float32 `[n, outputs]`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    streams: ClassVar[bool] = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `Source`."""
-        return self.images.shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """See `Source`."""
-        return self.images.dtype
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """See `Source`."""
-        return {"image": self.images[indices], "label": self.labels[indices]}
-
-
-def num_bytes(source: Source) -> int:
-    """What the images of a source take in memory."""
-    return len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
-
-
-def hold(source: Source) -> Arrays:
-    """Everything in a source, read into memory."""
-    images = np.empty((len(source), *source.shape), source.dtype)
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _CHUNK):
-        chunk = slice(start, min(start + _CHUNK, len(source)))
-        examples = source.fetch(np.arange(chunk.start, chunk.stop))
-        images[chunk], labels[chunk] = examples["image"], examples["label"]
-    return Arrays(images, labels)
-
-
-def check(
-    where: str, indices: np.ndarray, images: np.ndarray, labels: np.ndarray, num_classes: int
-) -> None:
-    """Refuses labels that name no class and images that hold no number.
+    """A source that is in memory already.
 
     Args:
+      features: what an example holds.
+      arrays: by name; those of a feature of several parts by its name with the part appended.
       where: dataset and split, as an error names them.
-      indices: of the examples in the split, `[n]`.
-      images: `[n, ...]`.
-      labels: int32 `[n]`, or float32 `[n, outputs]`.
-      num_classes: integer labels must be in 0..num_classes - 1.
 
     Raises:
-      UsageError: naming the first bad example's index and value.
+      UsageError: an array is missing or not what its feature says, or lengths differ.
     """
-    classes = labels if np.issubdtype(labels.dtype, np.integer) else np.zeros(0, np.int32)
-    bad = np.flatnonzero((classes < 0) | (classes >= num_classes))
-    if bad.size:
-        raise UsageError(
-            f"{where}: example {indices[bad[0]]} has label {labels[bad[0]]}:"
-            f" it must be in 0..{num_classes - 1}"
-        )
-    if not np.issubdtype(images.dtype, np.floating):
-        return
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-    if not finite.all():
-        raise UsageError(
-            f"{where}: example {indices[np.argmin(finite)]} holds NaN or infinity:"
-            " every input must be a finite number"
-        )
+
+    streams: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        arrays: Mapping[str, np.ndarray],
+        where: str = "these arrays",
+    ):
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            counts = ", ".join(f"{count} in {name}" for name, count in lengths.items())
+            raise UsageError(
+                f"{where}: all arrays must have the same number of examples: there are"
+                f" {counts or 'none'}"
+            )
+        known = {name + part for name, feature in features.items() for part in feature.parts}
+        if strange := sorted(arrays.keys() - known):
+            raise UsageError(
+                f"{where}: no feature describes {', '.join(strange)}: there are"
+                f" {', '.join(features)}"
+            )
+        self.features = features
+        self._length = next(iter(lengths.values()))
+        self._parts = {
+            name: stored(
+                feature,
+                {part: arrays[name + part] for part in feature.parts if name + part in arrays},
+                where,
+                name,
+                np.arange(self._length),
+            )
+            for name, feature in features.items()
+        }
+
+    def __len__(self) -> int:
+        return self._length
+
+    def prepare(self, names: Names) -> None:
+        """See `Source`; everything is there."""
+
+    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
+        """See `Source`."""
+        return _taken(self._parts, indices, names)
+
+
+class Held:
+    """A source that is read into memory, each feature when it is first asked for.
+
+    Args:
+      source: what is read.
+      remember: `(names, make) -> arrays` gives what `make(names)` gave an earlier time, or gives
+        now.
+    """
+
+    streams: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        source: Source,
+        remember: Callable[[Names, Callable[[Names], Columns]], Columns],
+    ):
+        self._source, self._remember = source, remember
+        self._parts: Columns = {}
+        # A training and its evaluation read in threads of their own.
+        self._lock = threading.Lock()
+
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """See `Source`."""
+        return self._source.features
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def prepare(self, names: Names) -> None:
+        """See `Source`: reads them all."""
+        with self._lock:
+            missing = [name for name in names if name not in self._parts]
+            if missing:
+                self._parts |= self._remember(missing, lambda names: read(self._source, names))
+
+    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
+        """See `Source`."""
+        self.prepare(names)
+        return _taken(self._parts, indices, names)
+
+
+def _taken(parts: Columns, indices: np.ndarray, names: Names) -> Columns:
+    return {name: {part: array[indices] for part, array in parts[name].items()} for name in names}
+
+
+def read(source: Source, names: Names) -> Columns:
+    """Those features of all examples of a source."""
+    whole: Columns = {}
+    for start in range(0, len(source), _CHUNK):
+        chunk = slice(start, min(start + _CHUNK, len(source)))
+        for name, parts in source.fetch(np.arange(chunk.start, chunk.stop), names).items():
+            for part, array in parts.items():
+                room = whole.setdefault(name, {})
+                if part not in room:
+                    room[part] = np.empty((len(source), *array.shape[1:]), array.dtype)
+                room[part][chunk] = array
+    return whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,14 +172,21 @@ class Split:
     Attributes:
       source: where they are read.
       indices: their places in it, int64 `[n]`.
+      names: what is read of each, by the key that it gets: the source's own names.
     """
 
     source: Source
     indices: np.ndarray
+    names: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def fetch(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at those positions in the split."""
-        return self.source.fetch(self.indices[positions])
+        """The examples at those positions in the split, as they lie in a batch but for its mask."""
+        read = self.source.fetch(self.indices[positions], tuple(self.names.values()))
+        return {
+            key + part: array
+            for key, name in self.names.items()
+            for part, array in read[name].items()
+        }

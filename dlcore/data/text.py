@@ -5,17 +5,21 @@ scores every character once.
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, override
+from typing import Any, Self, override
 
 import jax
 import numpy as np
 
 from dlcore.data import pipeline
-from dlcore.data.dataset import Dataset, HostBatch
-from dlcore.data.options import Options
+from dlcore.data.dataset import Dataset, HostBatch, Needs
+from dlcore.data.facts import Facts
+from dlcore.data.features import Feature, Tokens
+from dlcore.data.needs import match
+from dlcore.data.options import TextOptions, chosen_splits
 from dlcore.errors import UsageError
 
 # An evaluation row scores this many characters, after reading the context that goes before them. A
@@ -75,20 +79,50 @@ class TextDataset(Dataset):
     Attributes:
       splits: the characters' places in the vocabulary, int32 `[characters]`.
       vocabulary: the distinct characters of the training text and what was cut off it, sorted.
-      sequence_length: characters in a row of a training batch.
+      options: the length of a row, and how the text was cut.
     """
 
     name: str
     splits: Mapping[str, np.ndarray]
     vocabulary: str
-    sequence_length: int
-    kind: str = "text"
-    class_names: tuple[str, ...] = ()
-    statistics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    options: TextOptions = TextOptions()  # noqa: RUF009, it is frozen
+
+    @functools.cached_property
+    @override
+    def features(self) -> Mapping[str, Feature]:  # type: ignore[override]
+        return dict.fromkeys(("tokens", "targets"), Tokens(self.vocabulary))
+
+    @functools.cached_property
+    @override
+    def facts(self) -> Facts:
+        counted = {"frequencies": functools.partial(_frequencies, self)}
+        return Facts(
+            {
+                "vocabulary_size": len(self.vocabulary),
+                "sequence_length": self.options.sequence_length,
+            },
+            counted,
+        )
+
+    @property
+    @override
+    def statistics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        return {}
+
+    @override
+    def provide(self, needs: Needs) -> Self:
+        """See `Dataset.provide`; the keys of running text are always its own."""
+        for key, found in match(needs, self.features, self.name).items():
+            if key != found:
+                raise UsageError(
+                    f"the task needs {key!r}: dataset {self.name!r} is running text, in which"
+                    f" {' and '.join(self.features)} have these names"
+                )
+        return self
 
     @override
     def num_examples(self, split: str) -> int:
-        return (len(self._split(split)) - 1) // self.sequence_length
+        return (len(self._split(split)) - 1) // self.options.sequence_length
 
     def encode(self, text: str) -> np.ndarray:
         """The places of characters in the vocabulary, int32 `[characters]`.
@@ -112,12 +146,12 @@ class TextDataset(Dataset):
     ) -> Windows:
         """See `Dataset.train_batches`; the order is the text's own, whatever the seed."""
         share = pipeline.share(batch_size, process_index, process_count)
-        windows = Windows(self._split("train"), batch_size, self.sequence_length, share)
+        windows = Windows(self._split("train"), batch_size, self.options.sequence_length, share)
         if not windows.steps_per_epoch:
             raise UsageError(
                 f"the training text has {len(windows.text)} characters: {batch_size} rows"
-                f" (batch_size) of {self.sequence_length} (sequence_length) need"
-                f" {batch_size * self.sequence_length + 1}"
+                f" (batch_size) of {self.options.sequence_length} (sequence_length) need"
+                f" {batch_size * self.options.sequence_length + 1}"
             )
         return windows
 
@@ -143,15 +177,15 @@ class TextDataset(Dataset):
         return self.train_batches(batch_size, seed=0).batch(0)
 
     @override
-    def limited(self, count: int) -> "TextDataset":
+    def limited(self, count: int) -> Self:
         available = self.num_examples("train")
         if not 1 <= count <= available:
             raise UsageError(
                 f"cannot take {count} of the {available} training examples (of"
-                f" {self.sequence_length} characters each) of {self.name!r}:"
+                f" {self.options.sequence_length} characters each) of {self.name!r}:"
                 f" it must be 1 to {available}"
             )
-        few = self._split("train")[: count * self.sequence_length + 1]
+        few = self._split("train")[: count * self.options.sequence_length + 1]
         return dataclasses.replace(self, splits={**self.splits, "train": few, "validation": few})
 
     def _split(self, name: str) -> np.ndarray:
@@ -175,6 +209,11 @@ def _evaluation_batch(text: np.ndarray, rows: np.ndarray) -> HostBatch:
     }
 
 
+def _frequencies(dataset: TextDataset) -> np.ndarray:
+    """How often each character occurs in the training text, int64 `[vocabulary]`."""
+    return np.bincount(dataset.splits["train"], minlength=len(dataset.vocabulary)).astype(np.int64)
+
+
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
@@ -191,7 +230,9 @@ def _encode(text: str, vocabulary: str, what: str) -> np.ndarray:
     return tokens.astype(np.int32)
 
 
-def load_text(name: str, source: pathlib.Path | Mapping[str, str], options: Options) -> TextDataset:
+def load_text(
+    name: str, source: pathlib.Path | Mapping[str, str], options: TextOptions | None = None
+) -> TextDataset:
     """A text as a dataset.
 
     Args:
@@ -202,17 +243,12 @@ def load_text(name: str, source: pathlib.Path | Mapping[str, str], options: Opti
         first for the test and then for validation, where the source lacks these splits.
 
     Raises:
-      UsageError: a file cannot be read or is not UTF-8, a split is missing or too short, one has
-        characters that the training text lacks, or an option is for images.
+      UsageError: a file cannot be read or is not UTF-8, a split is missing or too short, or one has
+        characters that the training text lacks.
     """
-    for option in ("resize", "pad", "augment", "crop_size", "curriculum_epochs"):
-        if getattr(options, option):
-            raise UsageError(f"{option} is for images: dataset {name!r} is a text")
-    texts = {"train": _read(source)} if isinstance(source, pathlib.Path) else dict(source)
-    if "train" not in texts:
-        raise UsageError(
-            f"dataset {name!r} has no split 'train' to learn from: it has {', '.join(texts)}"
-        )
+    options = options or TextOptions()
+    own = {"train": _read(source)} if isinstance(source, pathlib.Path) else source
+    texts = {split: own[old] for split, old in chosen_splits(options, own, name).items()}
     # Before anything is cut off, so that a rare character at the end of one's own text is no error.
     vocabulary = "".join(sorted(set(texts["train"])))
     for split, fraction in (
@@ -232,7 +268,7 @@ def load_text(name: str, source: pathlib.Path | Mapping[str, str], options: Opti
         split: _encode(text, vocabulary, f"the {split} split of {name!r}")
         for split, text in texts.items()
     }
-    return TextDataset(name, splits, vocabulary, options.sequence_length)
+    return TextDataset(name, splits, vocabulary, options)
 
 
 def _read(path: pathlib.Path) -> str:

@@ -19,6 +19,9 @@ from dlcore.registry import Registry
 class Entry:
     """The facts of a model.
 
+    A model of dlcore declares all facts, which the sweep then checks. One from elsewhere needs only
+    its constructor.
+
     Attributes:
       name: the registry's name, as `--model` takes it.
       constructor: a Linen module class, or a `functools.partial` of one that fixes its fields.
@@ -36,10 +39,10 @@ class Entry:
 
     name: str
     constructor: Callable[..., nn.Module]
-    example_inputs: tuple[Any, ...]
-    output_shapes: Any
-    parameter_count: int
-    source: str
+    example_inputs: tuple[Any, ...] = ()
+    output_shapes: Any = None
+    parameter_count: int | None = None
+    source: str = ""
     training_output_shapes: Any = None
     without_gradient: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

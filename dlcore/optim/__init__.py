@@ -1,5 +1,6 @@
-"""Optimizers, schedules and pruning over Optax: `builder.build`, `schedules.build`, `pruning`."""
+"""Optimizers, schedules, groups of parameters and pruning over Optax."""
 
-from dlcore.optim import builder, pruning, schedules
+from dlcore.optim import builder, groups, pruning, schedules
+from dlcore.optim.builder import Options
 
-__all__ = ["builder", "pruning", "schedules"]
+__all__ = ["Options", "builder", "groups", "pruning", "schedules"]

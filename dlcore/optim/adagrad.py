@@ -8,11 +8,11 @@ import optax
 
 
 class GradientHistoryState(NamedTuple):
-    """The memory of `scale_by_gradient_history`.
+    """The state of `scale_by_gradient_history`.
 
     Attributes:
-      sum_of_squares: of all gradients so far, shaped as the parameters.
-      added: the state of what is added to the gradient.
+      sum_of_squares: sum of the squares of all gradients so far, shaped as the parameters.
+      added: state of what is added to the gradient.
     """
 
     sum_of_squares: Any
@@ -24,14 +24,14 @@ def scale_by_gradient_history(
 ) -> optax.GradientTransformation:
     """Divides `added(g)` by `sqrt(sum of g^2 so far + epsilon)`.
 
-    `optax.scale_by_rss` behind `added` would let noise and decay slow their own weights down; here
-    a weight's rate is a function of the loss's gradient, as AdaGrad's is printed. A weight that
-    never had a gradient (a dead unit's) is moved by noise and decay at the rate
-    `1 / sqrt(epsilon)`: with noise, epsilon should not be far below the gradients' squares.
+    With `optax.scale_by_rss` after `added`, noise and decay would slow down the weights that they
+    move; here a weight's rate depends on the gradient of the loss alone, as in AdaGrad's equation.
+    A weight that never had a gradient (of a dead unit) is moved by noise and decay at the rate
+    `1 / sqrt(epsilon)`: with noise, epsilon should not be far below the squares of the gradients.
 
     Args:
       added: what is added to the gradient: noise, decay.
-      epsilon: what keeps a rate finite, above 0.
+      epsilon: keeps the rates finite, above 0.
     """
 
     def init(params: Any) -> GradientHistoryState:

@@ -1,11 +1,11 @@
 """The one function that builds an Optax chain, and the rules that it knows.
 
-What a step does to a gradient, in this order: clipping, noise, the penalties (L2 and L1), the
+A step does this to a gradient, in this order: clipping, noise, the penalties (L2 and L1), the
 adaptive rule or the velocity of gradients, decoupled decay, the learning rate, the velocity of
 steps.
 
-With `g` the gradient at the parameters `w`, `r` the step's learning rate and `rho` the momentum,
-momentum and Nesterov's method (1983) are each there in two forms:
+Let `g` be the gradient at the parameters `w`, `r` the step's learning rate and `rho` the momentum.
+Momentum and Nesterov's method (1983) come in two forms each:
 
              velocity of gradients        velocity of steps
              v' = rho v + g               V' = rho V + r g
@@ -13,11 +13,11 @@ momentum and Nesterov's method (1983) are each there in two forms:
   Nesterov   "nesterov":                  "nesterov_heavy_ball":
                w - r (g + rho v')           w - (r g + rho V')
 
-They are equations 9 and 10 of Goyal et al. (2017): the same at a constant rate, where `V = r v`;
-behind a drop of the rate the left goes on at the new rate at once, the right first finishes its old
-steps. The left is PyTorch's and Optax's, the right Polyak's (1964). Deck P adds rho times the last
-step, which is -V, and deck D prints V with the rate on the gradient inside it: both are the right
-column.
+They are equations 9 and 10 of Goyal et al. (2017). At a constant rate both are the same, with
+`V = r v`; after a drop of the rate, the left column goes on at the new rate at once, the right one
+first finishes its old steps. The left is what PyTorch and Optax do, the right is Polyak's (1964).
+Deck P adds rho times the last step, which is -V, and deck D prints V with the rate on the gradient
+inside it: both are the right column.
 
 The parameters of both Nesterov rows are the point ahead where the gradient is taken (Bengio et
 al., 2013, section 3.5). The iterate W of deck D, whose gradient is taken at `w = W - rho V`, is
@@ -38,8 +38,9 @@ holds -V.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,40 +48,44 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.errors import UsageError
+from dlcore.optim import groups as groups_lib
 from dlcore.optim.adagrad import scale_by_gradient_history
 from dlcore.optim.clipping import clip_by_average_norm
 from dlcore.optim.noise import add_gradient_noise
 from dlcore.optim.rate import scale_by_learning_rate
 
-# Their velocity is a sum of steps, each with the rate that it was made at.
+# Their velocity is a sum of steps, each taken at the rate of its own time.
 VELOCITY_OF_STEPS = ("heavy_ball", "nesterov_heavy_ball", "all_together")
+# Settings that hold for all parameters together, which no group has for itself.
+CLIPPING = ("clip_norm", "clip_average_factor")
 NAMES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", *VELOCITY_OF_STEPS)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What an optimizer may be told, whatever its rule.
+    """The settings that an optimizer may have, whatever its rule; a recipe has them as fields.
 
     Attributes:
-      momentum: weight of the old velocity in the new, in [0, 1).
-      beta1: Adam's decay of the first moment, in [0, 1).
-      beta2: Adam's decay of the second moment, in [0, 1).
-      rms_decay: RMSProp's decay of the mean square, in [0, 1).
-      epsilon: what keeps the adaptive rules from dividing by zero, above 0; beside the root in
-        "adam", under it elsewhere.
-      weight_decay: what is added to the gradient, times the parameters, at least 0. Biases and the
-        scales of a normalisation are left out (`decay_mask`).
-      decoupled_weight_decay: add it to the direction that the rule makes of the gradient instead;
-        not for the rules in `VELOCITY_OF_STEPS`.
-      l1: what is added to the gradient, times the sign of the same parameters, at least 0: the
-        subgradient of `l1 * sum |w|`.
-      clip_norm: scale a gradient whose norm over all parameters is larger down to it (Pascanu et
-        al., 2013, algorithm 1); 0 for no clipping.
-      clip_average_factor: the same with this times the mean norm of the gradients so far for a
-        threshold, `clipping.clip_by_average_norm`; 0 for no clipping.
-      gradient_noise: sigma0, standard deviation of the noise on the gradient at step 0; 0 for none.
-      gradient_noise_decay: kappa; at step t the deviation is `sigma0 / (1 + t) ** kappa`. The
-        default is the exponent of Neelakantan et al. (2015), 0.55 of the variance.
+      momentum: decay of the velocity of momentum, nesterov, heavy_ball, nesterov_heavy_ball and
+        all_together, at least 0 and below 1.
+      beta1: decay of Adam's first moment, at least 0 and below 1.
+      beta2: decay of Adam's second moment, at least 0 and below 1.
+      rms_decay: decay of RMSProp's mean square, at least 0 and below 1.
+      epsilon: what keeps the adaptive rules from dividing by zero, above 0; adam adds it to the
+        root, the others add it under the root.
+      weight_decay: strength of the L2 penalty: this times the parameters is added to the gradient;
+        biases and the scales of normalization are left out.
+      decoupled_weight_decay: add that penalty to the rule's direction instead of to the gradient
+        (AdamW, for adam); not for heavy_ball, nesterov_heavy_ball and all_together.
+      l1: strength of the L1 penalty: this times the sign of the parameters is added to the
+        gradient; biases and the scales of normalization are left out.
+      clip_norm: largest norm of the gradient over all parameters, to which a larger one is scaled
+        down (Pascanu et al. 2013); 0 for no clipping.
+      clip_average_factor: the same, as a multiple of the mean norm of the gradients so far; 0 for
+        no clipping.
+      gradient_noise: standard deviation of the noise on the gradient at step 0; 0 for none.
+      gradient_noise_decay: at step t that deviation is divided by (1 + t) to this power; 0.275 is
+        half the exponent of Neelakantan et al. (2015), which belongs to the variance.
 
     Raises:
       UsageError: a number that is out of its range, or two thresholds for clipping.
@@ -100,51 +105,130 @@ class Options:
     gradient_noise_decay: float = 0.275
 
     def __post_init__(self) -> None:
-        decays = ("momentum", "beta1", "beta2", "rms_decay")
-        self._require("at least 0 and below 1", lambda value: 0 <= value < 1, *decays)
-        self._require("above 0", lambda value: 0 < value < math.inf, "epsilon")
-        amounts = ("weight_decay", "l1", "clip_norm", "clip_average_factor")
+        for name in ("momentum", "beta1", "beta2", "rms_decay"):
+            _require(self, name, "at least 0 and below 1", lambda value: 0 <= value < 1)
+        _require(self, "epsilon", "above 0", lambda value: 0 < value < math.inf)
         noise = ("gradient_noise", "gradient_noise_decay")
-        self._require("at least 0", lambda value: 0 <= value < math.inf, *amounts, *noise)
+        for name in ("weight_decay", "l1", *CLIPPING, *noise):
+            _require(self, name, "at least 0", lambda value: 0 <= value < math.inf)
         if self.clip_norm and self.clip_average_factor:
             raise UsageError(
-                f"clip_norm is {self.clip_norm} and clip_average_factor is "
-                f"{self.clip_average_factor}: one threshold for clipping has to be 0"
+                f"clip_norm={self.clip_norm} and clip_average_factor={self.clip_average_factor} "
+                "are two thresholds for clipping: one of them must be 0"
             )
 
-    def _require(self, allowed: str, holds: Callable[[float], bool], *names: str) -> None:
-        for name in names:
-            if not holds(getattr(self, name)):
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be {allowed}")
+
+def _require(options: Options, name: str, allowed: str, holds: Callable[[float], bool]) -> None:
+    value = getattr(options, name)
+    if not holds(value):
+        raise UsageError(f"{name}={value}: it must be {allowed}")
 
 
 def build(
-    optimizer: str, schedule: optax.Schedule, options: Options | None = None, seed: int = 0
+    optimizer: str,
+    schedule: optax.Schedule,
+    options: Options | None = None,
+    seed: int = 0,
+    groups: str = "",
 ) -> optax.GradientTransformation:
-    """Builds the optimizer of that name.
+    """Builds an optimizer, of one rule or of one for each group of parameters.
 
-    The rules are written out at the head of this file.
+    The rules are written out at the head of this file, the groups in `dlcore.optim.groups`. The
+    gradients of all parameters that are not frozen are clipped together, by the norm over them all.
 
     Args:
       optimizer: one of `NAMES`.
       schedule: the learning rate by step, as `dlcore.optim.schedules` builds it.
-      options: of the rule and of what is done beside it; the defaults where missing.
-      seed: of the noise.
+      options: the settings of the rule and of what is done beside it; the defaults where missing.
+      seed: seed of the noise.
+      groups: the groups of parameters that differ from this, and how; empty for none.
 
     Raises:
-      UsageError: an unknown name, or decoupled decay where the velocity holds the rate.
+      UsageError: an unknown name, decoupled decay where the velocity holds the rate, or a group
+        that is not well formed.
     """
     options = options or Options()
+    parts = _parts(optimizer, schedule, options, seed)
+    parsed = groups_lib.parse(groups)
+    if not parsed:
+        return optax.chain(_clipping(options), *parts)
+    members = {
+        group.label: _member(optimizer, schedule, options, seed, group, stream)
+        for stream, group in enumerate(parsed, start=1)
+    }
+    return optax.chain(
+        groups_lib.drop_frozen_gradients(parsed),
+        _clipping(options),
+        optax.partition(
+            {groups_lib.OTHERS: optax.chain(*parts), **members},
+            functools.partial(groups_lib.labels, parsed),
+        ),
+    )
+
+
+def _member(
+    optimizer: str,
+    schedule: optax.Schedule,
+    options: Options,
+    seed: int,
+    group: groups_lib.Group,
+    stream: int,
+) -> optax.GradientTransformation:
+    """What one group does to its clipped gradients."""
+    if group.frozen:
+        return groups_lib.freeze()
+    settings: dict[str, Any] = dict(group.settings)
+    rule = settings.pop("optimizer", optimizer)
+    factor = settings.pop("rate", 1.0)
+    try:
+        _check_settings(settings)
+        if not _is_number(factor) or not 0 < factor < math.inf:
+            raise UsageError(
+                f"rate={factor}: it multiplies the learning rate and must be a number above 0; "
+                "write frozen for parameters that are to stay as they are"
+            )
+        own = dataclasses.replace(options, **settings)
+        return optax.chain(*_parts(rule, lambda step: factor * schedule(step), own, seed, stream))
+    except UsageError as error:
+        raise UsageError(f"groups={group.pattern.pattern}:{error}") from error
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    known = {field.name: field.default for field in dataclasses.fields(Options)}
+    for name in CLIPPING:
+        del known[name]
+    for name, value in settings.items():
+        if name in CLIPPING:
+            raise UsageError(
+                f"{name}={value}: all groups are clipped together: use the field {name} of the "
+                "recipe"
+            )
+        if name not in known:
+            names = ", ".join(("frozen", "rate", "optimizer", *known))
+            raise UsageError(f"{name}={value}: a group has no such setting: it has {names}")
+        is_flag = isinstance(known[name], bool)
+        if is_flag != isinstance(value, bool) or not (is_flag or _is_number(value)):
+            kind = "true or false" if is_flag else "a number"
+            raise UsageError(f"{name}={value}: it must be {kind}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parts(
+    optimizer: str, schedule: optax.Schedule, options: Options, seed: int, stream: int = 0
+) -> tuple[optax.GradientTransformation, ...]:
+    """All that is done to a clipped gradient, in order."""
     if optimizer not in NAMES:
-        raise UsageError(f"unknown optimizer {optimizer!r}: it is one of {', '.join(NAMES)}")
+        raise UsageError(f"optimizer={optimizer}: it is one of {', '.join(NAMES)}")
     if options.decoupled_weight_decay and optimizer in VELOCITY_OF_STEPS:
         raise UsageError(
-            f"decoupled_weight_decay would become a part of the velocity of {optimizer}: "
+            f"decoupled_weight_decay=true would become a part of the velocity of {optimizer}: "
             "set it to false, or take momentum or nesterov"
         )
-    return optax.chain(
-        _clipping(options),
-        _rule(optimizer, options, _additions(options, seed)),
+    return (
+        _rule(optimizer, options, _additions(options, seed, stream)),
         _decay(options) if options.decoupled_weight_decay else optax.identity(),
         scale_by_learning_rate(schedule),
         _velocity_of_steps(optimizer, options),
@@ -152,10 +236,10 @@ def build(
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters decay: those of rank 2 and more that are no biases, a pytree of booleans."""
+    """Which parameters decay, a pytree of booleans: those of rank 2 and more, except biases."""
 
     def decays(path: Sequence[Any], parameter: Any) -> bool:
-        # A layer with unshared weights has a bias for each place: of several axes, too.
+        # A layer with unshared weights has a bias for each position, hence of several axes.
         is_bias = bool(path) and getattr(path[-1], "key", None) == "bias"
         return jnp.ndim(parameter) > 1 and not is_bias
 
@@ -170,11 +254,13 @@ def _clipping(options: Options) -> optax.GradientTransformation:
     return optax.identity()
 
 
-def _additions(options: Options, seed: int) -> optax.GradientTransformation:
+def _additions(options: Options, seed: int, stream: int) -> optax.GradientTransformation:
     """What is added to the gradient of the loss: noise, then the gradients of the penalties."""
     noise = penalty = optax.identity()
     if options.gradient_noise:
-        noise = add_gradient_noise(options.gradient_noise, options.gradient_noise_decay, seed)
+        noise = add_gradient_noise(
+            options.gradient_noise, options.gradient_noise_decay, seed, stream
+        )
     if options.l1:
         penalty = optax.masked(_add_signs(options.l1), decay_mask)
     decay = optax.identity() if options.decoupled_weight_decay else _decay(options)
@@ -197,7 +283,7 @@ def _decay(options: Options) -> optax.GradientTransformation:
 def _rule(
     optimizer: str, options: Options, additions: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """What makes of the gradient, with all that is added to it, a direction."""
+    """What turns the gradient, with all that is added to it, into a direction."""
     if optimizer == "all_together":
         return scale_by_gradient_history(additions, options.epsilon)
     rules = {

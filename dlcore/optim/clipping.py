@@ -11,8 +11,8 @@ class AverageNormState(NamedTuple):
     """What is known of the gradients so far.
 
     Attributes:
-      step: how many there were, int32 scalar.
-      mean: of their norms before clipping, float32 scalar.
+      step: number of gradients, int32 scalar.
+      mean: mean of their norms before clipping, float32 scalar.
     """
 
     step: jax.Array
@@ -22,10 +22,10 @@ class AverageNormState(NamedTuple):
 def clip_by_average_norm(factor: float) -> optax.GradientTransformation:
     """Scales a gradient down to `factor` times the mean norm of all gradients before it.
 
-    Pascanu, Mikolov and Bengio (2013), section 3.2, propose to pick the threshold of their
-    algorithm 1 by the average norm over many updates, and found half to ten times of it to work.
-    The mean is of the norms before clipping (otherwise a factor below 1 would lower its own
-    threshold until nothing moves); the first gradient has no past and passes.
+    Pascanu, Mikolov and Bengio (2013), section 3.2, suggest choosing the threshold of their
+    algorithm 1 by the average norm over many updates, and found half to ten times that norm to
+    work. The norms are those before clipping (otherwise a factor below 1 would lower its own
+    threshold until nothing moves); the first gradient has no predecessors and is left alone.
 
     Args:
       factor: the threshold in units of the mean norm, above 0.

@@ -8,36 +8,49 @@ import jax.numpy as jnp
 import optax
 
 from dlcore.errors import UsageError
+from dlcore.optim import groups as groups_lib
 from dlcore.optim.builder import decay_mask
 
 
 class PruningState(NamedTuple):
-    """How many updates have been made, int32 scalar, and which parameters are kept, bool."""
+    """The number of updates so far, int32 scalar, and which weights are kept, booleans."""
 
     step: jax.Array
     kept: Any
 
 
-def prune_by_magnitude(fraction: float, step: int) -> optax.GradientTransformation:
+def prune_by_magnitude(
+    fraction: float, step: int, groups: str = ""
+) -> optax.GradientTransformation:
     """Sets the smallest weights to zero at one update, and keeps them there.
 
-    It goes behind the learning rate, at the end of a chain, for it replaces the update: what is
-    pruned moves by minus its value, so that it is zero exactly. All weights are ranked together, so
-    that a small layer of large weights, as a first convolution is, loses few. Biases and the scales
-    of a normalisation stay (`builder.decay_mask`).
+    It belongs at the end of a chain, after the learning rate, because it replaces the update: a
+    pruned weight moves by minus its value, so that it is exactly zero. All weights are ranked
+    together, so that a small layer of large weights, such as a first convolution, loses few.
+    Biases, the scales of normalization (`builder.decay_mask`) and frozen parameters stay, and do
+    not count in the fraction.
 
     Args:
-      fraction: of the weights that goes, rounded to a whole number, in (0, 1). Of equal magnitudes
-        the last go first.
+      fraction: share of the weights that goes, rounded to a whole number, in (0, 1). Of equal
+        magnitudes, the last go first.
       step: the number of updates before the one that prunes, at least 0.
+      groups: the recipe's groups of parameters, some of which may be frozen.
 
     Raises:
-      UsageError: a number is out of its range.
+      UsageError: a number is out of its range, or the groups do not parse.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"prune_fraction is {fraction}: it must be above 0 and below 1")
+        raise UsageError(f"prune_fraction={fraction}: it must be above 0 and below 1")
     if step < 0:
-        raise UsageError(f"the step of pruning is {step}: it must be at least 0")
+        raise UsageError(f"step={step}: pruning happens after at least 0 updates")
+    parsed = groups_lib.parse(groups)
+
+    def prunable(params: Any) -> Any:
+        return jax.tree.map(
+            lambda decays, frozen: decays and not frozen,
+            decay_mask(params),
+            groups_lib.frozen_mask(parsed, params),
+        )
 
     def init(params: Any) -> PruningState:
         kept = jax.tree.map(lambda param: jnp.ones(param.shape, bool), params)
@@ -54,11 +67,11 @@ def prune_by_magnitude(fraction: float, step: int) -> optax.GradientTransformati
         )
         return updates, PruningState(state.step + 1, kept)
 
-    return optax.masked(optax.GradientTransformation(init, update), decay_mask)
+    return optax.masked(optax.GradientTransformation(init, update), prunable)
 
 
 def _largest(params: Any, fraction: float) -> Any:
-    """Which elements remain, bool of the parameters' shapes."""
+    """Which elements stay, booleans shaped as the parameters."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     kept = flat.size - round(fraction * flat.size)
     order = jnp.argsort(-jnp.abs(flat), stable=True)

@@ -1,9 +1,12 @@
-"""The learning rate, in a form that a training may lower while it runs.
+"""The learning rate, in a form that a training can lower while it runs.
 
-A schedule fixes the rate of every step beforehand. What reacts to the training (the drop of He et
-al., 2016, section 4.2, when the validation error stalls) needs a number in the optimizer's state
-instead: a factor, 1 at first, that multiplies the schedule's rate. So it is checkpointed with the
-rest, and the compiled step reads it.
+A schedule fixes the rate of every step beforehand. A rule that reacts to the training (the drop
+when the validation error stalls, of He et al., 2016, section 4.2) needs a number in the optimizer's
+state instead: a factor, 1 at first, that multiplies the schedule's rate. So the factor is
+checkpointed with the rest, and the compiled step reads it.
+
+An optimizer with groups of parameters has a `RateState` for each group, with the same step and the
+same factor; a group's own factor is part of its schedule.
 """
 
 from collections.abc import Callable
@@ -15,7 +18,7 @@ import optax
 
 
 class RateState(NamedTuple):
-    """How many updates have been made, int32 scalar, and what multiplies the rate, a scalar."""
+    """The number of updates so far, int32 scalar, and what multiplies the rate, a scalar."""
 
     step: jax.Array
     factor: jax.Array
@@ -41,19 +44,19 @@ def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransforma
 
 
 def learning_rate(opt_state: Any, schedule: optax.Schedule) -> jax.Array:
-    """The rate of the next update; of several players, which share one, the first's."""
+    """The rate of the next update, before the factors of groups; of several players, the first."""
     states = jax.tree.leaves(opt_state, is_leaf=_is_rate)
     state = next(state for state in states if _is_rate(state))
     return schedule(state.step) * state.factor
 
 
 def rescale(opt_state: Any, multiplier: float) -> Any:
-    """The state of an optimizer whose learning rate is multiplied from now on."""
+    """The optimizer's state with the learning rates of all groups multiplied from now on."""
     return _replace(lambda state: state._replace(factor=state.factor * multiplier), opt_state)
 
 
 def with_factor_of(opt_state: Any, other: Any) -> Any:
-    """The state of an optimizer with the factor that is in another state of the same optimizer."""
+    """The optimizer's state with the learning rate's factor of another state of its own."""
     return _replace(lambda state, now: state._replace(factor=now.factor), opt_state, other)
 
 

@@ -12,8 +12,9 @@ With `t` steps since the warm-up and `T = total_steps - warmup_steps`:
   2017, equation 5, one period);
 - "plateau": `learning_rate`, which the training lowers when it stalls (`dlcore.optim.rate`).
 
-Deck D prints "time", "step" and "exponential" with t in epochs. With E steps in an epoch its kappa
-is `E / decay_steps`, `decay_factor` (at `decay_steps = E`), `-log(decay_factor) E / decay_steps`.
+Deck D prints "time", "step" and "exponential" with t in epochs. With E steps in an epoch, its kappa
+is `E / decay_steps` for "time", `decay_factor` (at `decay_steps = E`) for "step", and
+`-log(decay_factor) E / decay_steps` for "exponential".
 
 The warm-up rises from zero by equal steps and reaches `learning_rate` at step `warmup_steps`
 (Goyal et al., 2017, section 2.2).
@@ -47,8 +48,8 @@ def build(
       learning_rate: the highest rate, above 0.
       total_steps: length of the training, warm-up included.
       warmup_steps: length of the warm-up, 0 for none.
-      decay_steps: the period of "time", "step" and "exponential", which need it.
-      decay_factor: what a period of "step" and "exponential" multiplies the rate by, above 0 and at
+      decay_steps: period of "time", "step" and "exponential", which need it.
+      decay_factor: factor of the rate after each period of "step" and "exponential", above 0 and at
         most 1.
 
     Returns:
@@ -58,18 +59,18 @@ def build(
       UsageError: an unknown name, or a number that is out of its range.
     """
     if name not in NAMES:
-        raise UsageError(f"unknown schedule {name!r}: it is one of {', '.join(NAMES)}")
+        raise UsageError(f"schedule={name}: it is one of {', '.join(NAMES)}")
     if not 0 < learning_rate < math.inf:
-        raise UsageError(f"learning_rate is {learning_rate}: it must be a number above 0")
+        raise UsageError(f"learning_rate={learning_rate}: it must be a number above 0")
     if not 0 <= warmup_steps < total_steps:
         raise UsageError(
-            f"warmup_steps is {warmup_steps}: it must be at least 0 and less than the "
+            f"warmup_steps={warmup_steps}: it must be at least 0 and less than the "
             f"{total_steps} steps of the training"
         )
     if name in _PERIODIC and decay_steps < 1:
-        raise UsageError(f"decay_steps is {decay_steps}: the schedule {name!r} needs at least 1")
+        raise UsageError(f"decay_steps={decay_steps}: schedule={name} needs at least 1")
     if not 0 < decay_factor <= 1:
-        raise UsageError(f"decay_factor is {decay_factor}: it must be above 0 and at most 1")
+        raise UsageError(f"decay_factor={decay_factor}: it must be above 0 and at most 1")
     decay = _decay(name, learning_rate, total_steps - warmup_steps, decay_steps, decay_factor)
     if not warmup_steps:
         return decay
@@ -91,7 +92,7 @@ def _decay(name: str, rate: float, steps: int, period: int, factor: float) -> op
 
 def _inverse(rate: float, period: int) -> optax.Schedule:
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        # During a warm-up the steps before 0 are asked for as well, and the answer is dropped.
+        # A warm-up also asks for the steps before 0, and drops the answer.
         return rate / (1.0 + jnp.maximum(step, 0) / period)
 
     return schedule

@@ -1,8 +1,8 @@
 """Every figure of the project, drawn from arrays.
 
 A function returns a Matplotlib `Figure` that belongs to nobody (pyplot's global state is never
-touched), so it may be drawn anywhere: in a training, in a notebook, in a thread. The lines' colours
-are those of Okabe and Ito (2008), which people with any colour vision tell apart.
+touched), so it may be drawn anywhere: in a training, in a notebook, in a thread. The lines' colors
+are those of Okabe and Ito (2008), which people with any color vision tell apart.
 """
 
 from dlcore.plots.figure import save

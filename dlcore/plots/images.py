@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def filters(kernel: np.ndarray) -> "Figure":
     """The filters of a convolution that sees an image.
 
-    Those of a grey image are drawn around white for zero, on one scale; those of a colour image as
-    colours, stretched to the range of all.
+    Those of a gray image are drawn around white for zero, on one scale; those of a color image as
+    colors, stretched to the range of all.
 
     Args:
       kernel: `[height, width, channels, features]` with 1 or 3 channels.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Yellow is too light for a line.
-_COLOURS = PALETTE[:-1]
+_COLORS = PALETTE[:-1]
 # Of a panel, in inches.
 _WIDTH = 3.8
 _STYLES: dict[str, dict[str, Any]] = {
@@ -23,6 +23,12 @@ _STYLES: dict[str, dict[str, Any]] = {
     "points": {"linestyle": "", "marker": "o"},
     "path": {"linestyle": "-", "marker": "o"},
     "steps": {"linestyle": "-", "drawstyle": "steps-post"},
+}
+# What tells the second line of a color from the first.
+_AGAIN = {
+    **_STYLES,
+    "line": _STYLES["dashed"],
+    "points": {"linestyle": "", "marker": "x"},
 }
 
 
@@ -35,15 +41,15 @@ class Line:
       y: `[points]`.
       label: for the legend; empty for none.
       style: "line", "dashed", "points", "path" (points that are joined) or "steps".
-      colour: index in the palette; the line's own number in its panel by default. Where the
-        palette ends it begins again, dashed.
+      color: index in the palette; the line's own number in its panel by default. Where the
+        palette ends it begins again, dashed; points are then crosses.
     """
 
     x: np.ndarray
     y: np.ndarray
     label: str = ""
     style: str = "line"
-    colour: int | None = None
+    color: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +58,11 @@ class Panel:
 
     Attributes:
       title: of the panel.
-      lines: what is drawn.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
-      log_x: a logarithmic abscissa.
-      log_y: a logarithmic ordinate.
+      lines: the curves.
+      x_label: of the x axis.
+      y_label: of the y axis.
+      log_x: whether the x axis is logarithmic.
+      log_y: whether the y axis is logarithmic.
     """
 
     title: str
@@ -76,11 +82,11 @@ class Contour:
       x: `[columns]`, ascending.
       y: `[rows]`, ascending.
       values: `[rows, columns]`.
-      lines: what is drawn on top.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
+      lines: drawn on top.
+      x_label: of the x axis.
+      y_label: of the y axis.
       log: levels in geometric order, for values above 0 that range over orders of magnitude.
-      filled: each value in its own colour, for regions, instead of contour lines.
+      filled: each value in its own color, for regions, instead of contour lines.
     """
 
     title: str
@@ -95,10 +101,10 @@ class Contour:
 
 
 def line_panels(panels: Sequence[Panel], columns: int | None = None) -> "Figure":
-    """Curves, a panel each, with one legend for all, or each its own where their labels differ.
+    """Panels of curves, with one legend for all, or one for each panel where their labels differ.
 
     Args:
-      panels: what is drawn.
+      panels: to draw.
       columns: panels in a row; about as many as rows by default.
     """
     figure, axes = _panels(panels, columns, height=3.0)
@@ -116,12 +122,12 @@ def line_panels(panels: Sequence[Panel], columns: int | None = None) -> "Figure"
 
 
 def contour_panels(contours: Sequence[Contour], columns: int | None = None) -> "Figure":
-    """Functions of two numbers, a panel each, as long as wide where they are.
+    """Functions of two numbers, one in each panel, drawn to scale.
 
-    What is drawn on top has one legend for all, or each its own where their labels differ.
+    What is drawn on top has one legend for all panels, or one for each where their labels differ.
 
     Args:
-      contours: what is drawn.
+      contours: to draw.
       columns: panels in a row; about as many as rows by default.
     """
     figure, axes = _panels(contours, columns, height=3.4)
@@ -163,16 +169,16 @@ def surface(
     y_label: str = "",
     z_label: str = "",
 ) -> "Figure":
-    """A function of two numbers, seen from above and aside.
+    """A function of two numbers as a surface, seen from above at an angle.
 
     Args:
       x: `[columns]`.
       y: `[rows]`.
       values: `[rows, columns]`.
       title: of the figure.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
-      z_label: what the height is.
+      x_label: of the x axis.
+      y_label: of the y axis.
+      z_label: of the height.
     """
     figure = new_figure(7.0, 5.6)
     axes = figure.add_subplot(projection="3d")
@@ -224,9 +230,10 @@ def _draw_histograms(grid: Sequence["Axes"], numbers: Sequence[np.ndarray]) -> N
     """Histograms on one scale: around zero, or from zero where no number is below it."""
     limit = max(float(np.abs(values).max(initial=0.0)) for values in numbers) or 1.0
     low = -limit if min(values.min(initial=0.0) for values in numbers) < 0 else 0.0
-    bins = np.linspace(low, limit, 61).tolist()
     for axes, values in zip(grid, numbers, strict=True):
-        axes.hist(values, bins=bins, color=PALETTE[0], density=True)
+        # One shape: sixty bars for each of many panels take seconds to draw.
+        densities, edges = np.histogram(values, 60, (low, limit), density=True)
+        axes.stairs(densities, edges, fill=True, color=PALETTE[0])
         plain_axes(axes)
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
@@ -255,22 +262,22 @@ def _panels(
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
     for number, line in enumerate(lines):
-        again, colour = divmod(number if line.colour is None else line.colour, len(_COLOURS))
+        again, color = divmod(number if line.color is None else line.color, len(_COLORS))
         # Many points would run together.
         size = min(max(250 / max(np.size(line.x), 1), 1.5), 4)
         axes.plot(
             line.x,
             line.y,
-            color=_COLOURS[colour],
+            color=_COLORS[color],
             label=line.label or "_",
             lw=0.4 * size if line.style == "path" else 1.5,
             markersize=size,
-            **_STYLES["dashed" if again and line.style == "line" else line.style],
+            **(_AGAIN if again else _STYLES)[line.style],
         )
 
 
 def _whole(lines: Sequence[Line]) -> bool:
-    """Whether every abscissa is a whole number, where one in between would mean nothing."""
+    """Whether every x is a whole number, so that ticks between them would mean nothing."""
     return all(np.array_equal(line.x, np.round(line.x)) for line in lines)
 
 
@@ -292,25 +299,25 @@ def _legends(figure: "Figure") -> None:
         }
         for axes in figure.axes
     ]
-    labelled = legends[0]
-    if any(own.keys() != labelled.keys() for own in legends):
+    labeled = legends[0]
+    if any(own.keys() != labeled.keys() for own in legends):
         for axes, own in zip(figure.axes, legends, strict=True):
             if own:
                 _legend_above(axes, own)
-    elif labelled:
-        columns = _legend_columns(labelled, figure.get_figwidth())
+    elif labeled:
+        columns = _legend_columns(labeled, figure.get_figwidth())
         figure.legend(
-            labelled.values(), labelled, loc="outside upper center", ncols=columns, frameon=False
+            labeled.values(), labeled, loc="outside upper center", ncols=columns, frameon=False
         )
 
 
-def _legend_above(axes: "Axes", labelled: Mapping[str, Any]) -> None:
+def _legend_above(axes: "Axes", labeled: Mapping[str, Any]) -> None:
     """A legend between a panel and its title, where it hides nothing."""
     # Its letters are small: 0.83 of the medium size.
-    columns = _legend_columns(labelled, _WIDTH / 0.83)
+    columns = _legend_columns(labeled, _WIDTH / 0.83)
     axes.legend(
-        labelled.values(),
-        labelled,
+        labeled.values(),
+        labeled,
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=columns,
@@ -319,7 +326,7 @@ def _legend_above(axes: "Axes", labelled: Mapping[str, Any]) -> None:
         borderpad=0.2,
         borderaxespad=0,
     )
-    rows = math.ceil(len(labelled) / columns)
+    rows = math.ceil(len(labeled) / columns)
     axes.set_title(axes.get_title("left"), loc="left", fontsize="medium", pad=8 + 13 * rows)
 
 

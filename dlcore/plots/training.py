@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,28 +18,31 @@ _SPLITS = dict(zip(("train", "validation", "test"), PALETTE, strict=False))
 _LOGARITHMIC = ("loss", "norm", "perplexity")
 
 
-def learning_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Every metric over the epochs, a panel each, with a line for each split.
+def learning_curves(metrics: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
+    """Every metric over the epochs: a panel for each metric, a line for each split.
 
     Args:
-      records: the lines of `metrics.jsonl`: "epoch", "split" and numbers by name; a None is a gap.
+      metrics: by split ("train", "validation", "test") and name, `[records]` each, "epoch" among
+        them; NaN where a record has no such number, or one that was not finite. The line has a gap
+        there.
 
     Raises:
-      UsageError: there is no record.
+      UsageError: there is no metric.
     """
-    evaluated = {name for record in records if record["split"] != "train" for name in record}
-    names = {name for record in records for name in record} - {"step", "epoch", "split"}
+    by_split = {split: set(own) - {"step", "epoch"} for split, own in metrics.items()}
+    names = set().union(*by_split.values())
     if not names:
-        raise UsageError("there is no record to draw learning curves from")
+        raise UsageError("there is no metric to draw learning curves of")
+    evaluated = set().union(*(own for split, own in by_split.items() if split != "train"))
     columns = math.ceil(math.sqrt(len(names)))
     rows = math.ceil(len(names) / columns)
     figure = new_figure(0.6 + 3.6 * columns, 0.9 + 2.4 * rows)
-    # What is learnt comes first, what only the training records (rates, norms) last.
+    # What is evaluated comes first, what only the training records (rates, norms) last.
     ordered = sorted(names, key=lambda name: (name not in evaluated, name != "loss", name))
     for panel, name in enumerate(ordered, start=1):
         axes = figure.add_subplot(rows, columns, panel)
         axes.set_title(name.replace("_", " "), loc="left", fontsize="medium")
-        _draw_curves(axes, name, [record for record in records if name in record])
+        _draw_curves(axes, name, {split: own for split, own in metrics.items() if name in own})
     figure.supxlabel("epoch", fontsize="medium")
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
     options = {"ncols": len(lines), "frameon": False}
@@ -47,29 +50,40 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def _draw_curves(axes: "Axes", name: str, records: Sequence[Mapping[str, Any]]) -> None:
-    """One metric of each split that has it."""
-    for split, colour in _SPLITS.items():
-        own = [record for record in records if record["split"] == split]
-        if own:
-            epochs = [record["epoch"] for record in own]
-            values = [math.nan if record[name] is None else record[name] for record in own]
-            marker = "o" if split != "train" or len(own) == 1 else ""
+def _draw_curves(axes: "Axes", name: str, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """One metric of each split."""
+    for split, color in _SPLITS.items():
+        if split in metrics:
+            values = metrics[split][name]
+            marker = "o" if split != "train" or _has_lone_points(values) else ""
             axes.plot(
-                epochs, values, color=colour, label=split, marker=marker, markersize=3, lw=1.5
+                metrics[split]["epoch"],
+                values,
+                color=color,
+                label=split,
+                marker=marker,
+                markersize=3,
+                lw=1.5,
             )
     plain_axes(axes)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10])
-    values = [record[name] for record in records if record[name] is not None]
-    if name.endswith(_LOGARITHMIC) and values and max(values) > 10 * min(values) > 0:
+    drawn = np.concatenate([own[name] for own in metrics.values()])
+    drawn = drawn[np.isfinite(drawn)]
+    if name.endswith(_LOGARITHMIC) and drawn.size and drawn.max() > 10 * drawn.min() > 0:
         logarithmic(axes, "y")
+
+
+def _has_lone_points(values: np.ndarray) -> bool:
+    """Whether a number has gaps on both sides, so that no line would show it."""
+    there = np.pad(np.isfinite(values), 1)
+    return bool((there[1:-1] & ~there[:-2] & ~there[2:]).any())
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     """How often examples of each class were taken for each class.
 
-    What is right is blue, what is wrong is orange, each by its share of the row. The orange is
-    scaled to the largest share of errors, so that they show in a good classifier, too.
+    Correct answers are blue, wrong ones orange, each by its share of the row. The orange is scaled
+    to the largest share of errors, so that they also show in a good classifier.
 
     Args:
       counts: `[classes, classes]`, row the true class, column the predicted one.
@@ -82,15 +96,15 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure"
     largest_error = max(shares[~right].max(initial=0.0), 1e-12)
     figure = new_figure(*(max(4.0, min(1.8 + 0.42 * classes, 14.0)),) * 2)
     axes = figure.add_subplot()
-    for cells, colours, darkest in ((right, "Blues", 1.3), (~right, "Oranges", largest_error)):
+    for cells, colors, darkest in ((right, "Blues", 1.3), (~right, "Oranges", largest_error)):
         shown = np.ma.masked_where(~cells | (counts == 0), shares)
-        axes.imshow(shown, cmap=colours, vmin=0, vmax=darkest)
+        axes.imshow(shown, cmap=colors, vmin=0, vmax=darkest)
         if classes > 30:
             continue
         for row, column in zip(*np.nonzero(cells & (counts > 0)), strict=True):
-            colour = "white" if shares[row, column] > 0.55 * darkest else "black"
+            color = "white" if shares[row, column] > 0.55 * darkest else "black"
             text = f"{counts[row, column]:.0f}"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
     every = math.ceil(classes / 40)
     labels = list(class_names)[::every]
     upright = max(map(len, labels)) <= 3

@@ -1,14 +1,38 @@
-"""Learning regimes: one file each."""
+"""Learning regimes, one file each: made by `create(name, model, **options)`."""
 
-# Importing a task's file registers it.
-import dlcore.tasks.classification
-import dlcore.tasks.evolution
-import dlcore.tasks.gan
-import dlcore.tasks.language_model
-import dlcore.tasks.multi_label
-import dlcore.tasks.multitask
-import dlcore.tasks.perceptron
-import dlcore.tasks.regression  # noqa: F401
-from dlcore.tasks.base import Aux, Batch, Task, create, defaults, kind, names, register
+from dlcore.tasks.descent import Aux, Descent, Loss, descend, init_players
+from dlcore.tasks.learner import Applied, Batch, Learner, Variables
+from dlcore.tasks.protocols import (
+    Continues,
+    Decodes,
+    Encodes,
+    Predicts,
+    Reconstructs,
+    Samples,
+)
+from dlcore.tasks.registry import create, defaults, kind, names, register
+from dlcore.tasks.state import TrainState
 
-__all__ = ["Aux", "Batch", "Task", "create", "defaults", "kind", "names", "register"]
+__all__ = [
+    "Applied",
+    "Aux",
+    "Batch",
+    "Continues",
+    "Decodes",
+    "Descent",
+    "Encodes",
+    "Learner",
+    "Loss",
+    "Predicts",
+    "Reconstructs",
+    "Samples",
+    "TrainState",
+    "Variables",
+    "create",
+    "defaults",
+    "descend",
+    "init_players",
+    "kind",
+    "names",
+    "register",
+]

@@ -5,7 +5,6 @@ Their losses are in `dlcore.losses`.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -14,9 +13,12 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from dlcore import losses
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
-from dlcore.metrics import Mean, Metrics, Sum
-from dlcore.tasks.base import Batch, register
+from dlcore.metrics import Mean, Metrics
+from dlcore.tasks.learner import Batch, Variables
+from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
 
 # Of the scores and the labels' distribution.
@@ -41,6 +43,8 @@ class Classification(Supervised):
       label_smoothing: share of the label's probability that is spread evenly over all classes
         (Szegedy et al. 2016, section 7), at least 0 and below 1.
       rubbish_penalty: penalty j of the rubbish class; 0 for none.
+      auxiliary_weight: weight of the loss of each auxiliary head, where a model in training gives
+        the scores of several heads, the main one first (Szegedy et al. 2015, section 5: 0.3).
 
     Raises:
       UsageError: an option is out of range, or does not go with the criterion.
@@ -49,9 +53,12 @@ class Classification(Supervised):
     criterion: str = "cross_entropy"
     label_smoothing: float = 0.0
     rubbish_penalty: float = 0.0
+    auxiliary_weight: float = 0.3
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
+    evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
     averages_views: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -63,6 +70,10 @@ class Classification(Supervised):
             raise UsageError(
                 f"rubbish_penalty is a positive number, or 0 for none, not {self.rubbish_penalty}"
             )
+        if not 0 <= self.auxiliary_weight < math.inf:
+            raise UsageError(
+                f"auxiliary_weight is a number of at least 0, not {self.auxiliary_weight}"
+            )
         if self.criterion not in CRITERIA:
             raise UsageError(
                 f"unknown criterion {self.criterion!r}: it is one of {', '.join(CRITERIA)}"
@@ -72,17 +83,16 @@ class Classification(Supervised):
         if self.label_smoothing and self.criterion == "hinge":
             raise UsageError("label_smoothing does not go with hinge, which knows a label only")
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Sums for "loss", "accuracy" and "confusion" (row: label, column: prediction)."""
-        scores = self._scores(variables, batch)
-        confusion = confusion_matrix(scores, batch["label"], batch["mask"])
-        return {**self.metrics(scores, batch), "confusion": Sum(confusion)}
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
+        """Sums for "loss" and "accuracy"."""
+        del key
+        return self.metrics(self._scores(variables, batch), batch)
 
-    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+    def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """Each class's probability, rubbish left out: the softmax of the scores."""
         return jax.nn.softmax(self._scores(variables, batch).astype(jnp.float32))
 
-    def _scores(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+    def _scores(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """The scores of every example; where it has several views, of their averaged prediction.
 
         What is averaged are probabilities (Krizhevsky et al. 2012, section 4.1), or the scores
@@ -98,10 +108,14 @@ class Classification(Supervised):
         return jax.nn.logsumexp(jax.nn.log_softmax(each), axis=1) - jnp.log(views.shape[1])
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
-        """Sums for "loss" and "accuracy"."""
+        """Sums for "loss" and "accuracy"; the latter is the main head's, the first of several."""
         labels, mask = batch["label"], batch["mask"]
+        outputs, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        of_examples = self._losses(outputs.astype(jnp.float32), labels)
+        for scores in auxiliary:
+            of_examples += self.auxiliary_weight * self._losses(scores.astype(jnp.float32), labels)
         return {
-            "loss": Mean.of(self._losses(outputs.astype(jnp.float32), labels), mask),
+            "loss": Mean.of(of_examples, mask),
             "accuracy": Mean.of(1 - losses.zero_one(outputs, labels), mask),
         }
 
@@ -119,17 +133,6 @@ class Classification(Supervised):
         if self.rubbish_penalty:
             rivals = jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-self.rubbish_penalty)
         return jax.nn.logsumexp(rivals, axis=-1) - (targets * scores).sum(-1)
-
-
-def confusion_matrix(
-    scores: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
-    mask: Float[Array, " batch"],
-) -> Int[Array, "classes classes"]:
-    """Counts of the unmasked examples: row their label, column the class of the largest score."""
-    classes = scores.shape[-1]
-    counts = jnp.zeros((classes, classes), jnp.int32)
-    return counts.at[labels, scores.argmax(-1)].add(mask.astype(jnp.int32))
 
 
 register("classification", Classification)

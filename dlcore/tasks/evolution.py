@@ -7,7 +7,6 @@ stay the model's tree, so that all options of the optimizer and all parallelisms
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -16,17 +15,21 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics
 from dlcore.parallel import psum
-from dlcore.tasks.base import Batch, Task, register
 from dlcore.tasks.classification import Classification
+from dlcore.tasks.learner import Batch, Learner, Variables
+from dlcore.tasks.registry import register
+from dlcore.tasks.state import TrainState
 
 _FITNESS = ("cross_entropy", "errors")
 
 
 @dataclasses.dataclass(frozen=True)
-class Evolution(Task):
+class Evolution(Learner):
     """A Gaussian over parameters that moves towards its better samples, generation by generation.
 
     A step draws a population around the parameters, tests each candidate on the batch in the mode
@@ -56,8 +59,11 @@ class Evolution(Task):
     deviation: float = 0.1
     fitness: str = "cross_entropy"
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
+    evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
+    plain_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.population_size < 2:
@@ -67,9 +73,9 @@ class Evolution(Task):
         if self.fitness not in _FITNESS:
             raise UsageError(f"unknown fitness {self.fitness!r}: it is {' or '.join(_FITNESS)}")
 
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of the model."""
-        return self._classifier.init(rng, batch)
+        return self._classifier.init(key, batch)
 
     def init_optimizer(self, optimizer: optax.GradientTransformation, params: Any) -> Any:
         """The optimizer's first state, and the deviations'."""
@@ -77,16 +83,19 @@ class Evolution(Task):
         return {"optimizer": optimizer.init(params), "deviations": deviations}
 
     def update(
-        self, state: Any, batch: Batch, rng: jax.Array, optimizer: optax.GradientTransformation
-    ) -> tuple[Any, Metrics]:
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        optimizer: optax.GradientTransformation,
+    ) -> tuple[TrainState, Metrics]:
         """One generation; the metrics are the population's mean."""
         deviations = state.opt_state["deviations"]
-        noise = population_noise(rng, state.params, self.population_size)
+        noise = population_noise(key, state.params, self.population_size)
 
         def test(noise: Any) -> Metrics:
             moved = jax.tree.map(lambda leaf, s, z: leaf + s * z, state.params, deviations, noise)
-            metrics = self.evaluate({"params": moved, **state.model_state}, batch)
-            return {name: metrics[name] for name in ("loss", "accuracy")}
+            return self.evaluate({"params": moved, **state.model_state}, batch, key)
 
         tested: Any = jax.vmap(test)(noise)
         # Every device ranks by the whole batch, and so takes the same step.
@@ -108,11 +117,11 @@ class Evolution(Task):
         )
         return new_state, jax.tree.map(lambda sums: sums.sum(0), tested)
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Sums for "loss", "accuracy" and "confusion" (row: label, column: prediction)."""
-        return self._classifier.evaluate(variables, batch)
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
+        """Sums for "loss" and "accuracy"."""
+        return self._classifier.evaluate(variables, batch, key)
 
-    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+    def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """Each class's probability."""
         return self._classifier.predict(variables, batch)
 

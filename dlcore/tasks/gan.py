@@ -10,18 +10,25 @@ of m latent vectors, then one descent of G on m fresh latent vectors.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dlcore import parallel
+from dlcore.data import Needs
+from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
-from dlcore.tasks import base
-from dlcore.tasks.base import Batch
+from dlcore.tasks.descent import Aux, descend, init_players
+from dlcore.tasks.learner import Batch, Learner, Variables
+from dlcore.tasks.registry import register
+from dlcore.tasks.state import TrainState
+
+# Each player's parameters.
+GENERATOR, DISCRIMINATOR = ("generator",), ("discriminator",)
 
 # What the generator descends, of the logit of an image that it made. Algorithm 1 prints the
 # saturating loss, which is flat where the discriminator is sure; section 3 trains with the other,
@@ -32,8 +39,19 @@ GENERATOR_LOSSES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+@runtime_checkable
+class TwoPlayers(Protocol):
+    """A generator and a discriminator in one module, each with the parameters of its name."""
+
+    def generate(self, latent: jax.Array, train: bool = False) -> jax.Array:
+        """Images in -1..1, one for each latent vector."""
+
+    def discriminate(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The logit that an image is real, for each image."""
+
+
 @dataclasses.dataclass(frozen=True)
-class GAN(base.Task):
+class GAN(Learner):
     """A generator against a discriminator.
 
     The model has the methods of `dlcore.models.gan.GAN`; images are in [-1, 1]. There is no loss to
@@ -45,8 +63,10 @@ class GAN(base.Task):
         cut into k minibatches, one for each.
     """
 
+    needs: ClassVar[Needs] = {"image": (Image,)}
     watched_metric: ClassVar[str | None] = None
-    model_methods: ClassVar[tuple[str, ...]] = ("generate", "discriminate")
+    evaluators: ClassVar[tuple[str, ...]] = ("samples",)
+    model_protocol: ClassVar[type] = TwoPlayers
 
     generator_loss: str = "non_saturating"
     discriminator_steps: int = 1
@@ -59,20 +79,17 @@ class GAN(base.Task):
         """
         if self.generator_loss not in GENERATOR_LOSSES:
             raise UsageError(
-                f"--task.generator_loss={self.generator_loss}: "
-                f"it is one of {', '.join(GENERATOR_LOSSES)}"
+                f"generator_loss={self.generator_loss}: it is one of {', '.join(GENERATOR_LOSSES)}"
             )
         if self.discriminator_steps < 1:
-            raise UsageError(
-                f"--task.discriminator_steps={self.discriminator_steps}: it is 1 or more"
-            )
+            raise UsageError(f"discriminator_steps={self.discriminator_steps}: it is 1 or more")
 
     @property
     def one_update_a_step(self) -> bool:
         """Whether each player's optimizer steps once when the loop does."""
         return self.discriminator_steps == 1
 
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of both players.
 
         Raises:
@@ -83,14 +100,14 @@ class GAN(base.Task):
         if images.shape[1:] != made:
             raise UsageError(
                 f"the images are {'x'.join(map(str, images.shape[1:]))}, the generator makes "
-                f"{'x'.join(map(str, made))}: set --model.image_size and --model.channels, or "
-                "--data.resize"
+                f"{'x'.join(map(str, made))}: set model.image_size and model.channels, or "
+                "data.resize"
             )
-        return dict(self.model.init(rng, images, latent))
+        return self.init_model(key, images, latent)
 
     def init_optimizer(self, optimizer: optax.GradientTransformation, params: Any) -> Any:
         """One state of the same optimizer for each player."""
-        return {player: optimizer.init(own) for player, own in params.items()}
+        return init_players(optimizer, params, DISCRIMINATOR, GENERATOR)
 
     def describe_inputs(self, batch: Batch) -> tuple[Any, ...]:
         """A batch's images, and as many latent vectors."""
@@ -98,8 +115,12 @@ class GAN(base.Task):
         return images, jnp.zeros((images.shape[0], self.model.latent_size), images.dtype)
 
     def update(
-        self, state: Any, batch: Batch, rng: jax.Array, optimizer: optax.GradientTransformation
-    ) -> tuple[Any, Metrics]:
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        optimizer: optax.GradientTransformation,
+    ) -> tuple[TrainState, Metrics]:
         """One iteration of Algorithm 1's outer loop: k steps of D, one of G.
 
         A schedule in `optimizer` counts the steps of the player that it serves.
@@ -112,26 +133,29 @@ class GAN(base.Task):
           UsageError: the batch does not divide into k minibatches.
         """
         minibatches = self._minibatches(batch)
-        generator_key, discriminator_key = jax.random.split(rng)
+        generator_key, discriminator_key = jax.random.split(key)
         discriminator_keys = jax.random.split(discriminator_key, self.discriminator_steps)
 
-        def discriminator_step(state: Any, inputs: tuple[Batch, jax.Array]) -> tuple[Any, Metrics]:
-            return _descend("discriminator", self._discriminator_loss, state, *inputs, optimizer)
+        def discriminator_step(
+            state: TrainState, inputs: tuple[Batch, jax.Array]
+        ) -> tuple[TrainState, Metrics]:
+            loss = self._discriminator_loss
+            return descend(loss, state, *inputs, optimizer, player=DISCRIMINATOR)[:2]
 
         state, stacked = jax.lax.scan(discriminator_step, state, (minibatches, discriminator_keys))
         metrics = jax.tree.map(lambda sums: sums.sum(axis=0), stacked)
 
         # The generator sees no image; the last minibatch only says how many latent vectors to draw.
         last = jax.tree.map(lambda x: x[-1], minibatches)
-        state, generator_metrics = _descend(
-            "generator", self._generator_loss, state, last, generator_key, optimizer
+        state, generator_metrics, _ = descend(
+            self._generator_loss, state, last, generator_key, optimizer, player=GENERATOR
         )
         return state, {**metrics, **generator_metrics}
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Losses and scores in evaluation mode, every batch against the same latent vectors."""
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
+        """Losses and scores in evaluation mode."""
         mask = batch["mask"]
-        latent = self._latent(jax.random.key(0), mask.shape[0])
+        latent = self._latent(key, mask.shape[0])
         play = functools.partial(self.model.apply, variables)
         fake: Any = play(latent, method="generate")
         real_logits: Any = play(batch["image"], method="discriminate")
@@ -142,9 +166,9 @@ class GAN(base.Task):
             "generator_loss": Mean.of(generator_loss, mask),
         }
 
-    def sample(self, variables: Mapping[str, Any], rng: jax.Array, count: int) -> jax.Array:
+    def sample(self, variables: Variables, key: jax.Array, count: int) -> jax.Array:
         """`count` images `[count, H, W, C]` in [-1, 1] of the generator."""
-        images: Any = self.model.apply(variables, self._latent(rng, count), method="generate")
+        images: Any = self.model.apply(variables, self._latent(key, count), method="generate")
         return images
 
     def _latent(self, key: jax.Array, count: int) -> jax.Array:
@@ -162,14 +186,14 @@ class GAN(base.Task):
         steps, size = self.discriminator_steps, batch["mask"].shape[0]
         if size % steps:
             raise UsageError(
-                f"--batch_size gives a device {size} examples, which do not divide into equal "
-                f"minibatches for --task.discriminator_steps={steps}"
+                f"batch_size gives a device {size} examples, which do not divide into equal "
+                f"minibatches for discriminator_steps={steps}"
             )
         return parallel.split_batch({name: batch[name] for name in ("image", "mask")}, steps)
 
     def _discriminator_loss(
         self, params: Any, model_state: Any, minibatch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    ) -> tuple[jax.Array, Aux]:
         """-V(D, G), summed over pairs of an image and a latent vector."""
         latent_key, fake_key, real_key = jax.random.split(key, 3)
         latent = self._latent(latent_key, minibatch["mask"].shape[0])
@@ -178,11 +202,12 @@ class GAN(base.Task):
         real_logits, model_state = play(model_state, "discriminate", minibatch["image"], real_key)
         fake_logits, model_state = play(model_state, "discriminate", fake, fake_key)
         metrics = _discriminator_metrics(real_logits, fake_logits, minibatch["mask"])
-        return metrics["loss"].total, (model_state, metrics)
+        loss = metrics["loss"]
+        return loss.total, Aux(loss.count, model_state, metrics)
 
     def _generator_loss(
         self, params: Any, model_state: Any, minibatch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    ) -> tuple[jax.Array, Aux]:
         """The chosen loss of the generator, summed over latent vectors."""
         latent_key, play_key = jax.random.split(key)
         latent = self._latent(latent_key, minibatch["mask"].shape[0])
@@ -190,20 +215,13 @@ class GAN(base.Task):
         fake, model_state = play(model_state, "generate", latent, play_key)
         logits, model_state = play(model_state, "discriminate", fake, play_key)
         loss = Mean.of(GENERATOR_LOSSES[self.generator_loss](logits), minibatch["mask"])
-        return loss.total, (model_state, {"generator_loss": loss})
+        return loss.total, Aux(loss.count, model_state, {"generator_loss": loss})
 
     def _play(
         self, params: Any, model_state: Any, method: str, inputs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """Applies one of the model's methods in training mode."""
-        return self.model.apply(
-            {"params": params, **model_state},
-            inputs,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(model_state),
-            method=method,
-        )
+        """One of the model's methods in training mode: its outputs and the state after it."""
+        return self.apply(params, model_state, inputs, key=key, method=method)[:2]
 
 
 def _discriminator_metrics(
@@ -220,30 +238,4 @@ def _discriminator_metrics(
     }
 
 
-def _descend(
-    player: str,
-    loss: Callable[..., tuple[jax.Array, tuple[Any, Metrics]]],
-    state: Any,
-    minibatch: Batch,
-    key: jax.Array,
-    optimizer: optax.GradientTransformation,
-) -> tuple[Any, Metrics]:
-    """One optimizer step of one player on the mean of a loss; the other's parameters stay."""
-    own = state.params[player]
-
-    def loss_of_own(own: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        return loss({**state.params, player: own}, state.model_state, minibatch, key)
-
-    gradient, (model_state, metrics) = jax.grad(loss_of_own, has_aux=True)(own)
-    gradient, count = parallel.psum((gradient, minibatch["mask"].sum()))
-    gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradient)
-    changes, opt_state = optimizer.update(gradient, state.opt_state[player], own)
-    state = state.replace(
-        params={**state.params, player: optax.apply_updates(own, changes)},
-        opt_state={**state.opt_state, player: opt_state},
-        model_state=model_state,
-    )
-    return state, metrics
-
-
-base.register("gan", GAN)
+register("gan", GAN)

@@ -8,21 +8,33 @@ state reaches further back than the gradient does.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from dlcore.data import Needs
+from dlcore.data.features import Tokens
 from dlcore.errors import UsageError
 from dlcore.metrics import ExponentialOfMean, Mean, Metrics
-from dlcore.tasks import base
-from dlcore.tasks.base import Aux, Batch
+from dlcore.parallel import Kind
+from dlcore.tasks.descent import Aux, Descent
+from dlcore.tasks.learner import Batch, Variables
+from dlcore.tasks.registry import register
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """A model that carries a state along a sequence."""
+
+    def initial_carry(self, batch: int) -> Any:
+        """The state of `batch` rows before their first token, arrays `[batch, ...]`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel(base.Task):
+class LanguageModel(Descent):
     """A language model with a state: `__call__(tokens, carry, train) -> (logits, carry)`.
 
     The model also gives `initial_carry(batch)`. A batch has "tokens" and "targets", int32
@@ -30,13 +42,15 @@ class LanguageModel(base.Task):
     "start", bool `[batch]`, set where a row begins a new text: its state is then the initial one.
     """
 
-    data_kind: ClassVar[str] = "text"
-    model_methods: ClassVar[tuple[str, ...]] = ("initial_carry",)
+    needs: ClassVar[Needs] = {"tokens": (Tokens,), "targets": (Tokens,)}
+    state_kinds: ClassVar[Mapping[str, Kind]] = {"carry": "examples"}
+    evaluators: ClassVar[tuple[str, ...]] = ("continuation",)
+    model_protocol: ClassVar[type] = Recurrent
 
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables; "carry" holds the initial state of every row."""
         tokens, carry = self.describe_inputs(batch)
-        return {**self.model.init(rng, tokens, carry), "carry": carry}
+        return {**self.init_model(key, tokens, carry), "carry": carry}
 
     def describe_inputs(self, batch: Batch) -> tuple[Any, ...]:
         """A batch's tokens, and the initial state of its rows."""
@@ -44,30 +58,32 @@ class LanguageModel(base.Task):
         return tokens, self.model.initial_carry(tokens.shape[0])
 
     def loss(
-        self, params: Any, model_state: Mapping[str, Any], batch: Batch, rng: jax.Array
+        self, params: Any, model_state: Mapping[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         """Cross-entropy in nats over unmasked tokens, going on from `model_state["carry"]`."""
         tokens, initial = self.describe_inputs(batch)
+        of_model = dict(model_state)
         carry = jax.tree.map(
             lambda first, carried: jnp.where(batch["start"][:, None], first, carried),
             initial,
-            model_state["carry"],
+            of_model.pop("carry"),
         )
-        logits, carry = self.model.apply(
-            {"params": params}, tokens, carry, train=True, rngs={"dropout": rng}
-        )
+        applied = self.apply(params, of_model, tokens, carry, key=key)
+        logits, carry = applied.outputs
         loss = _loss(logits, batch)
-        return loss.total, Aux(loss.count, {"carry": carry}, _metrics(loss))
+        after = {**applied.model_state, "carry": carry}
+        return loss.total, Aux(loss.count, after, _metrics(loss), applied.sown)
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
         """Cross-entropy in nats and perplexity; every row is read from the initial state."""
+        del key
         logits, _ = self.model.apply({"params": variables["params"]}, *self.describe_inputs(batch))
         return _metrics(_loss(logits, batch))
 
-    def sample(
+    def continuation(
         self,
-        variables: Mapping[str, Any],
-        rng: jax.Array,
+        variables: Variables,
+        key: jax.Array,
         prompt: Int[Array, "batch prompt"],
         length: int,
         temperature: float = 1.0,
@@ -85,11 +101,11 @@ class LanguageModel(base.Task):
             raise UsageError(f"cannot sample {length} characters: it is 1 or more")
         if temperature < 0:
             raise UsageError(f"a temperature is 0 or more, not {temperature}")
-        return self._sample(variables["params"], rng, prompt, length, temperature)
+        return self._sample(variables["params"], key, prompt, length, temperature)
 
     @functools.partial(jax.jit, static_argnames=("self", "length"))
     def _sample(
-        self, params: Any, rng: jax.Array, prompt: jax.Array, length: int, temperature: jax.Array
+        self, params: Any, key: jax.Array, prompt: jax.Array, length: int, temperature: jax.Array
     ) -> jax.Array:
         def read(tokens: jax.Array, carry: Any) -> tuple[Any, jax.Array]:
             logits, carry = self.model.apply({"params": params}, tokens, carry)
@@ -104,7 +120,7 @@ class LanguageModel(base.Task):
             return read(token[:, None], carry), token
 
         first = read(prompt, self.model.initial_carry(prompt.shape[0]))
-        _, tokens = jax.lax.scan(step, first, jax.random.split(rng, length))
+        _, tokens = jax.lax.scan(step, first, jax.random.split(key, length))
         return tokens.T
 
 
@@ -118,4 +134,4 @@ def _metrics(loss: Mean) -> Metrics:
     return {"loss": loss, "perplexity": ExponentialOfMean(loss.total, loss.count)}
 
 
-base.register("language_model", LanguageModel)
+register("language_model", LanguageModel)

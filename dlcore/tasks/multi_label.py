@@ -1,7 +1,6 @@
 """Multi-label learning: several yes-or-no answers at once, as an image's tags or a code's bits."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -9,8 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dlcore import losses
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, Tags
 from dlcore.metrics import Mean, Metrics
-from dlcore.tasks.base import Batch, register
+from dlcore.tasks.learner import Batch, Variables
+from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
 
 
@@ -25,18 +27,18 @@ class MultiLabel(Supervised):
       model: the Linen module that is trained.
     """
 
-    data_kind: ClassVar[str] = "tags"
+    needs: ClassVar[Needs] = {"image": INPUTS, "tags": (Tags,)}
     watched_metric: ClassVar[str] = "exact_match"
     watched_mode: ClassVar[str] = "max"
 
-    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch tags"]:
+    def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch tags"]:
         """Each tag's probability."""
         logits: Any = self.model.apply(variables, batch["image"], train=False)
         return jax.nn.sigmoid(logits.astype(jnp.float32))
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums for "loss", "accuracy" (share of right tags), "exact_match" (all of them right)."""
-        return tag_metrics(outputs.astype(jnp.float32), batch["label"], batch["mask"])
+        return tag_metrics(outputs.astype(jnp.float32), batch["tags"], batch["mask"])
 
 
 def tag_metrics(

@@ -2,26 +2,35 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from dlcore.data import Needs
 from dlcore.data.bundled import SEVEN_SEGMENT_CODE
+from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
-from dlcore.metrics import Mean, Metrics, Sum
-from dlcore.tasks.base import Batch, register
-from dlcore.tasks.classification import confusion_matrix
+from dlcore.metrics import Mean, Metrics
+from dlcore.tasks.learner import Batch, Variables
 from dlcore.tasks.multi_label import tag_metrics
+from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
+
+
+@runtime_checkable
+class TwoHeads(Protocol):
+    """A model of class scores and tag log-odds."""
+
+    num_classes: int
+    num_tags: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Multitask(Supervised):
-    """A digit's class and the segments of the display that shows it, learnt together.
+    """A digit's class and the segments of the display that shows it, learned together.
 
     The loss is `class_weight` times the softmax cross-entropy of the class head plus `tag_weight`
     times the binary cross-entropy of the seven segments.
@@ -39,18 +48,21 @@ class Multitask(Supervised):
     class_weight: float = 1.0
     tag_weight: float = 1.0
 
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
-    model_methods: ClassVar[tuple[str, ...]] = ("num_tags",)
+    evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
+    model_protocol: ClassVar[type] = TwoHeads
+    plain_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("class_weight", "tag_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be a number from 0 on")
         if not self.class_weight + self.tag_weight:
-            raise UsageError("class_weight and tag_weight are both 0: nothing would be learnt")
-        if not hasattr(self.model, "num_tags"):
-            return  # Not a model for this task, as the launcher's check of its parts says.
+            raise UsageError("class_weight and tag_weight are both 0: nothing would be learned")
+        if not isinstance(self.model, TwoHeads):
+            return  # The check of a recipe's parts says so.
         heads = (self.model.num_classes, self.model.num_tags)
         if heads != SEVEN_SEGMENT_CODE.shape:
             raise UsageError(f"multitask learns 10 digits and 7 segments, not {heads}")
@@ -70,13 +82,7 @@ class Multitask(Supervised):
             **{f"tag_{name}": metric for name, metric in of_tags.items()},
         }
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Sums of the metrics, and "confusion" of the classes (row: label, column: prediction)."""
-        outputs: Any = self.model.apply(variables, batch["image"], train=False)
-        confusion = confusion_matrix(outputs[0], batch["label"], batch["mask"])
-        return {**self.metrics(outputs, batch), "confusion": Sum(confusion)}
-
-    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+    def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """Each class's probability."""
         outputs: Any = self.model.apply(variables, batch["image"], train=False)
         return jax.nn.softmax(outputs[0].astype(jnp.float32))

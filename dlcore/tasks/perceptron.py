@@ -5,7 +5,6 @@ Source: Rosenblatt (1958); for more than two classes the form that Kesler's cons
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,14 +12,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from dlcore.metrics import Mean, Metrics, Sum
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, ClassLabel
+from dlcore.metrics import Mean, Metrics
 from dlcore.models.perceptron import respond
-from dlcore.tasks.base import Batch, Task, register
-from dlcore.tasks.classification import confusion_matrix
+from dlcore.tasks.learner import Batch, Learner, Variables
+from dlcore.tasks.registry import register
+from dlcore.tasks.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Perceptron(Task):
+class Perceptron(Learner):
     """One correction an example, in the batch's order, and none where the answer is right.
 
     With one unit, w += rate (target - answer) x. With a unit for each class, the label's unit gains
@@ -35,23 +37,30 @@ class Perceptron(Task):
     """
 
     parallelisms: ClassVar[tuple[str, ...]] = ("jit",)
+    needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
+    evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
+    plain_model: ClassVar[bool] = True
 
     @property
     def one_update_a_step(self) -> bool:
         """False: the optimizer is called once an example."""
         return False
 
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of the model."""
-        return dict(self.model.init(rng, batch["image"]))
+        return self.init_model(key, batch["image"])
 
     def update(
-        self, state: Any, batch: Batch, rng: jax.Array, optimizer: optax.GradientTransformation
-    ) -> tuple[Any, Metrics]:
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        optimizer: optax.GradientTransformation,
+    ) -> tuple[TrainState, Metrics]:
         """Learns from each example in turn; metrics are of the answers before each correction."""
-        del rng
+        del key
 
         def learn(carry: tuple[Any, Any], example: Batch) -> tuple[tuple[Any, Any], Metrics]:
             params, opt_state = carry
@@ -70,13 +79,13 @@ class Perceptron(Task):
         metrics = jax.tree.map(lambda sums: sums.sum(0), metrics)
         return state.replace(params=params, opt_state=opt_state), metrics
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Sums for "loss", "accuracy" and "confusion" (row: label, column: prediction)."""
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
+        """Sums for "loss" and "accuracy"."""
+        del key
         sums: Any = self.model.apply(variables, batch["image"])
-        confusion = confusion_matrix(_by_class(respond(sums)), batch["label"], batch["mask"])
-        return {**self._metrics(sums, batch), "confusion": Sum(confusion)}
+        return self._metrics(sums, batch)
 
-    def predict(self, variables: Mapping[str, Any], batch: Batch) -> Float[Array, "batch classes"]:
+    def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """1 for the class that the units answer and 0 for the others."""
         sums: Any = self.model.apply(variables, batch["image"])
         return _by_class(respond(sums))

@@ -6,9 +6,12 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from dlcore import losses
+from dlcore.data import Needs
+from dlcore.data.features import INPUTS, Numbers
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics, RSquared
-from dlcore.tasks.base import Batch, register
+from dlcore.tasks.learner import Batch
+from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
 
 
@@ -29,7 +32,7 @@ class Regression(Supervised):
 
     criterion: str = "square"
 
-    data_kind: ClassVar[str] = "numbers"
+    needs: ClassVar[Needs] = {"image": INPUTS, "numbers": (Numbers,)}
 
     def __post_init__(self) -> None:
         if self.criterion not in losses.OF_OUTPUTS:
@@ -39,7 +42,7 @@ class Regression(Supervised):
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums for "loss", "mean_absolute_error" and "r_squared"."""
-        outputs, targets, mask = outputs.astype(jnp.float32), batch["label"], batch["mask"]
+        outputs, targets, mask = outputs.astype(jnp.float32), batch["numbers"], batch["mask"]
         error = losses.absolute(outputs, targets) / targets.shape[-1]
         return {
             "loss": Mean.of(losses.OF_OUTPUTS[self.criterion](outputs, targets), mask),

@@ -3,41 +3,39 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from dlcore.metrics import Metrics
-from dlcore.tasks.base import Aux, Batch, Task
+from dlcore.tasks.descent import Aux, Descent
+from dlcore.tasks.learner import Batch, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(Task):
+class Supervised(Descent):
     """A task whose loss is one of the metrics of the model's outputs."""
+
+    plain_model: ClassVar[bool] = True
 
     @abc.abstractmethod
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums over the batch's unmasked examples; "loss" is the one that is descended."""
 
-    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables of the model."""
-        return dict(self.model.init(rng, batch["image"]))
+        return self.init_model(key, batch["image"])
 
     def loss(
-        self, params: Any, model_state: Mapping[str, Any], batch: Batch, rng: jax.Array
+        self, params: Any, model_state: Mapping[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         """The summed loss, with every metric of the outputs in training mode."""
-        outputs, model_state = self.model.apply(
-            {"params": params, **model_state},
-            batch["image"],
-            train=True,
-            rngs={"dropout": rng},
-            mutable=list(model_state),
-        )
-        metrics: Any = self.metrics(outputs, batch)
+        applied = self.apply(params, model_state, batch["image"], key=key)
+        metrics: Any = self.metrics(applied.outputs, batch)
         loss = metrics["loss"]
-        return loss.total, Aux(count=loss.count, model_state=model_state, metrics=metrics)
+        return loss.total, Aux(loss.count, applied.model_state, metrics, applied.sown)
 
-    def evaluate(self, variables: Mapping[str, Any], batch: Batch) -> Metrics:
-        """Sums of every metric of the outputs."""
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
+        """Every metric of the outputs in evaluation mode."""
+        del key
         return self.metrics(self.model.apply(variables, batch["image"], train=False), batch)

@@ -190,7 +190,7 @@ class Checkpoints:
         if which.isdecimal():
             return int(which)
         if which not in ("best", "newest"):
-            raise UsageError(f"--checkpoint={which}: it is best, newest or the number of a step")
+            raise UsageError(f"checkpoint={which}: it is best, newest or the number of a step")
         steps = self.steps()
         if not steps:
             raise UsageError(f"no checkpoint in {self.directory}: train first")
@@ -252,6 +252,16 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=args)
         return Restored(step, restored[_STATE], restored[_PROGRESS])
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """What the loop put beside the state of a step.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it is damaged.
+        """
+        self._check_whole(step)
+        args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
+        return dict(self._manager.restore(step, args=args)[_PROGRESS])
 
     def restore_variables(self, step: int) -> dict[str, Any]:
         """The variables to evaluate at a step (`TrainState.variables`), on the first local device.

@@ -10,6 +10,7 @@ import numpy as np
 from dlcore import data
 from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
+from dlcore.metrics import SumMetric
 from dlcore.train.program import Program
 
 
@@ -18,34 +19,40 @@ def evaluate(
     state: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
     on_batch: Callable[[], None] = lambda: None,
+    compiled: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
-    """Every metric of the task over some batches.
+    """Every metric over some batches.
 
     Args:
-      program: gives the compiled evaluation.
+      program: lays out the devices.
       state: the placed state.
       batches: this process's shares; padded rows are masked.
       on_batch: called after each batch.
+      compiled: `(state, batch, number) -> metrics`; the program's own evaluation by default.
 
     Returns:
-      Values by metric name: floats, and NumPy arrays for matrices.
+      Values by metric name: floats, and NumPy arrays for what is no number.
 
     Raises:
       UsageError: there is no batch.
     """
+    compiled = compiled or program.evaluate
     totals: Any = None
     pending: collections.deque[Any] = collections.deque()
 
     def settle() -> None:
         nonlocal totals
-        # Summed on the host in float64: a count of many examples stays exact.
-        sums = jax.tree.map(np.float64, program.parallelism.to_host(pending.popleft()))
-        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        found = {
+            # Summed on the host in float64: a count of many examples stays exact.
+            name: jax.tree.map(np.float64, metric) if isinstance(metric, SumMetric) else metric
+            for name, metric in program.parallelism.to_host(pending.popleft()).items()
+        }
+        totals = found if totals is None else metrics_lib.merge(totals, found)
         on_batch()
 
     with data.prefetch(iter(batches), program.parallelism.place_batch) as placed:
-        for batch in placed:
-            pending.append(program.evaluate(state, batch))
+        for number, batch in enumerate(placed):
+            pending.append(compiled(state, batch, np.int32(number)))
             # One batch behind, so that the device always has the next one.
             if len(pending) > 1:
                 settle()

@@ -21,12 +21,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dlcore.errors import UsageError
 from dlcore.nn import initializers
-from dlcore.parallel import CARRY
-from dlcore.tasks import Batch, Task
-from kernels import dispatch
+from dlcore.tasks import Batch, Learner
 
 Variables = Mapping[str, Any]
-Initialization = Callable[[Task, Variables, Batch, jax.Array], Variables]
+Initialization = Callable[[Learner, Variables, Batch, jax.Array], Variables]
 
 NAMES = (*initializers.NAMES, "lsuv")
 
@@ -84,9 +82,9 @@ def _is_kernel(path: tuple[str, ...], array: jax.Array) -> bool:
 
 
 def lsuv(
-    task: Task, variables: Variables, batch: Batch, key: jax.Array, *, by_unit: bool = False
+    task: Learner, variables: Variables, batch: Batch, key: jax.Array, *, by_unit: bool = False
 ) -> Variables:
-    """Layer-sequential unit-variance initialisation of a task's model.
+    """Layer-sequential unit-variance initialization of a task's model.
 
     A layer is a module with one kernel and no parts. Recurrent layers, which have two, and layers
     that see nothing but a constant keep their orthogonal kernels.
@@ -123,10 +121,11 @@ def lsuv(
         # What the layers above will see.
         return outputs * module.get_variable(_SCALES, "scale")
 
-    # The carry is the examples' and an input, no collection of the model's.
-    collections = {name: own for name, own in variables.items() if name != CARRY}
-    # All devices make the first state together, and a Pallas kernel cannot be split over them.
-    with nn.intercept_methods(measure), dispatch.using("xla"):
+    # What belongs to examples is an input, no collection of the model's.
+    collections = {
+        name: own for name, own in variables.items() if task.state_kinds.get(name) != "examples"
+    }
+    with nn.intercept_methods(measure):
         _, measured = task.model.apply(
             {**collections, "params": params}, *task.describe_inputs(batch), mutable=[_SCALES]
         )

@@ -13,7 +13,7 @@ import math
 import pathlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from dlcore import data
 from dlcore import metrics as metrics_lib
 from dlcore.errors import NotFiniteError, UsageError
 from dlcore.optim import rate
+from dlcore.tasks import TrainState
 from dlcore.train.callbacks import Callback
 from dlcore.train.checkpoint import Checkpoints, Restored
 from dlcore.train.evaluation import evaluate
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 RUN_AHEAD = 2
 # A compilation, or a checkpoint on a slow disk, may take this many times the limit on a step.
 PATIENCE = 30.0
-# `--on_nonfinite=skip` gives up after so many skipped updates in a row.
+# `on_nonfinite=skip` gives up after so many skipped updates in a row.
 MAXIMUM_CONSECUTIVE_SKIPS = 100
 
 
@@ -75,6 +76,27 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a training begins when it has no checkpoint of its own yet.
+
+    A phase goes on with the numbers of the one before.
+
+    Attributes:
+      step: number of the last step before.
+      epoch: epochs before.
+      position: bytes of `metrics.jsonl` before.
+      seconds: of training before.
+      skipped: updates that were left out before.
+    """
+
+    step: int = 0
+    epoch: float = 0.0
+    position: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a training ended.
 
@@ -82,21 +104,32 @@ class Outcome:
       status: "complete", or "stopped" where it was asked to stop and can be resumed.
       reason: in words.
       step: the number of the last step.
+      epoch: the epochs that were trained, those before the start included.
       first_step: where this process took it up.
+      resumed: whether it took up what another process had begun.
       best: `{"step", "metric", "value"}` of the best checkpoint, or None.
       skipped: updates that were left out because they were not finite.
       seconds: of training, in all processes that took it up one after another.
+      position: bytes of `metrics.jsonl`.
       state: the placed state.
     """
 
     status: str
     reason: str
     step: int
+    epoch: float
     first_step: int
+    resumed: bool
     best: dict[str, Any] | None
     skipped: int
     seconds: float
+    position: int
     state: Any
+
+
+# Called after an evaluation with the number of the step and of the evaluation, and the canonical
+# state; what it returns is recorded beside the metrics.
+OnEvaluation = Callable[[int, int, TrainState], Mapping[str, float]]
 
 
 class Loop:
@@ -109,6 +142,10 @@ class Loop:
       workdir: the run directory.
       seed: of the order of the examples.
       callbacks: who listens.
+      start: where it begins without a checkpoint.
+      make_state: makes the first canonical state; the program's own by default.
+      checkpoints: the folder of its checkpoints in the run directory.
+      on_evaluation: called after each evaluation.
     """
 
     def __init__(
@@ -120,25 +157,34 @@ class Loop:
         *,
         seed: int,
         callbacks: Sequence[Callback] = (),
+        start: Start | None = None,
+        make_state: Callable[[], TrainState] | None = None,
+        checkpoints: str = "checkpoints",
+        on_evaluation: OnEvaluation = lambda step, number, state: {},
     ) -> None:
         self._program, self._dataset, self._plan = program, dataset, plan
         self._seed, self._callbacks = seed, list(callbacks)
-        self._batch_size = next(iter(program.batch.values())).shape[0]
+        self._start, self._make_state = start or Start(), make_state or program.initialize
+        self._on_evaluation = on_evaluation
         self._layout = {
             "parallelism": program.parallelism.name,
             "devices": program.parallelism.device_count,
         }
-        self._writes = jax.process_index() == 0
         self._workdir = workdir
         self._checkpoints = Checkpoints(
-            workdir / "checkpoints", keep=plan.keep, mode=plan.watched_mode
+            workdir / checkpoints, keep=plan.keep, mode=plan.watched_mode
         )
-        self._lines = JsonLines(workdir / "metrics.jsonl") if self._writes else None
+        writes = jax.process_index() == 0
+        self._lines = JsonLines(workdir / "metrics.jsonl") if writes else None
         self._tensorboard: TensorBoard | None = None
+        self._watchdog = Watchdog(
+            plan.step_timeout,
+            f"Run the same command again to resume from {self._checkpoints.directory}.",
+        )
         self._reports: collections.deque[tuple[int, Any]] = collections.deque()
-        self._skipped = self._consecutive = 0
-        self._evaluated = False
-        self._seconds_before, self._started = 0.0, time.perf_counter()
+        self._skipped, self._consecutive = self._start.skipped, 0
+        self._evaluated = self._resumed = False
+        self._seconds_before, self._started = self._start.seconds, time.perf_counter()
 
     def run(self) -> Outcome:
         """Trains to the end of the plan, or until something ends it earlier.
@@ -146,59 +192,71 @@ class Loop:
         Raises:
           TrainingError: a loss or gradient was not finite, or a checkpoint could not be written.
         """
-        advice = f"Run the same command again to resume from {self._checkpoints.directory}."
         # Whatever ends the training, everything is closed, and checkpoints under way are finished.
         with contextlib.ExitStack() as closing:
             closing.callback(self._checkpoints.close)
             if self._lines:
                 closing.callback(self._lines.close)
-            self._state, first = self._begin()
-            if self._writes:
+            state, first = self._begin()
+            if self._lines:
                 self._tensorboard = TensorBoard(self._workdir / "tensorboard", first)
                 closing.callback(self._tensorboard.close)
             for callback in self._callbacks:
-                callback.on_start(first, self._plan.num_steps)
+                callback.on_start(first, self._last_step)
                 closing.callback(callback.on_end)
-            with Watchdog(self._plan.step_timeout, advice) as self._watchdog:
-                step, status, reason = self._train(first)
+            with self._watchdog:
+                state, step, status, reason = self._train(state, first)
                 self._watchdog.progress("the last checkpoint", PATIENCE)
                 self._checkpoints.wait()
             best = self._checkpoints.best()
+            position = self._lines.position() if self._lines else 0
         return Outcome(
             status=status,
             reason=reason,
             step=step,
+            epoch=self._epoch(step),
             first_step=first,
+            resumed=self._resumed,
             best=best and {"metric": self._plan.watched_metric, **best},
             skipped=self._skipped,
             seconds=self._seconds(),
-            state=self._state,
+            position=position,
+            state=state,
         )
+
+    @property
+    def _last_step(self) -> int:
+        return self._start.step + self._plan.num_steps
+
+    def _epoch(self, step: int) -> float:
+        return self._start.epoch + (step - self._start.step) / self._plan.steps_per_epoch
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
 
     def _begin(self) -> tuple[Any, int]:
-        """The state to go on from, and its step."""
+        """The placed state to go on from, and its step."""
+        place = self._program.parallelism.place_state
         restored = self._checkpoints.restore_newest(self._program.abstract_state)
         if restored is None:
             self._begin_anew()
-            return self._program.parallelism.place_state(self._program.initialize()), 0
+            state, first = self._make_state(), self._start.step
+            return place(state.replace(step=state.step + first)), first
         self._resume(restored)
-        return self._program.parallelism.place_state(restored.state), restored.step
+        return place(restored.state), restored.step
 
     def _begin_anew(self) -> None:
         if not self._lines:
             return
-        if self._checkpoints.damaged.exists():
+        if self._checkpoints.damaged.exists() and self._lines.position() > self._start.position:
             kept = self._checkpoints.place_aside(self._lines.path.name)
             shutil.copy(self._lines.path, kept)
             _log.warning("no checkpoint is left: beginning anew; the records so far: %s", kept)
-        self._lines.cut(0)
+        self._lines.cut(self._start.position)
 
     def _resume(self, restored: Restored) -> None:
         """Takes up everything but the state."""
-        progress = restored.progress
+        progress, self._resumed = restored.progress, True
         _log.info("resumed at step %d", restored.step)
         self._seconds_before = progress["seconds"]
         self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]
@@ -218,49 +276,51 @@ class Loop:
                 ),
             )
 
-    def _train(self, first: int) -> tuple[int, str, str]:
-        plan = self._plan
+    def _train(self, state: Any, first: int) -> tuple[Any, int, str, str]:
+        """Trains from a state; the state at the end, its step, the status and the reason."""
         stream = self._dataset.train_batches(
-            self._batch_size, self._seed, jax.process_index(), jax.process_count()
-        ).start(first)
+            self._program.batch_size, self._seed, jax.process_index(), jax.process_count()
+        ).start(first - self._start.step)
         step, reason = first, self._stop_reason()
         if reason:
-            return step, "complete", reason
+            return state, step, "complete", reason
         self._watchdog.progress(f"step {first + 1}", PATIENCE)
         prefetched = data.prefetch(stream, self._program.parallelism.place_batch)
         with StopSignal() as signal, prefetched as batches:
-            while step < plan.num_steps:
-                self._state, report = self._program.step(self._state, next(batches))
+            while step < self._last_step:
+                state, report = self._program.step(state, next(batches))
                 step += 1
                 self._reports.append((step, report))
                 self._settle(RUN_AHEAD)
                 for callback in self._callbacks:
                     callback.on_step(step)
-                reason = self._after(step)
+                state, reason = self._after(state, step)
                 if reason:
-                    return step, "complete", reason
-                if signal.requested(step) and step < plan.num_steps:
+                    return state, step, "complete", reason
+                if signal.requested(step) and step < self._last_step:
                     if step not in self._checkpoints.steps():
-                        self._save(step)
-                    return step, "stopped", f"{signal.name} at step {step}"
-        return step, "complete", f"{plan.num_steps} steps"
+                        self._save(state, step)
+                    return state, step, "stopped", f"{signal.name} at step {step}"
+        return state, step, "complete", f"{step} steps"
 
-    def _after(self, step: int) -> str | None:
-        """Records, evaluates and saves where it is due; returns why to end, or None."""
-        plan, last = self._plan, step == self._plan.num_steps
+    def _after(self, state: Any, step: int) -> tuple[Any, str | None]:
+        """Records, evaluates and saves where it is due; the state and why to end, or None."""
+        plan, last = self._plan, step == self._last_step
+        done = step - self._start.step
         if step % plan.log_every == 0 or last:
             self._settle(0)
-            sums = self._program.parallelism.to_host(self._state.metrics)
+            sums = self._program.parallelism.to_host(state.metrics)
             self._record(step, "train", metrics_lib.compute(sums))
-        if step % plan.evaluate_every == 0 or last:
-            self._recompute_statistics(step)
-            watched = self._evaluate(step)
+        if done % plan.evaluate_every == 0 or last:
+            state = self._with_statistics(state, step)
+            watched = self._evaluate(state, step, -(-done // plan.evaluate_every))
+            state, restarted = self._with_rate(state, step)
             # What is saved after a restart is not what was evaluated.
-            self._save(step, None if self._lower_rate(step) else watched)
-            return self._stop_reason()
-        if plan.checkpoint_every and step % plan.checkpoint_every == 0:
-            self._save(step)
-        return None
+            self._save(state, step, None if restarted else watched)
+            return state, self._stop_reason()
+        if plan.checkpoint_every and done % plan.checkpoint_every == 0:
+            self._save(state, step)
+        return state, None
 
     def _stop_reason(self) -> str | None:
         reasons = (callback.stop_reason() for callback in self._callbacks)
@@ -286,10 +346,10 @@ class Loop:
             raise NotFiniteError(
                 f"step {step}: loss is {float(report.loss):g} and gradient norm is "
                 f"{float(report.gradient_norm):g}{streak}; last good checkpoint: {good}. Lower "
-                "--learning_rate, set --clip_norm, or pass over such updates: --on_nonfinite=skip"
+                "learning_rate, set clip_norm, or pass over such updates: on_nonfinite=skip"
             )
 
-    def _evaluate(self, step: int) -> float | None:
+    def _evaluate(self, state: Any, step: int, number: int) -> float | None:
         """Evaluates on the validation split, if there is one; returns the watched metric."""
         if "validation" not in self._dataset.splits:
             return None
@@ -298,46 +358,48 @@ class Loop:
         self._watchdog.progress(f"the evaluation after step {step}", patience)
         values = evaluate(
             self._program,
-            self._state,
+            state,
             self._dataset.evaluation_batches(
-                "validation", self._batch_size, jax.process_index(), jax.process_count()
+                "validation", self._program.batch_size, jax.process_index(), jax.process_count()
             ),
             lambda: self._watchdog.progress(f"the evaluation after step {step}"),
         )
         self._evaluated = True
+        self._watchdog.progress(f"the evaluators after step {step}", PATIENCE)
+        values |= self._on_evaluation(step, number, state)
         metric = self._plan.watched_metric
         if metric is not None and metric not in values:
             raise UsageError(
                 f"the watched metric {metric!r} is not evaluated: it is one of {', '.join(values)}"
             )
         self._record(step, "validation", values)
-        if metric is None or step <= self._plan.watched_after:
+        if metric is None or step - self._start.step <= self._plan.watched_after:
             return None
         return float(values[metric])
 
-    def _recompute_statistics(self, step: int) -> None:
-        """Gives normalisation the statistics of the whole training set, where that is asked for."""
+    def _with_statistics(self, state: Any, step: int) -> Any:
+        """The state with statistics of the whole training set, where that is asked for."""
         if self._program.moments is None:
-            return
+            return state
         self._settle(0)
         self._watchdog.progress(f"the statistics after step {step}", PATIENCE)
         # Without a curriculum, whose first epochs leave examples out.
         whole = self._dataset.limited(self._dataset.num_examples("train"))
         batches = whole.train_batches(
-            self._batch_size, self._seed, jax.process_index(), jax.process_count()
+            self._program.batch_size, self._seed, jax.process_index(), jax.process_count()
         )
-        self._state = recompute(
+        return recompute(
             self._program,
-            self._state,
+            state,
             batches,
             lambda: self._watchdog.progress(f"the statistics after step {step}"),
         )
 
-    def _lower_rate(self, step: int) -> bool:
-        """Lowers the learning rate where a callback asks for it; says whether it went back."""
+    def _with_rate(self, state: Any, step: int) -> tuple[Any, bool]:
+        """The state with a lower rate where a callback asks for one, and whether it went back."""
         multiplier = math.prod(callback.rate_multiplier() for callback in self._callbacks)
         if multiplier == 1:
-            return False
+            return state, False
         _log.info("step %d: the learning rate is multiplied by %g", step, multiplier)
         best = None
         if self._plan.restart_from_best:
@@ -348,21 +410,19 @@ class Loop:
             _log.info("step %d: back to the parameters of step %d", step, best["step"])
             earlier = self._checkpoints.restore(self._program.abstract_state, best["step"])
             placed = self._program.parallelism.place_state(earlier.state)
-            self._state = self._state.restarted_from(placed)
-        opt_state = rate.rescale(self._state.opt_state, multiplier)
-        self._state = self._state.replace(opt_state=opt_state)
-        return best is not None
+            state = state.restarted_from(placed, self._program.learner.state_kinds)
+        opt_state = rate.rescale(state.opt_state, multiplier)
+        return state.replace(opt_state=opt_state), best is not None
 
     def _record(self, step: int, split: str, values: dict[str, Any]) -> None:
-        epoch = round(step / self._plan.steps_per_epoch, 4)
-        record = {"step": step, "epoch": epoch, "split": split, **values}
+        record = {"step": step, "epoch": round(self._epoch(step), 4), "split": split, **values}
         for writer in (self._lines, self._tensorboard):
             if writer:
                 writer.write(record)
         for callback in self._callbacks:
             callback.on_record(record)
 
-    def _save(self, step: int, watched: float | None = None) -> None:
+    def _save(self, state: Any, step: int, watched: float | None = None) -> None:
         self._settle(0)
         self._watchdog.progress(f"the checkpoint of step {step}", PATIENCE)
         progress = {
@@ -375,7 +435,8 @@ class Loop:
                 type(callback).__name__: callback.state() for callback in self._callbacks
             },
             "layout": self._layout,
+            "start": dataclasses.asdict(self._start),
         }
-        state = self._program.parallelism.canonical_state(self._state)
-        self._checkpoints.save(step, state, progress, watched)
+        canonical = self._program.parallelism.canonical_state(state)
+        self._checkpoints.save(step, canonical, progress, watched)
         self._watchdog.progress(f"step {step + 1}")

@@ -1,4 +1,4 @@
-"""A training made concrete: the task's step and evaluation compiled for the devices at hand."""
+"""What runs on the devices: the pure functions of a learner, laid out and compiled."""
 
 import dataclasses
 import functools
@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from dlcore import weights
 from dlcore.errors import UsageError
+from dlcore.metrics import Metrics, Rows
 from dlcore.parallel import Parallelism
-from dlcore.tasks import Task
+from dlcore.tasks import Batch, Learner, TrainState
 from dlcore.train import initialization
-from dlcore.train.state import STATISTICS, TrainState
 from dlcore.train.step import (
     Schedule,
     Transform,
@@ -21,6 +23,10 @@ from dlcore.train.step import (
     make_moments,
     make_step,
 )
+from kernels import dispatch
+
+# The collection of what normalization knows of the batches.
+STATISTICS = "batch_stats"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,29 +34,119 @@ class Program:
     """What runs on the devices.
 
     Attributes:
-      task: the learning regime.
+      learner: what is trained.
       parallelism: how the batch and the state are laid out.
       step: `(placed state, placed batch) -> (placed state, report)`; compiled at its first call.
-      evaluate: `(placed state, placed batch) -> sums`; likewise.
+      evaluate: `(placed state, placed batch, number) -> metrics`; likewise.
       abstract_state: shapes, dtypes and shardings of the canonical state.
       batch: shapes and dtypes of one global batch.
-      initialize: makes the first canonical state.
-      moments: `(placed state, placed batch) -> moments` for `dlcore.train.statistics`; None where
-        the running averages serve.
+      batch_size: examples (or rows of text) in one global batch.
+      transform: `(batch, key, train) -> batch`, run inside the step.
+      optimizer: the Optax chain.
+      kernels: the implementation of the kernels that the model calls.
+      make_state: makes the first canonical state.
+      moments: `(placed state, placed batch, number) -> moments` for `dlcore.train.statistics`; None
+        where the running averages serve.
     """
 
-    task: Task
+    learner: Learner
     parallelism: Parallelism
     step: Callable[..., Any]
     evaluate: Callable[..., Any]
     abstract_state: TrainState
     batch: Mapping[str, jax.ShapeDtypeStruct]
-    initialize: Callable[[], TrainState]
+    batch_size: int
+    transform: Transform
+    optimizer: optax.GradientTransformation
+    kernels: str
+    make_state: Callable[[], TrainState]
     moments: Callable[..., Any] | None = None
+
+    def initialize(self, source: Mapping[str, Any] | None = None, mapping: str = "") -> TrainState:
+        """The first canonical state.
+
+        Args:
+          source: weights to start from, by path, instead of the model's own start.
+          mapping: which of them goes where: see `dlcore.weights.start`.
+
+        Raises:
+          UsageError: the weights do not fit.
+        """
+        state = self.make_state()
+        if source is None:
+            return state
+        variables = weights.start(
+            {"params": state.params, **self._replicated(state)}, source, mapping
+        )
+        params = self._placed(variables.pop("params"), self.abstract_state.params)
+        collections = self.abstract_state.model_state
+        model_state = {
+            **state.model_state,
+            **{name: self._placed(own, collections[name]) for name, own in variables.items()},
+        }
+        optimized = jax.jit(
+            functools.partial(self.learner.init_optimizer, self.optimizer),
+            out_shardings=_shardings(self.abstract_state.opt_state),
+        )
+        return state.replace(
+            params=params,
+            model_state=model_state,
+            opt_state=optimized(params),
+            ema_params=None if state.ema_params is None else jax.tree.map(lambda x: x + 0, params),
+        )
+
+    def check_source(self, source: Mapping[str, Any], mapping: str) -> None:
+        """Raises UsageError where weights, or their shapes, do not fit the first state."""
+        state = self.abstract_state
+        weights.start({"params": state.params, **self._replicated(state)}, source, mapping)
+
+    def _replicated(self, state: TrainState) -> dict[str, Any]:
+        kinds = self.learner.state_kinds
+        return {
+            name: own
+            for name, own in state.model_state.items()
+            if kinds.get(name, "replicated") == "replicated"
+        }
+
+    @staticmethod
+    def _placed(arrays: Any, abstract: Any) -> Any:
+        def place(array: Any, like: Any) -> jax.Array:
+            return jax.device_put(array, like.sharding)
+
+        return jax.tree.map(place, arrays, abstract)
+
+    @functools.cached_property
+    def _rows(self) -> dict[Any, Callable[..., Any]]:
+        return {}
+
+    def rows(self, function: Callable[..., Any], *inputs: Any) -> Callable[..., Metrics]:
+        """A function of variables, a batch and more, in the form of `evaluate`: collects its rows.
+
+        Compiled once for each function.
+
+        Args:
+          function: `(variables, batch, *inputs)` to arrays `[batch, ...]`.
+          inputs: trees of arrays. Of a random key each batch gets one of its own.
+        """
+        if function not in self._rows:
+
+            def collect(state: TrainState, batch: Batch, given: tuple[Any, Any]) -> Metrics:
+                number, inputs = given
+                prepared = self.transform(batch, None, False)
+                mask = prepared["mask"].reshape(prepared["mask"].shape[0], -1).max(1)
+                inputs = jax.tree.map(functools.partial(_of_batch, number), inputs)
+                values = function(state.variables(), prepared, *inputs)
+                return {"rows": Rows(values, mask).reduce()}
+
+            self._rows[function] = self.parallelism.compile_evaluation(
+                _by_kernels(collect, self.kernels), self.abstract_state
+            )
+        compiled = self._rows[function]
+        return lambda state, batch, number: compiled(state, batch, (number, inputs))
 
 
 def build(
-    task: Task,
+    learner: Learner,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     transform: Transform,
@@ -63,32 +159,34 @@ def build(
     ema_decay: float = 0.0,
     recompute_statistics: bool = False,
     initializer: str = "",
+    kernels: str = "auto",
 ) -> Program:
     """Builds the program of a training; nothing is compiled yet.
 
     Args:
-      task: the learning regime.
+      learner: what is trained.
       optimizer: the Optax chain.
       schedule: the learning rate by step.
       transform: `(batch, key, train) -> batch`, run inside the step.
       batch: one global batch; only an initializer that goes by data looks at its content.
-      parallelism: from `dlcore.parallel.make`.
+      parallelism: from `dlcore.parallel.make`, for the learner's kinds of state.
       seed: of parameters, dropout, noise and augmentation.
       log_every: metrics are summed over this many steps.
-      accumulate: see `make_step`.
+      accumulate: see `dlcore.tasks.Descent.update`.
       ema_decay: see `make_step`.
-      recompute_statistics: normalisation evaluates with the statistics of the whole training set.
+      recompute_statistics: normalization evaluates with the statistics of the whole training set.
       initializer: see `dlcore.train.initialization.make`.
+      kernels: the implementation of the kernels that the model calls.
 
     Raises:
-      UsageError: the batch does not divide over the devices, there is no such initializer, or the
-        task refuses something.
+      UsageError: the batch does not divide over the devices, there is no such initializer, the
+        learner refuses something, or the kernels cannot serve it.
     """
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
-    batch_size = next(iter(shapes.values())).shape[0]
+    batch_size = shapes["mask"].shape[0]
     parallelism.check_batch_size(batch_size, accumulate)
     step = make_step(
-        task,
+        learner,
         optimizer,
         schedule,
         transform,
@@ -96,8 +194,9 @@ def build(
         accumulate=accumulate,
         ema_decay=ema_decay,
     )
-    init = init_state(
-        task,
+    step = _by_kernels(step, kernels)
+    make = init_state(
+        learner,
         optimizer,
         step,
         transform,
@@ -106,16 +205,20 @@ def build(
         initialization=initialization.make(initializer),
         ema_decay=ema_decay,
     )
+    # All devices make the first state together, and a Pallas kernel cannot be split over them.
+    init = _by_kernels(lambda batch: parallelism.stack(make(batch)), "xla")
     abstract = jax.eval_shape(init, shapes)
-    moments = make_moments(task, transform) if recompute_statistics else None
+    evaluate = _by_kernels(make_evaluation(learner, transform), kernels)
+    moments = make_moments(learner, transform) if recompute_statistics else None
     if moments:
-        _check_moments(task, jax.eval_shape(moments, abstract, shapes), abstract)
+        _check_moments(learner, jax.eval_shape(moments, abstract, shapes, 0), abstract)
+        moments = _by_kernels(moments, kernels)
     shardings = parallelism.state_shardings(abstract)
     return Program(
-        task=task,
+        learner=learner,
         parallelism=parallelism,
         step=parallelism.compile_step(step, abstract),
-        evaluate=parallelism.compile_evaluation(make_evaluation(task, transform), abstract),
+        evaluate=parallelism.compile_evaluation(evaluate, abstract),
         moments=moments and parallelism.compile_evaluation(moments, abstract),
         abstract_state=jax.tree.map(
             lambda array, sharding: jax.ShapeDtypeStruct(
@@ -125,17 +228,52 @@ def build(
             shardings,
         ),
         batch=shapes,
-        initialize=functools.partial(jax.jit(init, out_shardings=shardings), dict(batch)),
+        batch_size=batch_size,
+        transform=transform,
+        optimizer=optimizer,
+        kernels=kernels,
+        make_state=functools.partial(_compile_once(init, shardings), dict(batch)),
     )
 
 
-def _check_moments(task: Task, moments: Any, state: TrainState) -> None:
+def _compile_once(init: Callable[[Batch], TrainState], shardings: Any) -> Callable[..., Any]:
+    """Compiles what runs a single time.
+
+    On CPUs, LLVM takes up to half a minute to optimize the random draws of a ResNet-20; a tenth of
+    that is enough for the same numbers.
+    """
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)
+
+
+def _by_kernels(function: Callable[..., Any], kernels: str) -> Callable[..., Any]:
+    """The function with its kernels by one implementation, whenever it is traced."""
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with dispatch.using(kernels):
+            return function(*args)
+
+    return traced
+
+
+def _of_batch(number: Any, array: Any) -> Any:
+    """An input of a function that is evaluated batch by batch."""
+    is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jax.random.fold_in(array, number) if is_key else array
+
+
+def _shardings(abstract: Any) -> Any:
+    return jax.tree.map(lambda array: array.sharding, abstract)
+
+
+def _check_moments(learner: Learner, moments: Any, state: TrainState) -> None:
     found, expected = (
         [path for path, _ in jax.tree.leaves_with_path(tree)]
         for tree in (moments, state.model_state.get(STATISTICS, {}))
     )
     if not expected or found != expected:
         raise UsageError(
-            f"--recompute_statistics: {type(task.model).__name__} has no batch normalisation whose "
-            "statistics could be computed anew"
+            f"recompute_statistics: {type(learner.model).__name__} has no batch normalization "
+            "whose statistics could be computed anew"
         )

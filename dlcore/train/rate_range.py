@@ -31,7 +31,7 @@ class RangeTest:
 
     @property
     def lowest(self) -> float:
-        """The rate at the lowest smoothed loss; larger ones undo what was learnt."""
+        """The rate at the lowest smoothed loss; larger ones undo what was learned."""
         return float(self.rate[np.argmin(self.smoothed)])
 
     @property

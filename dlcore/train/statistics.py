@@ -1,6 +1,6 @@
-"""Statistics of batch normalisation over the whole training set (Ioffe and Szegedy, 2015).
+"""Statistics of batch normalization over the whole training set (Ioffe and Szegedy, 2015).
 
-Their algorithm 2 freezes a trained network and gives each normalisation, for use in the test, the
+Their algorithm 2 freezes a trained network and gives each normalization, for use in the test, the
 mean over training batches of the batch's mean and of its unbiased variance. Running averages, which
 have seen the batches of changing parameters, only come near that.
 """
@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlcore import data
-from dlcore.train.program import Program
-from dlcore.train.state import STATISTICS, TrainState
+from dlcore.tasks import TrainState
+from dlcore.train.program import STATISTICS, Program
 
 
 def recompute(
@@ -32,15 +33,12 @@ def recompute(
     """
     assert program.moments
     total: Any = None
-    frozen = state
     with data.prefetch(batches.start(0), program.parallelism.place_batch) as placed:
-        for _, batch in zip(range(batches.steps_per_epoch), placed, strict=False):
-            moments = program.moments(frozen, batch)
+        for number, batch in zip(range(batches.steps_per_epoch), placed, strict=False):
+            moments = program.moments(state, batch, np.int32(number))
             # The host waits for the batch before, so that the devices hold only a few.
             jax.block_until_ready(total)
             total = moments if total is None else jax.tree.map(jnp.add, total, moments)
-            # Under another number a model with noise draws other noise.
-            frozen = frozen.replace(step=frozen.step + 1)
             on_batch()
     statistics = jax.tree.map(
         lambda sum_, old: jax.device_put(sum_ / batches.steps_per_epoch, old.sharding),

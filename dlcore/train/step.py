@@ -1,11 +1,12 @@
 """The train step and the evaluation step: pure functions of a state and a batch.
 
-The step is the same for every task and every parallelism. It draws its randomness from the run's
+The step is the same for every learner and every parallelism. It draws its randomness from the run's
 key and its own number, so that a resumed run repeats itself; it adds sums over examples across
 devices and divides once, so that masks count right; it keeps the old state where loss or gradient
 is not finite.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,13 +20,15 @@ from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
 from dlcore.nn.normalization import MOMENTS
 from dlcore.optim.rate import learning_rate
-from dlcore.parallel import CARRY, join_batch, part, psum, split_batch
-from dlcore.tasks import Batch, Task
+from dlcore.tasks import Batch, Descent, Learner, TrainState
+from dlcore.tasks.state import zeros_like
 from dlcore.train.initialization import Initialization
-from dlcore.train.state import TrainState, zeros_like
 
 Transform = Callable[..., Batch]
 Schedule = Callable[[jax.Array], jax.Array]
+
+# The key of evaluations comes from the run's under this number, which no step has.
+_EVALUATION = 2**32 - 1
 
 
 class Report(flax.struct.PyTreeNode):
@@ -37,10 +40,12 @@ class Report(flax.struct.PyTreeNode):
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Report]]
+# (state, batch, number of the batch) -> metrics of the whole batch
+Evaluation = Callable[[TrainState, Batch, Any], Metrics]
 
 
 def make_step(
-    task: Task,
+    learner: Learner,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     transform: Transform,
@@ -49,48 +54,48 @@ def make_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
 ) -> Step:
-    """The step `(state, batch) -> (state, report)` of a task.
+    """The step `(state, batch) -> (state, report)` of a learner.
 
     Args:
-      task: what a batch means and what is descended.
+      learner: what a batch means and how it is learned from.
       optimizer: the Optax chain, learning rate included.
       schedule: the learning rate by step, for the record.
-      transform: `(batch, key, train) -> batch`: decoding, normalisation and augmentation.
+      transform: `(batch, key, train) -> batch`: decoding, normalization and augmentation.
       log_every: metrics are summed over this many steps, then anew.
-      accumulate: the gradient is summed over this many equal parts of a device's batch, each with
-        batch statistics of its own.
+      accumulate: see `dlcore.tasks.Descent.update`.
       ema_decay: decay of the parameters' moving average; 0 keeps none.
 
     Raises:
-      UsageError: accumulation is asked of a task that has an update rule of its own.
+      UsageError: accumulation is asked of a learner that descends no loss.
     """
-    custom_update = getattr(task, "update", None)
-    if custom_update and accumulate > 1:
-        raise UsageError(
-            f"--accumulate={accumulate} needs a task that descends one loss; "
-            f"{type(task).__name__} has an update rule of its own: use --accumulate=1"
-        )
-
-    def update(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        if custom_update:
-            new_state, sums = custom_update(state, batch, rng, optimizer)
-            change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            # The size of the change stands in for a gradient that a rule may not have.
-            return new_state, {**psum(sums), "update_norm": Mean.of(optax.tree.norm(change))}
-        return _descend(task, optimizer, state, batch, rng, accumulate)
+    update = learner.update
+    if accumulate > 1:
+        if not isinstance(learner, Descent):
+            raise UsageError(
+                f"accumulate={accumulate} needs a task that descends one loss; "
+                f"{type(learner).__name__} has an update rule of its own: use accumulate=1"
+            )
+        update = functools.partial(learner.update, accumulate=accumulate)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
-        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        transform_rng, update_rng = jax.random.split(rng)
-        batch = transform(batch, transform_rng, True)
-        new_state, sums = update(state, batch, update_rng)
-        sums = {**sums, "learning_rate": Mean.of(learning_rate(state.opt_state, schedule))}
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        transform_key, update_key = jax.random.split(key)
+        batch = transform(batch, transform_key, True)
+        new_state, metrics = update(state, batch, update_key, optimizer)
+        own: dict[str, Any] = dict(metrics)
+        # A norm is that of the whole batch already.
+        norms = {name: own.pop(name) for name in ("gradient_norm",) if name in own}
+        if not norms:
+            # The size of the change stands in for a gradient that a rule may not have.
+            change = jax.tree.map(jnp.subtract, new_state.params, state.params)
+            norms = {"update_norm": Mean.of(optax.tree.norm(change))}
+        sums: dict[str, Any] = {**metrics_lib.reduce(own), **norms}
+        loss, (norm,) = _value(sums["loss"]), map(_value, norms.values())
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
             new_state = new_state.replace(ema_params=average)
-        loss = _value(sums["loss"])
-        norm = _value(sums["update_norm" if custom_update else "gradient_norm"])
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         if state.metrics:
             fresh = state.step % log_every == 0
             so_far = jax.tree.map(lambda total: jnp.where(fresh, 0, total), state.metrics)
@@ -109,93 +114,43 @@ def _value(mean: Any) -> jax.Array:
     return mean.total / mean.count
 
 
-def _descend(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    batch: Batch,
-    rng: jax.Array,
-    accumulate: int,
-) -> tuple[TrainState, Metrics]:
-    """One update down the gradient of the task's mean loss over the global batch."""
-    gradient = jax.value_and_grad(task.loss, has_aux=True)
-    if accumulate == 1:
-        (_, aux), gradients = gradient(state.params, state.model_state, batch, rng)
-        model_state, count, sums = aux.model_state, aux.count, aux.metrics
-    else:
-        gradients, model_state, count, sums = _accumulate(gradient, state, batch, rng, accumulate)
-    gradients, count, sums = psum((gradients, count, sums))
-    # A batch whose every example is masked changes nothing instead of dividing by zero.
-    gradients = jax.tree.map(lambda total: total / jnp.maximum(count, 1), gradients)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    new_state = state.replace(
-        params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
-        opt_state=opt_state,
-    )
-    return new_state, {**sums, "gradient_norm": Mean.of(optax.tree.norm(gradients))}
+def make_evaluation(learner: Learner, transform: Transform) -> Evaluation:
+    """The evaluation `(state, batch, number) -> metrics` of a learner, of the whole batch."""
 
-
-def _accumulate(
-    gradient: Callable[..., Any], state: TrainState, batch: Batch, rng: jax.Array, parts: int
-) -> tuple[Any, Any, jax.Array, Metrics]:
-    """The sums that `gradient` gives over the batch, taken in equal parts, one after another."""
-    shared = {name: value for name, value in state.model_state.items() if name != CARRY}
-    by_example = (
-        {CARRY: split_batch(state.model_state[CARRY], parts)} if CARRY in state.model_state else {}
-    )
-
-    def add(shared: Any, inputs: Any) -> tuple[Any, Any]:
-        index, part_batch, part_carry = inputs
-        # What is random about an example is then the same as in the whole batch.
-        with part(index, parts):
-            (_, aux), gradients = gradient(state.params, {**shared, **part_carry}, part_batch, rng)
-        model_state = dict(aux.model_state)
-        carry = {name: model_state.pop(name) for name in by_example}
-        return model_state, (gradients, aux.count, aux.metrics, carry)
-
-    inputs = (jnp.arange(parts), split_batch(batch, parts), by_example)
-    shared, stacked = jax.lax.scan(add, shared, inputs)
-    gradients, count, sums = jax.tree.map(lambda array: array.sum(0), stacked[:3])
-    return gradients, {**shared, **join_batch(stacked[3])}, count, sums
-
-
-def make_evaluation(task: Task, transform: Transform) -> Callable[[TrainState, Batch], Metrics]:
-    """The evaluation `(state, batch) -> sums` of a task, summed over all devices."""
-
-    def evaluate(state: TrainState, batch: Batch) -> Metrics:
+    def evaluate(state: TrainState, batch: Batch, number: Any) -> Metrics:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), _EVALUATION)
         batch = transform(batch, None, False)
-        return psum(task.evaluate(state.variables(), batch))
+        key = jax.random.fold_in(key, number)
+        return metrics_lib.reduce(learner.evaluate(state.variables(), batch, key))
 
     return evaluate
 
 
-def make_moments(task: Task, transform: Transform) -> Callable[[TrainState, Batch], Any]:
-    """The function `(state, batch) -> moments` of a batch, in the form of the batch statistics.
+def make_moments(learner: Learner, transform: Transform) -> Callable[[TrainState, Batch, Any], Any]:
+    """The function `(state, batch, number) -> moments` of a batch, in the batch statistics' form.
 
-    The model is in training mode, where the batch itself normalises. The examples are those of an
+    The model is in training mode, where the batch itself normalizes. The examples are those of an
     evaluation, without augmentation.
 
     Raises:
-      UsageError: the task has an update rule of its own.
+      UsageError: the learner descends no loss.
     """
-    if hasattr(task, "update"):
+    if not isinstance(learner, Descent):
         raise UsageError(
-            f"--recompute_statistics needs a task that descends one loss; {type(task).__name__} "
-            "has an update rule of its own"
+            "recompute_statistics needs a task that descends one loss; "
+            f"{type(learner).__name__} has an update rule of its own"
         )
 
-    def moments(state: TrainState, batch: Batch) -> Any:
-        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    def moments(state: TrainState, batch: Batch, number: Any) -> Any:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step + number)
+        batch = transform(batch, None, False)
         variables = state.variables()
         params = variables.pop("params")
-        batch = transform(batch, None, False)
-        # What a layer sows is kept only where the collection is there.
-        _, aux = task.loss(params, {**variables, MOMENTS: {}}, batch, rng)
+        _, aux = learner.loss(params, variables, batch, key)
         return jax.tree.map(
             # A layer that is called twice has sown two.
             lambda calls: sum(calls) / len(calls),
-            aux.model_state.get(MOMENTS, {}),
+            aux.sown.get(MOMENTS, {}),
             is_leaf=lambda node: isinstance(node, tuple),
         )
 
@@ -203,7 +158,7 @@ def make_moments(task: Task, transform: Transform) -> Callable[[TrainState, Batc
 
 
 def init_state(
-    task: Task,
+    learner: Learner,
     optimizer: optax.GradientTransformation,
     step: Step,
     transform: Transform,
@@ -215,10 +170,10 @@ def init_state(
 ) -> Callable[[Batch], TrainState]:
     """A function of one global batch that makes the first state: to `eval_shape`, then to jit.
 
-    Only an initialisation by data looks at what is in the batch.
+    Only an initialization by data looks at what is in the batch.
 
     Args:
-      task: gives the variables.
+      learner: gives the variables.
       optimizer: gives its state.
       step: tells which metrics it sums.
       transform: as in `make_step`.
@@ -226,23 +181,32 @@ def init_state(
       seed: of the parameters and of everything random in the training.
       initialization: what becomes of the model's own first variables.
       ema_decay: as in `make_step`.
+
+    Raises:
+      TypeError: the learner's update returns a metric that is no sum.
     """
 
     def without_metrics(batch: Batch) -> TrainState:
-        init_rng, run_rng = jax.random.split(jax.random.key(seed))
+        init_key, run_key = jax.random.split(jax.random.key(seed))
         batch = transform(batch, None, False)
-        own = task.init(init_rng, batch)
-        variables = dict(initialization(task, own, batch, jax.random.fold_in(init_rng, 1)))
+        own = learner.init(init_key, batch)
+        variables = dict(initialization(learner, own, batch, jax.random.fold_in(init_key, 1)))
         params = variables.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state=variables,
-            opt_state=task.init_optimizer(optimizer, params),
-            rng=jax.random.key_data(run_rng),
+            opt_state=learner.init_optimizer(optimizer, params),
+            rng=jax.random.key_data(run_key),
             ema_params=jax.tree.map(jnp.copy, params) if ema_decay else None,
             metrics={},
         )
 
     metrics = jax.eval_shape(step, jax.eval_shape(without_metrics, batch), batch)[0].metrics
+    for name, metric in metrics.items():
+        if not isinstance(metric, metrics_lib.SumMetric):
+            raise TypeError(
+                f"{type(learner).__name__}.update gives {name!r} as a {type(metric).__name__}: "
+                "a training records sums only"
+            )
     return lambda batch: without_metrics(batch).replace(metrics=zeros_like(metrics))

@@ -55,7 +55,7 @@ class Watchdog:
                 # A progress bar may have left the cursor inside a line.
                 print(
                     f"\nerror: at {self._doing}: no progress for {self._allowed:g} s{cause}; "
-                    f"--step_timeout sets the limit. {self._advice}",
+                    f"step_timeout sets the limit. {self._advice}",
                     file=sys.stderr,
                 )
                 processes.leave(self.EXIT_CODE)

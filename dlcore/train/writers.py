@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,36 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of a file of `JsonLines`; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """Every number of some records, float64 arrays `[records]` by split and name.
+
+    Rows of a split align: `["validation"]["accuracy"]` goes with `["validation"]["step"]` and
+    `["epoch"]`. What is missing or was not finite is NaN.
+    """
+    splits: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        splits.setdefault(record["split"], []).append(record)
+    return {split: _columns(own) for split, own in splits.items()}
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for record in records for name in record if name != "split")
+    return {
+        name: np.asarray(
+            [math.nan if record.get(name) is None else record[name] for record in records],
+            np.float64,
+        )
+        for name in names
+    }
 
 
 class TensorBoard:

@@ -1,7 +1,8 @@
 """Generate and test on the bundled digits: what a search without gradients reaches."""
 
 from dlcore.expectation import Expectation
-from experiments.recipes.base import Recipe, register
+from dlcore.train import Recipe
+from experiments.recipes.registry import register
 
 register(
     Recipe(

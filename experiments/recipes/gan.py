@@ -1,7 +1,8 @@
 """Generative adversarial networks, judged by the classifier that LeNet gives."""
 
 from dlcore.expectation import Expectation
-from experiments.recipes.base import Recipe, register
+from dlcore.train import Need, Recipe
+from experiments.recipes.registry import get, register
 
 register(
     Recipe(
@@ -27,7 +28,8 @@ register(
         batch_size=64,
         num_epochs=750,
         evaluate_every=50,
-        judge="lenet5_digits",
+        evaluators="judged_samples",
+        needs={"judge": Need(get("lenet5_digits"), same_data=True)},
     ),
     Recipe(
         name="gan_mnist",
@@ -50,6 +52,7 @@ register(
         beta1=0.5,
         ema_decay=0.999,
         num_epochs=22,
-        judge="lenet5_modern_mnist",
+        evaluators="judged_samples",
+        needs={"judge": Need(get("lenet5_modern_mnist"), same_data=True)},
     ),
 )

@@ -5,7 +5,8 @@ they reach is scikit-learn's own solution.
 """
 
 from dlcore.expectation import Expectation
-from experiments.recipes.base import Recipe, register
+from dlcore.train import Recipe
+from experiments.recipes.registry import register
 
 _WHOLE_SPLIT = {"validation_fraction": 0.0}
 
@@ -123,5 +124,18 @@ register(
         batch_size=1,
         num_epochs=50,
         evaluate_every=50,
+    ),
+    Recipe(
+        name="softmax_regression_mnist",
+        description="softmax regression on MNIST",
+        expected=Expectation(
+            "accuracy", 0.922, "max", "lisa-lab's DeepLearningTutorials, logreg: 7.5 % error"
+        ),
+        model="softmax_regression",
+        data="mnist",
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="cosine",
+        num_epochs=20,
     ),
 )

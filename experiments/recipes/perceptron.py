@@ -1,7 +1,8 @@
 """Rosenblatt's perceptron on the bundled digits."""
 
 from dlcore.expectation import Expectation
-from experiments.recipes.base import Recipe, register
+from dlcore.train import Recipe
+from experiments.recipes.registry import register
 
 register(
     Recipe(

@@ -53,12 +53,12 @@ def build(
 ) -> tuple[program.Program, Any]:
     """A training of a network with batch normalisation, dropout and augmentation, or of text."""
     if regime == "images":
-        dataset = data.load("digits", None, data.Options(augment="flip", validation_fraction=0.07))
+        dataset = data.load("digits", None, {"augment": "flip", "validation_fraction": 0.07})
         model = models.create("convnet_bn", features=(8, 16), dropout_rate=0.25)
         task = tasks.create("classification", model)
     else:
         letters = "".join(np.random.default_rng(0).choice(["ab ", "cd", "dab"], 2000))
-        options = data.Options(sequence_length=8)
+        options = data.TextOptions(sequence_length=8)
         dataset = text.load_text(
             "letters", {"train": letters, "validation": letters[:900]}, options
         )

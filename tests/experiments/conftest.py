@@ -29,13 +29,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return run
 
 
+# The training that `digits_run` is: small, without what takes long to compile.
+DIGITS_RUN = ("--recipe=lenet5_digits", "--num_epochs=2", "--data.resize=12", "--data.augment=")
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The directory of a complete, short training of LeNet-5 on the digits: look, do not touch."""
     directory = tmp_path_factory.mktemp("runs") / "digits"
     with pytest.MonkeyPatch.context() as patch:
-        words = ["--recipe=lenet5_digits", "--num_epochs=2", f"--workdir={directory}"]
-        patch.setattr(sys, "argv", ["train", *words])
+        patch.setattr(sys, "argv", ["train", *DIGITS_RUN, f"--workdir={directory}"])
         with pytest.raises(SystemExit) as end:
             flags.run(train.main, train.define)
     assert not end.value.code

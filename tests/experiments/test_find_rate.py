@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from dlcore.errors import NotFiniteError
+from dlcore.train import Settings
 from experiments import find_rate, recipes
-from experiments.session import Settings
 
 SOFTMAX = (
     "--recipe=lenet5_digits",
     "--model=softmax_regression",
     "--data.resize=0",
+    "--data.augment=",
     "--optimizer=sgd",
     "--batch_size=64",
 )

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import report, session, workdir
+from dlcore.train import Run, session
 from tests.children import running
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
@@ -106,14 +106,14 @@ def train(
 
 def assert_same_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     assert (directory / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
-    prepared = session.prepare(workdir.read_recipe(expected), session.Settings())
+    prepared = Run(expected).session.prepared
     for which in ("newest", "best"):
-        one, two = (report.restore(prepared, d, which) for d in (directory, expected))
+        one, two = (session.restore(prepared, d, which) for d in (directory, expected))
         assert one.step == two.step
         arrays = jax.tree.leaves_with_path(jax.device_get(one.state))
         for (path, array), other in zip(arrays, jax.tree.leaves(two.state), strict=True):
             assert array.tobytes() == np.asarray(other).tobytes(), jax.tree_util.keystr(path)
-    summary, other = (workdir.read_json(d / "summary.json") for d in (directory, expected))
+    summary, other = (Run(d).summary for d in (directory, expected))
     for name in ("status", "reason", "step", "best", "validation", "test"):
         assert summary[name] == other[name]
     if (expected / "test_outputs.npz").exists():
@@ -170,7 +170,8 @@ LSTM = (
 )
 GAN = (
     "--recipe=gan_digits",
-    "--judge=",
+    "--evaluators=-judged_samples",
+    "--needs.judge=",
     "--model.generator_hidden=40",
     "--model.discriminator_hidden=20",
     "--num_epochs=8",

@@ -2,25 +2,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlcore.analysis.runs import Run
+from dlcore.train import Run
 from experiments import predict
 
 
 @pytest.fixture
 def photo(tmp_path, digits_run):
     """A file of a test digit that the model is surest of, with its class."""
-    outputs = Run(digits_run).test_outputs
+    run = Run(digits_run)
+    outputs = run.arrays("test_outputs")
     right = outputs["label"] == outputs["prediction"]
     surest = int((outputs["probability"].max(1) * right).argmax())
-    batches = Run(digits_run).dataset().evaluation_batches("test", len(outputs["label"]))
+    batches = run.dataset.evaluation_batches("test", len(outputs["label"]))
     image = next(batches)["image"][surest, :, :, 0]
     path = tmp_path / "digit.png"
-    # Another size and a colour file: one's own pictures are not the training set's.
+    # Another size and a color file: one's own pictures are not the training set's.
     Image.fromarray((image * 255).astype(np.uint8)).convert("RGB").resize((90, 90)).save(path)
     return path, int(outputs["label"][surest])
 
 
-def test_an_image_of_any_size_and_colour_is_classified(call, digits_run, photo):
+def test_an_image_of_any_size_and_color_is_classified(call, digits_run, photo):
     path, label = photo
     code, output, _ = call(predict, f"--workdir={digits_run}", path)
     assert code == 0

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import report, session, train, workdir
+from dlcore.train import Run, session
+from experiments import train
 from tests import children
 
-# Twenty steps an epoch, of a network with batch normalisation and dropout. `test_parallel.py` says
+# Twenty steps an epoch, of a network with batch normalization and dropout. `test_parallel.py` says
 # why it is compared tensor by tensor, and why at this tolerance.
 RECIPE = (
     "--recipe=lenet5_digits",
@@ -48,8 +49,8 @@ def lines_of_errors(child):
 
 
 def final_state(directory):
-    prepared = session.prepare(workdir.read_recipe(directory), session.Settings())
-    return jax.device_get(report.restore(prepared, directory, "newest").state)
+    prepared = Run(directory).session.prepared
+    return jax.device_get(session.restore(prepared, directory, "newest").state)
 
 
 def assert_same_training(one: pathlib.Path, other: pathlib.Path) -> None:
@@ -188,7 +189,7 @@ def test_processes_that_cannot_find_each_other_are_told_how_at_once(tmp_path):
     with children.running(tmp_path, words) as (child,):
         assert child.exit_code() == 2
     (line,) = child.output.splitlines()
-    assert line.startswith("error: --distributed could not start (")
+    assert line.startswith("error: the processes could not start (")
     assert "give --coordinator_address=HOST:PORT, --num_processes and --process_id" in line
     assert not (tmp_path / "run").exists()
 

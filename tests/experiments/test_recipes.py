@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from dlcore import models, tasks
-from dlcore.data import Options
+from dlcore import data, evaluators, models, tasks
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
+from dlcore.train import Recipe
 from experiments import flags, recipes
 
 
@@ -16,8 +16,10 @@ def test_every_recipe_names_parts_that_exist(name):
     task, model = tasks.defaults(recipe.task), models.defaults(recipe.model)
     assert recipe.task_options.keys() <= task.keys()
     assert recipe.model_options.keys() <= model.keys()
-    Options(**recipe.data_options)
-    assert not recipe.judge or recipe.judge in recipes.names()
+    kind = data.TextOptions if recipe.task == "language_model" else data.ExampleOptions
+    kind(**recipe.data_options)
+    evaluators.choose(tasks.kind(recipe.task).evaluators, recipe.evaluators)
+    assert all(need.recipe == recipes.get(need.recipe.name) for need in recipe.needs.values())
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -32,16 +34,16 @@ def test_every_recipe_says_which_score_it_should_reach_and_who_says_so(name):
 def test_a_recipe_comes_back_from_its_json(name):
     recipe = recipes.get(name)
     plain = json.loads(json.dumps(recipe.to_json()))
-    assert recipes.Recipe.from_json(plain) == recipe
+    assert Recipe.from_json(plain) == recipe
 
 
 def test_every_field_is_explained():
-    explained = flags.descriptions(recipes.Recipe)
-    assert {field.name for field in dataclasses.fields(recipes.Recipe)} == explained.keys()
+    explained = flags.descriptions(Recipe)
+    assert {field.name for field in dataclasses.fields(Recipe)} == explained.keys()
 
 
 def test_every_option_of_an_optimizer_is_a_field_with_the_same_default():
-    fields = {field.name: field.default for field in dataclasses.fields(recipes.Recipe)}
+    fields = {field.name: field.default for field in dataclasses.fields(Recipe)}
     assert dataclasses.asdict(builder.Options()).items() <= fields.items()
 
 

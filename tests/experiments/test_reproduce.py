@@ -3,6 +3,7 @@ import json
 import pytest
 
 from dlcore.expectation import Expectation
+from dlcore.train import Recipe
 from experiments import recipes, reproduce
 
 
@@ -23,7 +24,7 @@ def quick(monkeypatch):
     """A recipe that is trained in a moment, with a bound that the test sets."""
 
     def register(bound):
-        recipe = recipes.Recipe(
+        recipe = Recipe(
             name="quick",
             description="softmax regression on digits",
             expected=Expectation("accuracy", bound, "max", "this test"),

@@ -31,10 +31,10 @@ _LABELS = {
 class Acceleration(study.Study):
     """The error of gradient descent, momentum and Nesterov's method by step, and its power of t.
 
-    The function is a quadratic without a least curvature: curvatures fill (0, 1] and each holds
-    an equal part of the error. Gradient descent's error falls as 1/t on it, and so it does with
-    constant momentum of either kind, only sooner by a factor; 1/t^2 takes a momentum that grows, as
-    in Nesterov's own method (1983).
+    The function is a quadratic without a smallest curvature: curvatures fill (0, 1] and each holds
+    an equal part of the error. On it the error of gradient descent falls as 1/t, and with a
+    constant momentum of either kind it still does, sooner by a factor; 1/t^2 takes a momentum that
+    grows, as in Nesterov's own method (1983).
 
     Attributes:
       steps: length of the descents, at least 20.
@@ -45,6 +45,13 @@ class Acceleration(study.Study):
     steps: int = 1000
     dimension: int = 4000
     momentum: float = 0.9
+
+    expectations = (
+        *study.near("power_gradient_descent", -1, 0.03, "Beck and Teboulle (2009), theorem 3.1"),
+        *study.near("power_momentum", -1, 0.03, "gradient descent's"),
+        *study.near("power_nesterov_constant", -1, 0.03, "gradient descent's"),
+        *study.near("power_nesterov", -2, 0.1, "Nesterov (1983)"),
+    )
 
     def __post_init__(self) -> None:
         if self.steps < 20:
@@ -63,7 +70,7 @@ class Acceleration(study.Study):
         return curvature, np.sqrt(part / curvature)
 
     def run(self) -> study.Numbers:
-        """Errors by step, the bounds that are proved of them, and the measured powers of t."""
+        """Errors by step, the proved bounds on them, and the measured powers of t."""
         curvature, start = self.problem()
         options = builder.Options(momentum=self.momentum)
         with jax.enable_x64(True):
@@ -102,9 +109,9 @@ class Acceleration(study.Study):
             )
             for name, label in _LABELS.items()
         ]
-        for name, colour in (("gradient_descent", 0), ("nesterov", len(RULES))):
+        for name, color in (("gradient_descent", 0), ("nesterov", len(RULES))):
             bound = numbers[f"bound_{name}"]
-            lines.append(plots.Line(step, bound, f"{_LABELS[name]}: bound", "dashed", colour))
+            lines.append(plots.Line(step, bound, f"{_LABELS[name]}: bound", "dashed", color))
         panel = plots.Panel(
             "a convex quadratic; momentum constant or growing", lines, "step t", "error", True, True
         )

@@ -1,6 +1,7 @@
 """The activation functions of the lectures and their first derivatives, as curves."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation, derivative
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ class Activations(study.Study):
     )
     limit: float = 4.0
     points: int = 400
+
+    expectations = (
+        Expectation("largest_derivative_error", 1e-6, "min", "`jax.grad`, to rounding"),
+    )
 
     def __post_init__(self) -> None:
         for name in self._names():
@@ -78,6 +84,7 @@ class Activations(study.Study):
         return plots.line_panels(panels)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _curves(name: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Values at x, the derivatives by the closed form, and those by `jax.grad`."""
     g, g_prime = activation(name), derivative(name)

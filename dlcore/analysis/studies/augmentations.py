@@ -1,6 +1,7 @@
-"""Data augmentation (decks K and D): what each kind makes of digits and of a photograph."""
+"""Data augmentation (decks K and D): what each kind does to digits and to a photograph."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,16 @@ import numpy as np
 
 from dlcore import data, plots
 from dlcore.analysis import study
-from dlcore.analysis.photograph import colour_photograph
+from dlcore.analysis.photograph import color_photograph
 from dlcore.data import augmentation, sources, statistics
+from dlcore.data.features import Image
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Sides in pixels; of a digit that which recipes have it enlarged to.
+# Sides in pixels; recipes enlarge a digit to that.
 _DIGIT, _PHOTOGRAPH = 28, 112
 
 
@@ -25,16 +28,26 @@ class Augmentations(study.Study):
     """Every augmentation by itself on handwritten digits and on a photograph, several times.
 
     Attributes:
-      augment: what is shown, each by itself: as the option of that name takes it.
+      augment: the augmentations, in the form of the dataset's option of that name.
       digits: how many different digits each is shown on.
       photographs: how many times each is shown on the photograph.
-      seed: of what is random.
+      seed: of the random changes.
     """
 
     augment: str = ",".join(augmentation.AUGMENTATIONS)
     digits: int = 3
     photographs: int = 4
     seed: int = 0
+
+    expectations = (
+        Expectation("least_change", 1 / 255, "max", "dlcore: visible, one of 255 gray levels"),
+        *study.near(
+            "noise:0.05",
+            0.05 * math.sqrt(2 / math.pi),
+            1e-3,
+            "mean absolute value of a normal number",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not augmentation.parse(self.augment):
@@ -54,14 +67,16 @@ class Augmentations(study.Study):
             f"{name}:{strength:g}": np.mean([images[index].mean() for images in differences])
             for index, (name, strength) in enumerate(augmentation.parse(self.augment))
         }
-        return {**shown, **changes}
+        return {**shown, **changes, "least_change": min(changes.values())}
 
-    def _gallery(self, images: np.ndarray, colour_components: np.ndarray) -> np.ndarray:
+    def _gallery(self, images: np.ndarray, color_components: np.ndarray) -> np.ndarray:
         keys = jax.random.split(jax.random.key(self.seed), len(images))
+        features = {"image": Image(images.shape[1:])}
+        measured = {"image": {"color_components": color_components}}
         rows = [images]
         for choice in augmentation.parse(self.augment):
-            change = jax.jit(jax.vmap(augmentation.compose([choice], colour_components)))
-            rows.append(np.asarray(change(keys, images)))
+            change = jax.jit(jax.vmap(augmentation.compose([choice], features, measured)))
+            rows.append(np.asarray(change(keys, {"image": images})["image"]))
         return np.stack(rows)
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
@@ -82,17 +97,19 @@ class Augmentations(study.Study):
 
 
 def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first digits `[n, 28, 28, 1]`, and their one component of colour."""
-    options = data.Options(resize=_DIGIT, augment="pca_colour")
-    digits = data.load("digits", options=options)
-    return digits.example_batch(count)["image"], digits.statistics["colour_components"]
+    """The first digits `[n, 28, 28, 1]`, and their one component of color."""
+    digits = data.load("digits", options={"resize": _DIGIT, "augment": "pca_color"})
+    components = digits.statistics["image"]["color_components"]
+    return digits.example_batch(count)["image"], components
 
 
 def _photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The photograph several times, `[n, 112, 112, 3]`, and the components of its colours."""
-    images = colour_photograph(_PHOTOGRAPH)[None]
-    alone = sources.Split(sources.Arrays(images, np.zeros(1, np.int32)), np.zeros(1, np.int64))
-    return images.repeat(count, axis=0), statistics.colour_components(alone)
+    """The photograph several times, `[n, 112, 112, 3]`, and the components of its colors."""
+    images = color_photograph(_PHOTOGRAPH)[None]
+    image = Image(images.shape[1:])
+    source = sources.Arrays({"image": image}, {"image": images})
+    alone = sources.Split(source, np.zeros(1, np.int64), {"image": "image"})
+    return images.repeat(count, axis=0), statistics.color_components(alone, "image", image)
 
 
 study.register("augmentations", Augmentations)

@@ -12,6 +12,7 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class DescentPaths(study.Study):
       batch_size: examples in a mini-batch, a divisor of the training set's size.
       epochs: passes over the training set, at least 1.
       learning_rate: of all three, above 0.
-      noise: standard deviation of what the targets hold beside the linear function.
+      noise: standard deviation of the targets around the linear function.
       seed: of the examples and of their order.
     """
 
@@ -43,6 +44,14 @@ class DescentPaths(study.Study):
     learning_rate: float = 0.1
     noise: float = 1.0
     seed: int = 0
+
+    expectations = (
+        Expectation("error_of_batch", 1e-9, "min", "the closed form on a quadratic, to rounding"),
+        Expectation("first_epoch_stochastic_over_batch", 0.5, "min", "P: more updates per epoch"),
+        Expectation(
+            "excess_stochastic_over_mini_batch", 3, "max", "P: smaller batches, more noise"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.examples < 2:
@@ -68,7 +77,10 @@ class DescentPaths(study.Study):
         return features, targets, np.asarray(orders)
 
     def run(self) -> study.Numbers:
-        """Paths, the loss over the plane and at the end of each epoch."""
+        """Paths, the loss over the plane and at the end of each epoch, and scalars from these.
+
+        `error_of_batch` is the largest distance of the batch path from its closed form.
+        """
         features, targets, orders = self.problem()
         minimum = np.linalg.lstsq(features, targets)[0]
 
@@ -86,7 +98,26 @@ class DescentPaths(study.Study):
             numbers[f"excess_{name}"] = loss(path[-1]) - loss(minimum)
         x, y = np.linspace(np.minimum(START, minimum) - 1.0, np.maximum(START, minimum) + 1.0, 60).T
         plane = loss(np.stack(np.meshgrid(x, y), axis=-1))
-        return {**numbers, "x": x, "y": y, "plane": plane}
+        loss_batch, loss_stochastic = numbers["loss_batch"], numbers["loss_stochastic"]
+        return {
+            **numbers,
+            "error_of_batch": np.abs(
+                numbers["path_batch"] - self._closed_form(features, minimum)
+            ).max(),
+            "first_epoch_stochastic_over_batch": loss_stochastic[1] / loss_batch[1],
+            "excess_stochastic_over_mini_batch": (
+                numbers["excess_stochastic"] / numbers["excess_mini_batch"]
+            ),
+            "x": x,
+            "y": y,
+            "plane": plane,
+        }
+
+    def _closed_form(self, features: np.ndarray, minimum: np.ndarray) -> np.ndarray:
+        """The path of batch descent on a quadratic: a step shrinks the distance by 1 - rate H."""
+        curvatures, axes = np.linalg.eigh(features.T @ features / len(features))
+        factors = (1 - self.learning_rate * curvatures) ** np.arange(self.epochs + 1)[:, None]
+        return minimum + (factors * (axes.T @ (START - minimum))) @ axes.T
 
     def _descend(
         self, features: np.ndarray, targets: np.ndarray, batches: np.ndarray

@@ -1,7 +1,7 @@
-"""Ways to differentiate: by differences, by dual numbers, by hand and by JAX (Krawiec's slides).
+"""Ways of differentiating: differences, dual numbers, by hand and JAX (Krawiec's slides).
 
-The gradient of one small network's error, every way. Symbolic differentiation stands beside them in
-the test, which needs SymPy.
+Each gives the gradient of one small network's error. The test compares them with symbolic
+differentiation, too, for which it needs SymPy.
 """
 
 import dataclasses
@@ -16,12 +16,14 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.autodiff import backprop, dual, numerical
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INPUTS, _OUTPUTS = 3, 2
-# Down to where a step is still thousands of units in the last place of a parameter.
+_EXACT = ("dual", "layer_form", "index_form", "unit_form")
+# The smallest is still thousands of units in the last place of a parameter.
 _STEPS = np.logspace(-12, 0, 49)
 
 # For NumPy, for dual numbers and for JAX alike; smooth, as the theory of differences wants it.
@@ -34,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Differentiation(study.Study):
-    """How far each way to differentiate is from `jax.grad`, in float64.
+    """How far each way of differentiating is from `jax.grad`, in float64.
 
     Attributes:
       hidden: units of each hidden layer.
@@ -50,6 +52,15 @@ class Differentiation(study.Study):
     activation: str = "tanh"
     examples: int = 10
     seed: int = 0
+
+    # The best error of a difference is about the rounding unit to the power 1/2 or 2/3.
+    expectations = (
+        Expectation("exact_error", 1e-14, "min", "dual numbers and by hand: exact, to rounding"),
+        Expectation("best_forward_error", 1e-9, "max", "Press et al. (2007), 5.7: about 1.5e-8"),
+        Expectation("best_forward_error", 1e-6, "min", "Press et al. (2007), 5.7: about 1.5e-8"),
+        Expectation("best_central_error", 1e-12, "max", "Press et al. (2007), 5.7: about 3.7e-11"),
+        Expectation("best_central_error", 1e-9, "min", "Press et al. (2007), 5.7: about 3.7e-11"),
+    )
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -67,7 +78,8 @@ class Differentiation(study.Study):
         Returns:
           "gradient_WAY" `[parameters]` for each way; "step" `[steps]` with "forward_error" and
           "central_error", relative to the gradient's largest entry; "depth" `[layers]` with
-          "depth_error_WAY", the same for the networks with the first hidden layers only.
+          "depth_error_WAY", the same for the networks with the first hidden layers only;
+          "exact_error", the largest of these but those of differences.
         """
         network = self.network(len(self.hidden))
         gradients = self._gradients(network)
@@ -87,8 +99,12 @@ class Differentiation(study.Study):
                 numbers[f"depth_error_{way}"] = np.asarray(
                     [_distance(own[way], own["jax"]) for own in by_depth]
                 )
+        exact = [numbers[f"depth_error_{way}"].max() for way in gradients if way in _EXACT]
         return numbers | {
             "parameters": theta.size,
+            "exact_error": max(exact),
+            "best_forward_error": numbers["forward_error"].min(),
+            "best_central_error": numbers["central_error"].min(),
             "step": _STEPS,
             "depth": np.asarray(depths),
             "forward_best_step": float(_STEPS[numbers["forward_error"].argmin()]),
@@ -123,9 +139,9 @@ class Differentiation(study.Study):
                             np.maximum(numbers[f"depth_error_{way}"], least),
                             _LABELS[way],
                             style="path",
-                            colour=colour,
+                            color=color,
                         )
-                        for colour, way in enumerate(ways)
+                        for color, way in enumerate(ways)
                     ],
                     x_label="hidden layers",
                     log_y=True,

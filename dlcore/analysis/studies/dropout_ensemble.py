@@ -12,7 +12,10 @@ import optax
 
 from dlcore import data, models, plots, tasks
 from dlcore.analysis import study
+from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
+from dlcore.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +30,7 @@ class DropoutEnsemble(study.Study):
 
     A network is trained with classic dropout on the bundled digits. Its sub-networks, one drawn
     mask of the units each, then predict the test digits. Averages over more and more of them, of
-    probabilities (arithmetic) and of their logarithms (geometric, normalised), are compared with
+    probabilities (arithmetic) and of their logarithms (geometric, normalized), are compared with
     the one network whose unit outputs are multiplied by the probability of being kept.
 
     With one hidden layer the geometric average over all masks is that network exactly (Hinton et
@@ -53,6 +56,12 @@ class DropoutEnsemble(study.Study):
     epochs: int = 30
     seed: int = 0
 
+    expectations = (
+        *study.near("power_1", -0.5, 0.1, "Baldi and Sadowski (2013): exact for one layer"),
+        Expectation("distance_1", 0.002, "min", "Baldi and Sadowski (2013): exact for one layer"),
+        Expectation("distance_3", 0.002, "max", "Baldi and Sadowski (2013): approximate beyond"),
+    )
+
     def __post_init__(self) -> None:
         for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1)):
             if getattr(self, name) < least:
@@ -71,17 +80,18 @@ class DropoutEnsemble(study.Study):
         - `scaled_error`, `scaled_loss` `[depths]`: of the network with test-time scaling;
         - `arithmetic_distance`, `geometric_distance` `[depths, counts]`: mean total variation
           between the average and the network with test-time scaling;
-        - `distance_DEPTH`: the last geometric distance of the network of that depth.
+        - `distance_DEPTH`: the last geometric distance of the network of that depth, and
+          `power_DEPTH`: the power of the number of sub-networks as which it falls.
         """
         train, test = _digits("train"), _digits("test")
         count = 2 ** np.arange(int(np.log2(self.subnetworks)) + 1)
         rows = [self._measure(depth, train, test, count) for depth in self.depths]
-        last = {
-            f"distance_{depth}": row["geometric_distance"][-1]
-            for depth, row in zip(self.depths, rows, strict=True)
-        }
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return {"count": count} | arrays | last
+        scalars = {}
+        for depth, distance in zip(self.depths, arrays["geometric_distance"], strict=True):
+            scalars[f"distance_{depth}"] = distance[-1]
+            scalars[f"power_{depth}"] = np.polyfit(np.log(count), np.log(distance), 1)[0]
+        return {"count": count} | arrays | scalars
 
     def _measure(
         self, depth: int, train: tasks.Batch, test: tasks.Batch, count: np.ndarray
@@ -94,18 +104,23 @@ class DropoutEnsemble(study.Study):
             dropout_rate=self.rate,
             classic_dropout=True,
         )
-        keys = jax.random.split(jax.random.key(self.seed), 3)
-        params = self._trained(tasks.create("classification", model), train, keys[0], keys[1])
+        key = jax.random.key(self.seed)
+        params = self._trained(Classification(model), train, key)
 
-        def log_probabilities(key: jax.Array | None) -> jax.Array:
+        def log_probabilities(params: Any, image: jax.Array, key: jax.Array | None) -> jax.Array:
             rngs = None if key is None else {"dropout": key}
-            train = key is not None
-            logits: Any = model.apply({"params": params}, test["image"], train, rngs=rngs)
+            logits: Any = model.apply({"params": params}, image, key is not None, rngs=rngs)
             return jax.nn.log_softmax(logits)
 
-        masks = jax.random.split(keys[2], count[-1])
-        drawn = np.asarray(jax.jit(lambda: jax.lax.map(log_probabilities, masks))(), np.float64)
-        scaled = np.asarray(log_probabilities(None), np.float64)
+        @jax.jit
+        def predict(params: Any, image: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """By sub-networks, and by the one network with test-time scaling."""
+            by_mask = functools.partial(log_probabilities, params, image)
+            masks = jax.random.split(key, count[-1])
+            return jax.lax.map(by_mask, masks), log_probabilities(params, image, None)
+
+        predicted = jax.device_get(predict(params, test["image"], jax.random.fold_in(key, 1)))
+        drawn, scaled = (own.astype(np.float64) for own in predicted)
         averages = {
             "arithmetic": np.log([np.exp(drawn[:number]).mean(0) for number in count]),
             "geometric": _normalized(np.stack([drawn[:number].mean(0) for number in count])),
@@ -118,32 +133,27 @@ class DropoutEnsemble(study.Study):
             numbers[f"{name}_distance"] = difference.sum(-1).mean(-1) / 2
         return numbers
 
-    def _trained(
-        self, task: tasks.Task, train: tasks.Batch, init_key: jax.Array, key: jax.Array
-    ) -> Any:
+    def _trained(self, task: tasks.Descent, train: tasks.Batch, key: jax.Array) -> Any:
         """The parameters after some epochs of Adam."""
-        optimizer = optax.adam(_LEARNING_RATE)
-        gradient = jax.grad(task.loss, has_aux=True)
         examples = len(train["label"])
-        batch_size = min(_BATCH_SIZE, examples)
-
-        def step(state: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], None]:
-            params, opt_state = state
-            order_key, mask_key = jax.random.split(key)
-            chosen = jax.random.choice(order_key, examples, (batch_size,), replace=False)
-            batch = {name: array[chosen] for name, array in train.items()}
-            gradients, _ = gradient(params, {}, batch, mask_key)
-            mean = jax.tree.map(lambda total: total / batch_size, gradients)
-            updates, opt_state = optimizer.update(mean, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), None
+        generator = np.random.default_rng(self.seed)
+        orders = [generator.permutation(examples) for _ in range(self.epochs)]
+        whole = examples // _BATCH_SIZE * _BATCH_SIZE
+        order = np.concatenate([own[:whole].reshape(-1, _BATCH_SIZE) for own in orders])
 
         @jax.jit
-        def descend() -> Any:
-            params = task.init(init_key, train)["params"]
-            keys = jax.random.split(key, self.epochs * (examples // batch_size))
-            return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+        def train_all(start: Any, train: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
+            def gradient(params: Any, own: tuple[jax.Array, jax.Array]) -> Any:
+                chosen, mask_key = own
+                batch = {name: array[chosen] for name, array in train.items()}
+                gradients, _ = jax.grad(task.loss, has_aux=True)(params, {}, batch, mask_key)
+                return jax.tree.map(lambda total: total / _BATCH_SIZE, gradients)
 
-        return descend()
+            keys = jax.random.split(key, len(order))
+            return descend(optax.adam(_LEARNING_RATE), gradient, start, (order, keys))
+
+        shapes = jax.eval_shape(task.init, key, train)["params"]
+        return train_all(random_start(shapes, generator), train, order, key)
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Losses by the number of sub-networks, and how near the averages come to scaling."""

@@ -12,14 +12,15 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.pooling import max_pool
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Sobel's operator: brightness that grows to the right, and downwards. It is smoothed across.
-_RIGHTWARDS = np.outer([1, 2, 1], [-1, 0, 1])
-FILTERS = {"vertical": _RIGHTWARDS, "horizontal": _RIGHTWARDS.T}
+# Sobel's operator: how fast brightness grows to the right, and down, smoothed across.
+_RIGHTWARD = np.outer([1, 2, 1], [-1, 0, 1])
+FILTERS = {"vertical": _RIGHTWARD, "horizontal": _RIGHTWARD.T}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,10 @@ class EdgeFilters(study.Study):
     size: int = 160
     window: int = 4
 
+    expectations = (
+        Expectation("error", 1e-5, "min", "Sobel's sums of differences written out, to rounding"),
+    )
+
     def __post_init__(self) -> None:
         if not 1 <= self.window <= self.size - 2:
             raise UsageError(
@@ -43,37 +48,56 @@ class EdgeFilters(study.Study):
             )
 
     def run(self) -> study.Numbers:
-        """The photograph and, for each filter, its map, rectified and pooled."""
+        """The photograph and, for each filter, what it makes of it: filtered, rectified, pooled.
+
+        `error` is the largest difference from Sobel's operator written without a convolution.
+        """
         image = photograph(self.size)
         kernel = np.stack(list(FILTERS.values()), axis=-1).astype(np.float32)
         layer = nn.Conv(len(FILTERS), (3, 3), padding="VALID", use_bias=False)
-        maps: Any = layer.apply({"params": {"kernel": kernel[:, :, None]}}, image[None, :, :, None])
-        rectified = nn.relu(maps)
+        filtered: Any = layer.apply(
+            {"params": {"kernel": kernel[:, :, None]}}, image[None, :, :, None]
+        )
+        rectified = nn.relu(filtered)
         pooled = max_pool(rectified, (self.window, self.window))
         numbers: study.Numbers = {"photograph": image}
         for index, name in enumerate(FILTERS):
-            for kind, array in (("map", maps), ("rectified", rectified), ("pooled", pooled)):
+            for kind, array in (
+                ("filtered", filtered),
+                ("rectified", rectified),
+                ("pooled", pooled),
+            ):
                 numbers[f"{name}_{kind}"] = np.asarray(array[0, :, :, index])
-            numbers[f"{name}_mean_response"] = jnp.abs(maps[..., index]).mean()
-        return numbers
+            numbers[f"{name}_mean_response"] = jnp.abs(filtered[..., index]).mean()
+        errors = [
+            np.abs(numbers["vertical_filtered"] - _sobel(image)).max(),
+            np.abs(numbers["horizontal_filtered"] - _sobel(image.T).T).max(),
+        ]
+        return {**numbers, "error": max(errors)}
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
-        """A row for each filter: the photograph, the map, what is left of it, and pooled."""
+        """A row for each filter: the photograph, filtered, rectified and pooled."""
         side = self.size - 2
         tiles, captions = [], []
         for name in FILTERS:
-            limit = np.abs(numbers[f"{name}_map"]).max()
+            limit = np.abs(numbers[f"{name}_filtered"]).max()
             pooled = numbers[f"{name}_pooled"].repeat(self.window, 0).repeat(self.window, 1)
             enlarged = np.zeros((side, side), np.float32)
             enlarged[: len(pooled), : len(pooled)] = pooled
             tiles += [
                 numbers["photograph"][1:-1, 1:-1],
-                0.5 + numbers[f"{name}_map"] / (2 * limit),
+                0.5 + numbers[f"{name}_filtered"] / (2 * limit),
                 numbers[f"{name}_rectified"] / limit,
                 enlarged / limit,
             ]
             captions += ["photograph", f"{name} edges", "rectified", "pooled"]
         return plots.image_grid(np.stack(tiles), captions, columns=4)
+
+
+def _sobel(image: np.ndarray) -> np.ndarray:
+    """How fast the brightness grows to the right, smoothed from top to bottom."""
+    growth = image[:, 2:] - image[:, :-2]
+    return growth[:-2] + 2 * growth[1:-1] + growth[2:]
 
 
 study.register("edge_filters", EdgeFilters)

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn import hopfield
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Patterns a unit: where energies are watched, and where overlaps are measured.
+# Patterns per unit: where energies are watched, and where overlaps are measured.
 _LOW_LOAD, _LOADS = 0.06, np.array([*range(100, 160, 5), *range(160, 250, 10)]) / 1000
 # Share of a pattern's units that are flipped before its recall.
 _DAMAGES = (0.1, 0.2, 0.3)
@@ -27,16 +27,17 @@ _DAMAGES = (0.1, 0.2, 0.3)
 class Hopfield(study.Study):
     """Random patterns stored by Hebb's rule and recalled, more and more of them.
 
-    First damaged patterns are recalled, at a load of 0.06 patterns a unit, and the energy is
-    watched. Then the network starts in its patterns themselves: as many as it holds stay nearly
-    where they are, more than that drift away. For infinitely many units theory has a mean overlap
-    that falls to 0.967 at 0.138 patterns a unit and drops there; where it falls to 0.967 in a
-    network is its measured capacity.
+    First damaged patterns are recalled, at a load of 0.06 patterns per unit, and the energy is
+    watched. Then the network starts in its patterns themselves: within its capacity they stay
+    nearly where they are, beyond it they drift away. In theory the mean overlap of infinitely many
+    units falls to 0.967 at 0.138 patterns per unit, and drops there; the load at which a network's
+    falls to 0.967 is its measured capacity.
 
     Attributes:
       sizes: numbers of units, 50 or more.
-      networks: of the largest size at each load; smaller ones are as many units in all.
-      patterns: that are recalled in each network, at most.
+      networks: how many of the largest size there are at each load; of smaller ones there are more,
+        with as many units in all.
+      patterns: how many are recalled in each network, at most.
       seed: of the patterns and of the order of updates.
     """
 
@@ -44,6 +45,13 @@ class Hopfield(study.Study):
     networks: int = 16
     patterns: int = 12
     seed: int = 0
+
+    expectations = (
+        Expectation("largest_rise_of_energy", 0, "min", "Hopfield (1982): it never rises"),
+        *study.near(
+            "capacity_of_the_largest", 0.138, 0.01, "Amit, Gutfreund and Sompolinsky (1985)"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 50:
@@ -76,12 +84,12 @@ class Hopfield(study.Study):
         """The energy as damaged patterns are recalled, and overlaps by load."""
         updates = np.arange(numbers["energy"].shape[1])
         energies = [
-            plots.Line(updates, energy, f"{damage:.0%} flipped", colour=colour)
-            for damage, energy, colour in zip(_DAMAGES, numbers["energy"], (3, 4, 5), strict=True)
+            plots.Line(updates, energy, f"{damage:.0%} flipped", color=color)
+            for damage, energy, color in zip(_DAMAGES, numbers["energy"], (3, 4, 5), strict=True)
         ]
         overlaps = [
-            plots.Line(numbers["load"], overlap, f"{units} units", "path", colour)
-            for colour, (units, overlap) in enumerate(
+            plots.Line(numbers["load"], overlap, f"{units} units", "path", color)
+            for color, (units, overlap) in enumerate(
                 zip(self.sizes, numbers["overlap"], strict=True)
             )
         ]
@@ -97,7 +105,7 @@ class Hopfield(study.Study):
         return plots.line_panels(
             [
                 plots.Panel("recall of a damaged pattern", energies, "updates", "energy"),
-                plots.Panel(title, [*overlaps, theory], "patterns a unit", "mean overlap"),
+                plots.Panel(title, [*overlaps, theory], "patterns per unit", "mean overlap"),
             ]
         )
 
@@ -112,8 +120,8 @@ class Hopfield(study.Study):
             own = []
             for network in range(self.networks * max(self.sizes) // units):
                 patterns[: round(load * units)] = _signs(generator, round(load * units), units)
-                weights, starts = hopfield.store(jnp.asarray(patterns)), patterns[:probes]
-                settled, _ = _recall(weights, starts, jax.random.key(network))
+                starts = patterns[:probes]
+                settled, _ = _recall(_store(patterns), starts, jax.random.key(network))
                 own.append((np.asarray(settled) * starts).mean())
             overlaps.append(float(np.mean(own)))
         return overlaps
@@ -126,11 +134,11 @@ class Hopfield(study.Study):
         for state, damage in zip(states, _DAMAGES, strict=True):
             state[generator.choice(units, round(damage * units), replace=False)] *= -1
         order = np.concatenate([generator.permutation(units) for _ in range(2)])
-        weights = hopfield.store(jnp.asarray(patterns))
+        weights = _store(patterns)
         return np.asarray(_energies_by_update(weights, states, order)).T
 
 
-_recall = jax.jit(hopfield.recall)
+_store, _recall = jax.jit(hopfield.store), jax.jit(hopfield.recall)
 
 
 @jax.jit

@@ -1,10 +1,12 @@
-"""What a deep network's layers see, forwards and backwards, before it has learnt anything.
+"""What the layers of a deep network see, forward and backward, before it has learned anything.
 
 The experiment is that of K (after Stanford's CS231n): ten layers of 500 units without biases, fed
-with standard normal numbers. K asks what follows for the gradients; here they are measured too.
+with standard normal numbers. K asks what follows for the gradients; here they are measured, too.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,19 +17,25 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation
 from dlcore.nn.initializers import initializer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# So many numbers of each distribution are kept, for the figure.
+# How many numbers of each distribution are kept for the figure.
 _SAMPLE = 5000
+
+
+def _ratio(metric: str, value: float, tolerance: float) -> tuple[Expectation, Expectation]:
+    """By mean-field theory, to a relative tolerance."""
+    return study.near(metric, value, tolerance * value, "Schoenholz et al. (2017), mean field")
 
 
 @dataclasses.dataclass(frozen=True)
 class Initialization(study.Study):
-    """Activations and back-propagated gradients, layer by layer, under several initialisations.
+    """Activations and back-propagated gradients, layer by layer, under several initializations.
 
     Attributes:
       settings: pairs ACTIVATION+INITIALIZER with commas between them, by the names of
@@ -43,6 +51,19 @@ class Initialization(study.Study):
     units: int = 500
     examples: int = 1000
     seed: int = 0
+
+    # Nine layers of 500 units, when the number of units goes to infinity: a layer multiplies the
+    # deviation by 0.01 sqrt(500 / 3) under small tanh, by 1 / sqrt(2) under ReLU with Xavier.
+    expectations = (
+        *_ratio("activation_ratio tanh+small_uniform:0.01", (0.01 * math.sqrt(500 / 3)) ** 9, 0.1),
+        *_ratio("gradient_ratio tanh+small_uniform:0.01", (0.01 * math.sqrt(500 / 3)) ** 9, 0.1),
+        *_ratio("activation_ratio tanh+xavier", 0.3639, 0.1),
+        *_ratio("gradient_ratio tanh+xavier", 0.3920, 0.1),
+        *_ratio("activation_ratio relu+xavier", 2**-4.5, 0.15),
+        *_ratio("gradient_ratio relu+xavier", 2**-4.5, 0.15),
+        *_ratio("activation_ratio relu+he", 1.0, 0.1),
+        *_ratio("gradient_ratio relu+he", 1.0, 0.1),
+    )
 
     def __post_init__(self) -> None:
         for g, rule in self._settings():
@@ -103,6 +124,7 @@ class Initialization(study.Study):
         return plots.histograms(rows, [f"layer {layer + 1}" for layer in range(self.layers)])
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _activations_and_gradients(
     g: str, inputs: jax.Array, kernels: list[jax.Array], top: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

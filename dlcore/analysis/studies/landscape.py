@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, override
 
@@ -12,9 +13,12 @@ import numpy as np
 import optax
 
 from dlcore import data, models, plots, tasks
-from dlcore.analysis import landscape, study
-from dlcore.analysis.runs import Run
+from dlcore.analysis import parameter_plane, study
+from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
+from dlcore.tasks.classification import Classification
+from dlcore.train import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +33,9 @@ _STEPS, _TRAIN_BATCH_SIZE, _RATE = 300, 128, 3e-3
 
 
 class _Trained(NamedTuple):
-    """Trained models of one kind, and the data that they learnt from."""
+    """Trained models of one kind, and the data that they learned from."""
 
-    task: tasks.Task
+    task: tasks.Descent
     dataset: data.Dataset
     params: list[Any]
     model_state: Mapping[str, Any]  # Of the first.
@@ -41,21 +45,21 @@ class _Trained(NamedTuple):
 class Landscape(study.Study):
     """The training loss over a plane through trained parameters.
 
-    All else that a model holds (the averages of a normalisation) stays as the first one has it.
+    All other variables (the averages of a normalization) stay as they are in the first model.
 
     Attributes:
-      plane: random, along two filter-normalised directions around one model; or points, through
+      plane: random, along two filter-normalized directions around one model; or points, through
         three models.
       runs: directories of the trained runs, one or three, with commas between them; by default
-        networks of one hidden layer are trained on the bundled digits, for seconds.
+        networks of one hidden layer are trained on the bundled digits, which takes seconds.
       view: contour or surface.
       resolution: points along each axis of the grid.
       extent: how far a random plane goes each way; 1 is a change as large as the filter itself.
-      examples: at most so many of the training split's; whole batches of them.
+      examples: how many of the training split's are used at most, in whole batches.
       seed: of the random directions, and of the networks that are trained here.
 
     Raises:
-      UsageError: an option is out of range, or the runs are not as many as the plane needs.
+      UsageError: an option is out of range, or the plane needs another number of runs.
     """
 
     plane: str = "random"
@@ -65,6 +69,12 @@ class Landscape(study.Study):
     extent: float = 1.0
     examples: int = 1000
     seed: int = 0
+
+    expectations = (
+        Expectation("loss_of_trained", 0.1, "min", "dlcore: 300 steps of Adam"),
+        Expectation("trained_above_least", 0.01, "min", "K: training ends in a valley"),
+        Expectation("greatest", math.log(10), "max", "K: around it rise hills, here above chance"),
+    )
 
     def __post_init__(self) -> None:
         for name, known in (("plane", tuple(_POINTS)), ("view", _VIEWS)):
@@ -79,8 +89,8 @@ class Landscape(study.Study):
             raise UsageError(f"extent is {self.extent}: it must be above 0")
         if self.runs and len(self._directories) != _POINTS[self.plane]:
             raise UsageError(
-                f"a {self.plane} plane is of {_POINTS[self.plane]} runs, "
-                f"not of {len(self._directories)}: {self.runs}"
+                f"plane={self.plane} takes {_POINTS[self.plane]} in runs, "
+                f"not {len(self._directories)}: {self.runs}"
             )
 
     @property
@@ -93,15 +103,17 @@ class Landscape(study.Study):
 
         Returns:
           "x" and "y" `[resolution]`, "loss" `[y, x]`, "least" and "greatest" of it; "points"
-          `[models, 2]`, the places of the trained models, and "loss_at_points" `[models]`.
+          `[models, 2]`, where the trained models are, and "loss_at_points" `[models]`, the largest
+          of which is "loss_of_trained", by "trained_above_least" above the least.
         """
         trained = self._open() if self.runs else self._train()
         if self.plane == "points":
-            plane, points = landscape.plane_through(trained.params)
+            plane, points = parameter_plane.plane_through(trained.params)
             margin = _MARGIN * np.ptp(points, axis=0)
             low, high = points.min(0) - margin, points.max(0) + margin
         else:
-            plane = landscape.random_plane(trained.params[0], jax.random.key(self.seed))
+            generator = np.random.default_rng(self.seed)
+            plane = parameter_plane.random_plane(trained.params[0], generator)
             points = np.zeros((1, 2))
             low, high = np.full(2, -self.extent), np.full(2, self.extent)
         x, y = np.linspace(low, high, self.resolution).T
@@ -116,6 +128,8 @@ class Landscape(study.Study):
             "greatest": loss.max(),
             "points": points,
             "loss_at_points": losses[len(grid) :],
+            "loss_of_trained": losses[len(grid) :].max(),
+            "trained_above_least": losses[len(grid) :].max() - loss.min(),
         }
 
     @override
@@ -128,69 +142,76 @@ class Landscape(study.Study):
         if self.view == "surface":
             return plots.surface(x, y, loss, title, *labels, "loss")
         trained = plots.Line(
-            numbers["points"][:, 0], numbers["points"][:, 1], "trained", style="points", colour=1
+            numbers["points"][:, 0], numbers["points"][:, 1], "trained", style="points", color=1
         )
         return plots.contour_panels(
             [plots.Contour(title, x, y, loss, [trained], *labels, log=True)]
         )
 
-    def _losses(self, trained: _Trained, plane: landscape.Plane, places: np.ndarray) -> np.ndarray:
+    def _losses(
+        self, trained: _Trained, plane: parameter_plane.Plane, positions: np.ndarray
+    ) -> np.ndarray:
         size = min(_BATCH_SIZE, self.examples)
         batches = itertools.islice(
             trained.dataset.evaluation_batches("train", size), self.examples // size
         )
 
+        key = jax.random.key(self.seed)
+
         def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
             prepared = trained.dataset.transform(batch, None, False)
             variables = {"params": params, **trained.model_state}
-            mean: Any = trained.task.evaluate(variables, prepared)["loss"]
+            mean: Any = trained.task.evaluate(variables, prepared, key)["loss"]
             return mean.total, mean.count
 
-        return landscape.losses(loss, plane, places, batches)
+        return parameter_plane.losses(loss, plane, positions, batches)
 
     def _open(self) -> _Trained:
         runs = [Run(directory) for directory in self._directories]
         for field in ("task", "model", "model_options", "data", "data_options"):
-            if any(run.recipe[field] != runs[0].recipe[field] for run in runs):
+            if any(getattr(run.recipe, field) != getattr(runs[0].recipe, field) for run in runs):
                 raise UsageError(f"the runs {self.runs} have no plane in common: {field} differs")
-        trained = [run.load() for run in runs]
-        task, variables = trained[0]
-        model_state = {name: own for name, own in variables.items() if name != "params"}
-        params = [variables["params"] for _, variables in trained]
-        return _Trained(task, runs[0].dataset(), params, model_state)
+        trained = [run.trained() for run in runs]
+        task = trained[0].learner
+        if not isinstance(task, tasks.Descent):
+            raise UsageError(f"runs={self.runs}: their task {runs[0].recipe.task} descends no loss")
+        model_state = {name: own for name, own in trained[0].variables.items() if name != "params"}
+        params = [one.variables["params"] for one in trained]
+        return _Trained(task, trained[0].dataset, params, model_state)
 
     def _train(self) -> _Trained:
         dataset = data.load("digits")
-        task = tasks.create("classification", models.create("mlp", hidden=(32,), activation="relu"))
+        task = Classification(models.create("mlp", hidden=(32,), activation="relu"))
         host = dataset.example_batch(dataset.num_examples("train"))
         examples = dataset.transform(jax.tree.map(jnp.asarray, host), None, False)
-        keys = jax.random.split(jax.random.key(self.seed), _POINTS[self.plane])
-        return _Trained(task, dataset, [_descend(task, examples, key) for key in keys], {})
+        key = jax.random.key(self.seed)
+        shapes = jax.eval_shape(task.init, key, examples)["params"]
+        generator = np.random.default_rng(self.seed)
+        params = []
+        for _ in range(_POINTS[self.plane]):
+            start = random_start(shapes, generator)
+            order = generator.integers(0, len(host["label"]), (_STEPS, _TRAIN_BATCH_SIZE))
+            params.append(_descend(task, examples, start, order, key))
+        return _Trained(task, dataset, params, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(task: tasks.Task, examples: tasks.Batch, key: jax.Array) -> Any:
-    """The parameters that Adam reaches from a random start, on random batches."""
-    optimizer = optax.adam(_RATE)
-    init_key, run_key = jax.random.split(key)
+def _descend(
+    task: tasks.Descent, examples: tasks.Batch, start: Any, order: jax.Array, key: jax.Array
+) -> Any:
+    """The parameters that Adam reaches from a start, by the batches of an order."""
 
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        params, opt_state = carry
-        order_key, loss_key = jax.random.split(key)
-        chosen = jax.random.randint(order_key, (_TRAIN_BATCH_SIZE,), 0, len(examples["label"]))
+    def gradient(params: Any, chosen: jax.Array) -> Any:
         batch = jax.tree.map(lambda array: array[chosen], dict(examples))
 
         def mean(params: Any) -> jax.Array:
-            total, aux = task.loss(params, {}, batch, loss_key)
+            # Nothing in this network draws.
+            total, aux = task.loss(params, {}, batch, key)
             return total / aux.count
 
-        updates, opt_state = optimizer.update(jax.grad(mean)(params), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+        return jax.grad(mean)(params)
 
-    start = task.init(init_key, examples)["params"]
-    carry = start, optimizer.init(start)
-    (params, _), _ = jax.lax.scan(step, carry, jax.random.split(run_key, _STEPS))
-    return params
+    return descend(optax.adam(_RATE), gradient, start, order)
 
 
 study.register("landscape", Landscape)

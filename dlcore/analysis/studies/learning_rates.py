@@ -12,6 +12,7 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder
 
 if TYPE_CHECKING:
@@ -26,17 +27,22 @@ class LearningRates(study.Study):
 
     Along a direction of curvature c a step multiplies the distance by `1 - rate c`: the descent
     converges below the rate `2 / c` of the steepest direction, and is fastest at 2 over the sum of
-    the least and the largest curvature.
+    the smallest and the largest curvature.
 
     Attributes:
       percents: the rates, in percent of the largest that converges; each at least 1.
-      condition: largest curvature over the least, which is 1; above 1.
+      condition: largest curvature over the smallest, which is 1; above 1.
       steps: how many steps to take, at least 2.
     """
 
     percents: tuple[int, ...] = (5, 50, 91, 102)
     condition: float = 10.0
     steps: int = 30
+
+    expectations = (
+        *study.near("fastest_rate", 2 / 11, 0.002, "closed form, 2 / (1 + 10)"),
+        Expectation("speed_error", 0.01, "min", "closed form, |1 - rate c|"),
+    )
 
     def __post_init__(self) -> None:
         if not self.percents or min(self.percents) < 1:
@@ -47,7 +53,11 @@ class LearningRates(study.Study):
             raise UsageError(f"steps is {self.steps}: it must be at least 2")
 
     def run(self) -> study.Numbers:
-        """Paths and losses, and the factor of a step: by theory and as seen at the end."""
+        """Paths and losses, and the factor of a step: by theory and as seen at the end.
+
+        `speed_error` is the largest relative difference of these two, `fastest_rate` the one with
+        the smallest factor; by theory that is `best_rate`.
+        """
         curvature = np.asarray([1.0, self.condition])
         rates = np.asarray(self.percents) / 100 * 2 / self.condition
         with jax.enable_x64(True):
@@ -63,12 +73,16 @@ class LearningRates(study.Study):
             ]
         path = np.stack(paths)
         distance = np.linalg.norm(path, axis=-1)
+        predicted = np.abs(1 - np.outer(rates, curvature)).max(axis=-1)
+        measured = distance[:, -1] / distance[:, -2]
         return {
             "rate": rates,
             "path": path,
             "loss": (curvature * path**2).sum(axis=-1) / 2,
-            "factor_predicted": np.abs(1 - np.outer(rates, curvature)).max(axis=-1),
-            "factor_measured": distance[:, -1] / distance[:, -2],
+            "factor_predicted": predicted,
+            "factor_measured": measured,
+            "speed_error": np.abs(measured / predicted - 1).max(),
+            "fastest_rate": rates[measured.argmin()],
             "best_rate": 2 / curvature.sum(),
         }
 
@@ -82,7 +96,7 @@ class LearningRates(study.Study):
                 x,
                 y,
                 valley,
-                [plots.Line(path[:, 0], path[:, 1], style="path", colour=1)],
+                [plots.Line(path[:, 0], path[:, 1], style="path", color=1)],
                 "weight 1",
                 "weight 2",
                 log=True,

@@ -1,4 +1,4 @@
-"""What each penalty does to the numbers that it penalises, in an autoencoder of the digits."""
+"""What each penalty does to the numbers that it penalizes, in an autoencoder of the digits."""
 
 import dataclasses
 import math
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dlcore import data, losses, penalties, plots
 from dlcore.analysis import study
+from dlcore.analysis.descent import descend
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder, schedules
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BATCH = 100
-# A weight, or a unit's answer, below this does next to nothing: pixels are in 0..1.
+# A weight, or a unit's output, below this does next to nothing: pixels are in 0..1.
 _SMALL = 0.01
 
 # Which options each row of the figure puts to work.
@@ -58,6 +59,13 @@ class Penalties(study.Study):
     steps: int = 1000
     seed: int = 0
 
+    expectations = (
+        Expectation("L2_norm_over_none", 0.9, "min", "P K L D: L2 shrinks the weights"),
+        Expectation("L1_small_weights_over_none", 3, "max", "P K L D: L1 makes weights vanish"),
+        Expectation("sparsity_silent_over_none", 2, "max", "P K L D: fewer units answer"),
+        Expectation("contractive_slope_over_none", 0.5, "min", "K L D: the code is flatter"),
+    )
+
     def __post_init__(self) -> None:
         for name in _WEIGHTS:
             if not 0 <= getattr(self, name) < math.inf:
@@ -67,27 +75,34 @@ class Penalties(study.Study):
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Measures, for each penalty: weights, codes and slopes, and their summaries."""
+        """For each penalty weights, codes and slopes, and scalars that sum them up.
+
+        What a penalty is meant to change is also divided by its value without a penalty.
+        """
         split: Any = data.load("digits").splits["train"]
-        x = jnp.asarray(split.fetch(np.arange(len(split)))["image"].reshape(len(split), -1))
+        x = split.fetch(np.arange(len(split)))["image"].reshape(len(split), -1)
+        generator = np.random.default_rng(self.seed)
+        kernel = generator.standard_normal((x.shape[1], self.units), np.float32)
+        kernel /= np.sqrt(len(kernel), dtype=np.float32)
+        order = generator.integers(0, len(x), (self.steps, _BATCH))
         train = jax.jit(self._train)
         numbers: study.Numbers = {}
         for name, options in _ROWS.items():
             chosen = {option: getattr(self, option) * (option in options) for option in _WEIGHTS}
-            params = train(x, chosen)
-            code = _encode(params, x)
-            slopes = jax.vmap(jax.jacrev(lambda x, params=params: _encode(params, x)))(x)
-            measured = {
-                "error": losses.square(_decode(params, code), x).mean(),
-                "small_weights": (jnp.abs(params["kernel"]) < _SMALL).mean(),
-                "silent_units": (code < _SMALL).mean(),
-                "slope": jnp.square(slopes).sum((1, 2)).mean(),
-            }
-            numbers |= {f"{name} {key}": float(value) for key, value in measured.items()}
-            numbers[f"{name} weights"] = np.asarray(params["kernel"]).ravel()
-            numbers[f"{name} code"] = np.asarray(code).ravel()
-            numbers[f"{name} slopes"] = np.sqrt(np.square(slopes).sum((1, 2)))
-        return numbers
+            params = train(x, kernel, order, chosen)
+            measured = jax.device_get(_measure(params, x))
+            numbers |= {f"{name} {key}": value for key, value in measured.items()}
+        compared = {
+            "L2_norm": ("L2", "norm"),
+            "L1_small_weights": ("L1", "small_weights"),
+            "sparsity_silent": ("sparsity", "silent_units"),
+            "contractive_slope": ("contractive", "slope"),
+        }
+        ratios = {
+            f"{label}_over_none": numbers[f"{name} {key}"] / numbers[f"none {key}"]
+            for label, (name, key) in compared.items()
+        }
+        return numbers | ratios
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Histograms: a row for each penalty."""
@@ -97,38 +112,47 @@ class Penalties(study.Study):
         }
         return plots.histograms(rows, ("weights", "code", "slope"), scale_by="column")
 
-    def _train(self, x: jax.Array, weights: Mapping[str, jax.Array]) -> Params:
+    def _train(
+        self, x: jax.Array, kernel: jax.Array, order: jax.Array, weights: Mapping[str, jax.Array]
+    ) -> Params:
+        """The parameters after a step for each row of examples in `order`."""
         optimizer = builder.build("adam", schedules.build("cosine", 0.01, self.steps))
-        key = jax.random.key(self.seed)
-        scale = 1 / math.sqrt(x.shape[1])
-        params = {
-            "kernel": scale * jax.random.normal(key, (x.shape[1], self.units)),
-            "bias": jnp.zeros(self.units),
-            "output_bias": x.mean(0),
-        }
+        start = {"kernel": kernel, "bias": jnp.zeros(self.units), "output_bias": x.mean(0)}
 
-        def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-            params, state = carry
-            batch = x[jax.random.randint(key, (_BATCH,), 0, len(x))]
-            gradient = jax.grad(_objective)(params, batch, weights)
-            updates, state = optimizer.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), None
+        def gradient(params: Params, chosen: jax.Array) -> Params:
+            return jax.grad(_objective)(params, x[chosen], weights)
 
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.steps)
-        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-        return params
+        return descend(optimizer, gradient, start, order)
+
+
+@jax.jit
+def _measure(params: Params, x: jax.Array) -> dict[str, jax.Array]:
+    """Weights, codes and slopes, and scalars that sum them up."""
+    code = _encode(params, x)
+    slopes = jax.vmap(jax.jacrev(lambda x: _encode(params, x)))(x)
+    squares = jnp.square(slopes).sum((1, 2))
+    return {
+        "weights": params["kernel"].ravel(),
+        "norm": jnp.linalg.norm(params["kernel"]),
+        "small_weights": (jnp.abs(params["kernel"]) < _SMALL).mean(),
+        "code": code.ravel(),
+        "silent_units": (code < _SMALL).mean(),
+        "slopes": jnp.sqrt(squares),
+        "slope": squares.mean(),
+        "error": losses.square(_decode(params, code), x).mean(),
+    }
 
 
 def _objective(params: Params, x: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
     code = _encode(params, x)
     contraction = penalties.contractive(lambda x: _encode(params, x), x)
-    of_an_example = (
+    by_example = (
         losses.square(_decode(params, code), x)
         + weights["sparsity"] * penalties.sparsity(code)
         + weights["contraction"] * contraction
     )
-    of_weights = penalties.elastic(params, weights["l1"], weights["weight_decay"])
-    return of_an_example.mean() + of_weights
+    by_weights = penalties.elastic(params, weights["l1"], weights["weight_decay"])
+    return by_example.mean() + by_weights
 
 
 def _encode(params: Params, x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.geometry import Window, parameter_count, receptive_field
 
 if TYPE_CHECKING:
@@ -24,22 +25,31 @@ class ReceptiveField(study.Study):
 
     A unit sees the inputs that its gradient reaches. Deck K compares one 7x7 convolution with two
     of 3x3; it takes three, with 27/49 of the weights. They see the edge of their field less than
-    its middle, though: fewer paths lead there (Luo, Li, Urtasun and Zemel, 2016).
+    its middle, though, as fewer paths lead there (Luo, Li, Urtasun and Zemel, 2016).
 
     Attributes:
       depth: layers of the deepest stack, at least 3.
-      maps: of every layer, for the cost.
+      channels: of every layer, for the cost.
       draws: random stacks whose gradients are averaged.
       seed: of their kernels.
     """
 
     depth: int = 6
-    maps: int = 64
+    channels: int = 64
     draws: int = 10_000
     seed: int = 0
 
+    expectations = (
+        Expectation("field_error", 0, "min", "the formula"),
+        *study.near("field_of_three_3x3", 7, 0, "K, corrected: three, not two, for 7x7"),
+        *study.near("weights_three_3x3_over_one_7x7", 27 / 49, 1e-6, "K: fewer weights"),
+        *study.near(
+            "gradient_edge_over_middle", 7**-0.5, 0.03, "Luo et al. (2016), 1 path against 7"
+        ),
+    )
+
     def __post_init__(self) -> None:
-        for name, least in (("depth", 3), ("maps", 1), ("draws", 1)):
+        for name, least in (("depth", 3), ("channels", 1), ("draws", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
@@ -54,7 +64,10 @@ class ReceptiveField(study.Study):
         }
 
     def run(self) -> study.Numbers:
-        """Fields by depth, weights by field, and the gradient over the field of 7x7."""
+        """Fields by depth, weights by field, and the gradient over the field of 7x7.
+
+        `field_error` is the largest difference of a measured field from the formula's.
+        """
         depth = np.arange(1, self.depth + 1)
         by_formula = [
             [receptive_field(layers[:count]).kernel_size for count in depth]
@@ -62,19 +75,24 @@ class ReceptiveField(study.Study):
         ]
         field = 2 * depth + 1
         weights = [
-            parameter_count((f, f), self.maps, self.maps, use_bias=False) for f in field.tolist()
+            parameter_count((f, f), self.channels, self.channels, use_bias=False)
+            for f in field.tolist()
         ]
-        key = jax.random.key(self.seed)
+        generator = np.random.default_rng(self.seed)
+        measured = np.stack([measured_fields(own) for own in self.stacks().values()])
+        stacked = gradient_profile(generator, (3, 3, 3), self.draws)
         return {
             "depth": depth,
             "field_by_formula": np.array(by_formula),
-            "field_measured": np.stack([measured_fields(own) for own in self.stacks().values()]),
+            "field_measured": measured,
+            "field_error": np.abs(measured - by_formula).max(),
             "field": field,
             "weights_one_layer": np.array(weights),
             "weights_stacked": weights[0] * depth,
             "offset": np.arange(-3, 4),
-            "gradient_one_layer": gradient_profile(key, (7,), self.draws),
-            "gradient_stacked": gradient_profile(key, (3, 3, 3), self.draws),
+            "gradient_one_layer": gradient_profile(generator, (7,), self.draws),
+            "gradient_stacked": stacked,
+            "gradient_edge_over_middle": stacked[0] / stacked[3],
             "field_of_two_3x3": by_formula[0][1],
             "field_of_three_3x3": by_formula[0][2],
             "weights_three_3x3_over_one_7x7": 3 * weights[0] / weights[2],
@@ -83,10 +101,10 @@ class ReceptiveField(study.Study):
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Fields by depth, weights by field, and the gradient over a field."""
         fields = []
-        for colour, name in enumerate(self.stacks()):
+        for color, name in enumerate(self.stacks()):
             for key, label, style in (("by_formula", name, "dashed"), ("measured", "", "points")):
-                values = numbers[f"field_{key}"][colour]
-                fields.append(plots.Line(numbers["depth"], values, label, style, colour))
+                values = numbers[f"field_{key}"][color]
+                fields.append(plots.Line(numbers["depth"], values, label, style, color))
 
         def compared(x: str, y: str) -> list[plots.Line]:
             return [
@@ -99,13 +117,13 @@ class ReceptiveField(study.Study):
             [
                 plots.Panel(title, fields, "layers", "pixels", log_y=True),
                 plots.Panel(
-                    f"its cost, {self.maps} maps",
+                    f"its cost, {self.channels} channels",
                     compared("field", "weights"),
                     "pixels of the field",
                     "weights",
                 ),
                 plots.Panel(
-                    "what is seen of a 7x7 field",
+                    "gradient over a 7x7 field",
                     compared("offset", "gradient"),
                     "pixels from the middle",
                     "root mean square gradient",
@@ -136,16 +154,19 @@ def measured_fields(layers: Sequence[Window]) -> np.ndarray:
     return reached.shape[1] - reached.argmax(1) - reached[:, ::-1].argmax(1)
 
 
-def gradient_profile(key: jax.Array, sizes: Sequence[int], draws: int) -> np.ndarray:
+def gradient_profile(
+    generator: np.random.Generator, sizes: Sequence[int], draws: int
+) -> np.ndarray:
     """Root mean square of a unit's gradient at each input of its field, along one axis.
 
     The layers are linear with normal kernels of variance 1 / size.
     """
-    gradients = jnp.ones((draws, 1))
-    for own_key, size in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
-        kernels = jax.random.normal(own_key, (draws, size)) / np.sqrt(size)
-        gradients = jax.vmap(jnp.convolve)(gradients, kernels)
-    return np.asarray(jnp.sqrt(jnp.square(gradients).mean(0)))
+    gradients = np.ones((draws, 1))
+    for size in sizes:
+        kernels = generator.standard_normal((draws, size)) / np.sqrt(size)
+        pairs = zip(gradients, kernels, strict=True)
+        gradients = np.stack([np.convolve(*pair) for pair in pairs])
+    return np.sqrt(np.square(gradients).mean(0))
 
 
 study.register("receptive_field", ReceptiveField)

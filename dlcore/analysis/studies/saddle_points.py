@@ -1,6 +1,7 @@
 """Saddle points outnumber minima as the dimension grows (deck K; Dauphin et al., 2014)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from jax.flatten_util import ravel_pytree
 from dlcore import models, plots
 from dlcore.analysis import study
 from dlcore.analysis.curvature import hessian, negative_share
-from dlcore.analysis.descent import trajectory
+from dlcore.analysis.descent import random_start, trajectory
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.optim import builder
 
 if TYPE_CHECKING:
@@ -48,6 +50,18 @@ class SaddlePoints(study.Study):
     steps: int = 1000
     seed: int = 0
 
+    # In one dimension minima and maxima take turns; in two there are as many extrema as saddles.
+    expectations = (
+        *study.near("minima_1", 1 / 2, 1e-9, "minima and maxima take turns"),
+        *study.near("minima_2", 1 / 4, 0.02, "Morse theory"),
+        *study.near(
+            "minima_3", (29 - 6 * math.sqrt(6)) / 116, 0.02, "Bardeen et al. (1986), appendix A"
+        ),
+        Expectation("minima_8", 0.02, "min", "Dauphin et al. (2014): saddle points prevail"),
+        Expectation("correlation", 0.7, "max", "Dauphin et al. (2014): the higher, the more"),
+        Expectation("negative_after_over_before", 0.6, "min", "dlcore: training leaves saddles"),
+    )
+
     def __post_init__(self) -> None:
         for name in ("dimensions", "widths"):
             sizes = getattr(self, name)
@@ -59,24 +73,32 @@ class SaddlePoints(study.Study):
             raise UsageError(f"steps is {self.steps}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Shares of minima, heights and shares of negative eigenvalues."""
-        keys = jax.random.split(jax.random.key(self.seed), 2)
+        """Shares of minima, heights and shares of negative eigenvalues.
+
+        `minima_N` is the share of minima in N dimensions, `correlation` that of height and share of
+        negative eigenvalues, and `negative_after_over_before` the largest share of a trained
+        network over its share before.
+        """
+        generator = np.random.default_rng(self.seed)
         with jax.enable_x64(True):
-            height, matrices = _fields(keys[0], max(self.dimensions), self.samples)
-            networks = [_network(keys[1], width, self.steps) for width in self.widths]
+            height, matrices = _fields(generator, max(self.dimensions), self.samples)
+            networks = [_network(generator, width, self.steps) for width in self.widths]
         # Along fewer axes a Gaussian field is one too, of that dimension.
         values = [np.linalg.eigvalsh(matrices[:, :n, :n]) for n in self.dimensions]
+        minima = [_minima(own) for own in values]
         count, before, after, loss = np.asarray(networks).T
         negative = negative_share(values[int(np.argmax(self.dimensions))])
         return {
             "dimension": np.asarray(self.dimensions),
-            "minima": np.asarray([_minima(of_one) for of_one in values]),
+            "minima": np.asarray(minima),
+            **{f"minima_{n}": own for n, own in zip(self.dimensions, minima, strict=True)},
             "height": height,
             "negative": negative,
             "correlation": np.corrcoef(height, negative)[0, 1],
             "parameters": count.astype(int),
             "negative_before": before,
             "negative_after": after,
+            "negative_after_over_before": (after / before).max(),
             "loss_after": loss,
         }
 
@@ -109,22 +131,21 @@ class SaddlePoints(study.Study):
         )
 
 
-def _fields(key: jax.Array, dimension: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+def _fields(
+    generator: np.random.Generator, dimension: int, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Heights `[samples]` and Hessians `[samples, n, n]` of random functions of n variables."""
 
-    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        wave_key, phase_key = jax.random.split(key)
-        waves = jax.random.normal(wave_key, (WAVES, dimension))
-        phases = jax.random.uniform(phase_key, (WAVES,), maxval=2 * jnp.pi)
-
+    def one(waves: jax.Array, phases: jax.Array) -> tuple[jax.Array, jax.Array]:
         def field(point: jax.Array) -> jax.Array:
             return jnp.sqrt(2 / WAVES) * jnp.cos(waves @ point + phases).sum()
 
         origin = jnp.zeros(dimension)
         return field(origin), hessian(field, origin)
 
-    height, matrices = jax.jit(jax.vmap(one))(jax.random.split(key, samples))
-    return np.asarray(height), np.asarray(matrices)
+    waves = generator.standard_normal((samples, WAVES, dimension))
+    phases = generator.uniform(0, 2 * np.pi, (samples, WAVES))
+    return jax.device_get(jax.jit(jax.vmap(one))(waves, phases))
 
 
 def _minima(eigenvalues: np.ndarray) -> float:
@@ -135,24 +156,30 @@ def _minima(eigenvalues: np.ndarray) -> float:
     return weights @ extrema / weights.sum() / 2
 
 
-def _network(key: jax.Array, width: int, steps: int) -> tuple[int, float, float, float]:
+def _network(
+    generator: np.random.Generator, width: int, steps: int
+) -> tuple[int, float, float, float]:
     """Parameters, negative shares before and after training, and the loss after."""
-    input_key, parameter_key = jax.random.split(key)
-    inputs = jax.random.normal(input_key, (64, 2))
+    inputs = jnp.asarray(generator.standard_normal((64, 2)))
     labels = (inputs[:, 0] * inputs[:, 1] > 0).astype(int)
     model = models.create("mlp", hidden=(width,), activation="tanh", num_classes=2)
-    variables = jax.jit(model.init)(parameter_key, inputs)
-    start, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(inputs.dtype), variables))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    drawn = random_start(shapes, generator)
+    start, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(inputs.dtype), drawn))
 
     def loss(parameters: jax.Array) -> jax.Array:
         logits: Any = model.apply(unravel(parameters), inputs)
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
 
+    @jax.jit
+    def measure(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(lambda point: (loss(point), hessian(loss, point)))(points)
+
     optimizer = builder.build("adam", lambda _: 0.03)
-    end = trajectory(optimizer, lambda w, _: jax.grad(loss)(w), np.asarray(start), steps)[-1]
-    matrices = jax.jit(jax.vmap(lambda point: hessian(loss, point)))(jnp.stack([start, end]))
+    path = trajectory(optimizer, lambda w, _: jax.grad(loss)(w), np.asarray(start), steps)
+    losses, matrices = jax.device_get(measure(path[[0, -1]]))
     before, after = negative_share(np.linalg.eigvalsh(matrices))
-    return start.size, before, after, float(loss(jnp.asarray(end)))
+    return start.size, before, after, losses[1]
 
 
 study.register("saddle_points", SaddlePoints)

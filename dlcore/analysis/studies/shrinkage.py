@@ -12,6 +12,7 @@ import numpy as np
 from dlcore import data, plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,10 +25,10 @@ _INPUTS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 class Shrinkage(study.Study):
     """The weights of a linear unit on the diabetes table, as the penalty k grows.
 
-    Ridge minimises half the mean square error plus k/2 ||w||^2, the lasso plus k ||w||_1 (Krawiec
-    swaps the names). A step moves down the error, then to the nearest point that the penalty
-    prefers (Beck and Teboulle 2009, FISTA), so that the lasso's zeros are zeros; the `l1` of a
-    recipe is a subgradient and leaves them small.
+    Ridge minimizes half the mean square error plus k/2 ||w||^2, the lasso plus k ||w||_1 (Krawiec
+    swaps the names). A step goes down the error and then applies the penalty's proximal operator
+    (Beck and Teboulle 2009, FISTA), so that the lasso's zeros are zeros; the `l1` of a
+    recipe is a subgradient, which leaves them small.
 
     Attributes:
       smallest: penalty k at which the curves begin.
@@ -41,6 +42,16 @@ class Shrinkage(study.Study):
     strengths: int = 60
     steps: int = 2000
 
+    expectations = (
+        *study.near("ridge_zeros", 0, 0, "P: the weights shrink and stay"),
+        *study.near("lasso_zeros", 197, 0, "scikit-learn's Lasso"),
+        # Each strength is 1.17 times the one before.
+        Expectation("dropped_all_over_theory", 1, "max", "Hastie et al. (2009): at max |x'y| / n"),
+        Expectation(
+            "dropped_all_over_theory", 1.18, "min", "Hastie et al. (2009): at max |x'y| / n"
+        ),
+    )
+
     def __post_init__(self) -> None:
         if not 0 < self.smallest < self.largest < math.inf:
             raise UsageError(
@@ -53,21 +64,28 @@ class Shrinkage(study.Study):
             raise UsageError(f"steps is {self.steps}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Measures: the weights `[strengths, inputs]`, and how many are zero."""
-        table: Any = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+        """Measures: the weights `[strengths, inputs]`, and how many are zero.
+
+        In theory the lasso drops every input from the penalty `strength_that_drops_all` on; the
+        first one that did is divided by it in `dropped_all_over_theory`, infinite where none did.
+        """
+        table: Any = data.load("diabetes", options={"validation_fraction": 0.0})
         (batch,) = table.evaluation_batches("train", table.num_examples("train"))
-        x = table.transform(batch, None, False)["image"]
-        y = jnp.asarray(batch["label"][:, 0])
+        x = table.transform(batch, None, False)["row"]
+        y = jnp.asarray(batch["numbers"][:, 0])
         strength = jnp.geomspace(self.smallest, self.largest, self.strengths)
-        # The inputs are centred, so that the bias is the targets' mean whatever the weights.
+        # The inputs are centered, so that the bias is the targets' mean whatever the weights.
         ridge, lasso = _descend(x, y - y.mean(), strength, self.steps)
+        limit = float(jnp.abs(x.T @ (y - y.mean())).max() / len(y))
+        dropped = np.asarray(strength)[np.all(lasso == 0, axis=1)]
         return {
             "strength": np.asarray(strength),
             "ridge": np.asarray(ridge),
             "lasso": np.asarray(lasso),
             "ridge_zeros": int((ridge == 0).sum()),
             "lasso_zeros": int((lasso == 0).sum()),
-            "strength_that_drops_all": float(jnp.abs(x.T @ (y - y.mean())).max() / len(y)),
+            "strength_that_drops_all": limit,
+            "dropped_all_over_theory": dropped.min(initial=math.inf) / limit,
         }
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
@@ -102,10 +120,10 @@ def _descend(x: jax.Array, y: jax.Array, strength: jax.Array, steps: int) -> lis
     def threshold(weights: jax.Array) -> jax.Array:
         return jnp.sign(weights) * jnp.maximum(jnp.abs(weights) - k, 0)
 
-    def solve(prefer: Any) -> jax.Array:
+    def solve(proximal: Any) -> jax.Array:
         def step(carry: Any, _: None) -> tuple[Any, None]:
             weights, ahead, t = carry
-            moved = prefer(ahead - rate * (ahead @ gram - target))
+            moved = proximal(ahead - rate * (ahead @ gram - target))
             next_t = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
             return (moved, moved + (t - 1) / next_t * (moved - weights), next_t), None
 

@@ -31,6 +31,8 @@ class ThresholdLogic(study.Study):
 
     inputs: int = 2
 
+    expectations = study.near("functions_of_one_unit", 14, 0, "Muroga (1971): all 16 but XOR, XNOR")
+
     def __post_init__(self) -> None:
         if not 1 <= self.inputs <= 4:
             raise UsageError(f"inputs is {self.inputs}: it must be from 1 to 4")

@@ -1,10 +1,10 @@
-"""What one, two and three layers of threshold units can carve out of the plane (deck K)."""
+"""Regions of the plane that one, two and three layers of threshold units can mark (deck K)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from dlcore import plots
@@ -23,18 +23,31 @@ _REACH, _HOLE, _ISLAND = 0.9, 0.6, 0.3
 class ThresholdRegions(study.Study):
     """Regions of the plane by depth: a half-plane, a convex polygon, a ring around an island.
 
-    One unit answers on a half-plane. A second layer whose unit asks for all of n units intersects
-    their half-planes to a convex region; a third layer unites such regions to any shape. That two
-    layers carve convex regions is what they can, not all they can: where the unit asks for all
-    sides of a pentagon but one, it answers on a pentagram.
+    One unit answers 1 on a half-plane. In a second layer, a unit that needs all of n units
+    intersects their half-planes to a convex region; a third layer unites such regions to any shape.
+    Two layers can do more than convex regions, though: a unit that needs all sides of a
+    pentagon but one answers 1 on a pentagram.
 
     Attributes:
       sides: of the polygons, at least 5.
-      resolution: points a side of the square from -1 to 1, an even number.
+      resolution: points on each side of the square from -1 to 1, an even number.
     """
 
     sides: int = 5
     resolution: int = 300
+
+    # A pentagon within a radius r has the area 2.3776 r^2, the pentagram 1.1226 r^2.
+    expectations = (
+        *study.near("half_plane_area", 2, 0.01, "half of the square"),
+        *study.near("polygon_area", 2.37764 * _REACH**2, 0.01, "geometry, a pentagon"),
+        *study.near("star_area", 1.12257 * _REACH**2, 0.01, "geometry, a pentagram"),
+        *study.near(
+            "ring_area",
+            2.37764 * (_REACH**2 - _HOLE**2 + _ISLAND**2),
+            0.01,
+            "geometry, a pentagonal ring and its island",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.sides < 5:
@@ -43,17 +56,17 @@ class ThresholdRegions(study.Study):
             raise UsageError(f"resolution is {self.resolution}: it must be even, and at least 2")
 
     def run(self) -> study.Numbers:
-        """Where each network answers 1, and the area there beside the one of geometry."""
+        """Where each network answers 1, and the area of that region: measured and by geometry."""
         # Midpoints of cells: their share is the midpoint rule's area, and none is on an edge.
         axis = (np.arange(self.resolution) + 0.5) / self.resolution * 2 - 1
-        points = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1), jnp.float32)
+        points = np.stack(np.meshgrid(axis, axis), axis=-1).astype(np.float32)
+        regions = jax.device_get(jax.jit(self._regions)(points))
         numbers: study.Numbers = {"axis": axis}
-        for name, layers in self._networks().items():
-            region = np.asarray(threshold_network(points, layers)[..., 0])
+        for name, region in regions.items():
             numbers[name] = region
             numbers[f"{name}_area"] = 4 * region.mean()
         unit = self.sides / 2 * np.sin(2 * np.pi / self.sides)
-        # Upon each side of the star's core stands a tip; its angles are the core's outer ones.
+        # On each side of the star's core stands a tip, whose base angles are the core's outer ones.
         core = self._core()
         tip = (core * np.sin(np.pi / self.sides)) ** 2 * np.tan(2 * np.pi / self.sides)
         return numbers | {
@@ -64,7 +77,7 @@ class ThresholdRegions(study.Study):
         }
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
-        """A panel for each network, its region coloured."""
+        """A panel for each network, its region colored."""
         titles = {
             "half_plane": "one unit: a half-plane",
             "polygon": f"two layers, all {self.sides} sides: convex",
@@ -79,6 +92,10 @@ class ThresholdRegions(study.Study):
             ],
             columns=2,
         )
+
+    def _regions(self, points: jax.Array) -> dict[str, jax.Array]:
+        networks = self._networks()
+        return {name: threshold_network(points, own)[..., 0] for name, own in networks.items()}
 
     def _networks(self) -> dict[str, list[ThresholdLayer]]:
         any_side = np.ones((self.sides, 1))

@@ -1,6 +1,7 @@
 """Three ways to get spatial resolution back (deck P, after Noh, Hong and Han, 2015)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
+from dlcore.expectation import Expectation
 from dlcore.nn.convolution import UpsampledConv
 from dlcore.nn.pooling import max_pool_with_indices, unpool
 
@@ -24,7 +26,7 @@ _CAPTIONS = {
     "from_upsampled": "upsampling",
     "from_transposed": "transposed",
 }
-# A layer without bias: small maps and a kernel [f, f, 1, 1] to maps twice as large.
+# A layer without bias: small images and a kernel [f, f, 1, 1] to images twice as large.
 _Layer = Callable[[jax.Array, jax.Array], Any]
 
 
@@ -32,10 +34,10 @@ _Layer = Callable[[jax.Array, jax.Array], Any]
 class Upsampling(study.Study):
     """A photograph is pooled by 2x2 maxima, then restored by the layer whose kernel fits it best.
 
-    The layers: unpooling by indices and a convolution, upsampling and a convolution, and a
+    The layers are unpooling by indices and a convolution, upsampling and a convolution, and a
     transposed convolution of stride 2. Each is linear in its kernel, so that least squares finds
-    the best. Of the latter two also the checkerboard is measured that a kernel of ones leaves on a
-    flat image: the standard deviation of what should be even, over its mean.
+    the best one. For the latter two the checkerboard is measured, too, that a kernel of ones leaves
+    on a flat image: the standard deviation of what should be even, over its mean.
 
     Attributes:
       size: pixels of the photograph's height and width, an even number.
@@ -44,6 +46,15 @@ class Upsampling(study.Study):
 
     size: int = 160
     kernel_size: int = 5
+
+    # A 5x5 kernel of stride 2 writes 4, 6, 6 or 9 times to a position: mean 25/4, variance 51/16.
+    expectations = (
+        *study.near("transposed_checkerboard", math.sqrt(51) / 25, 1e-4, "Odena et al. (2016)"),
+        Expectation("upsampled_checkerboard", 0, "min", "Odena et al. (2016)"),
+        Expectation("from_upsampled_psnr", 20, "max", "dlcore, in decibels"),
+        Expectation("from_transposed_psnr", 20, "max", "dlcore, in decibels"),
+        Expectation("from_unpooled_psnr", 16, "max", "dlcore, in decibels"),
+    )
 
     def __post_init__(self) -> None:
         if self.kernel_size < 1:
@@ -57,8 +68,7 @@ class Upsampling(study.Study):
     def run(self) -> study.Numbers:
         """The restored photographs, how near they come (in decibels), and the checkerboards."""
         image = photograph(self.size)
-        pooled, indices = max_pool_with_indices(jnp.asarray(image)[None, :, :, None])
-        unpooled = unpool(pooled, indices, image.shape)
+        pooled, indices, unpooled = _pooled_and_unpooled(image[None, :, :, None])
         numbers: study.Numbers = {
             "photograph": image,
             "pooled": np.asarray(pooled[0, :, :, 0]),
@@ -103,17 +113,26 @@ class Upsampling(study.Study):
     def _best(self, layer: _Layer, small: jax.Array, image: np.ndarray) -> np.ndarray:
         """The layer's output, with the kernel of the least squared error."""
         taps = self.kernel_size**2
-        single = jnp.eye(taps).reshape(taps, self.kernel_size, self.kernel_size, 1, 1)
+        single = np.eye(taps, dtype=np.float32)
+        single = single.reshape(taps, self.kernel_size, self.kernel_size, 1, 1)
         outputs = jax.jit(jax.vmap(layer, (None, 0)))(small, single)
         columns = np.asarray(outputs, np.float64).reshape(taps, -1).T
         kernel = np.linalg.lstsq(columns, image.ravel())[0]
         return (columns @ kernel).reshape(image.shape)
 
     def _checkerboard(self, layer: _Layer, small: jax.Array) -> float:
-        ones = jnp.ones((self.kernel_size, self.kernel_size, 1, 1))
+        ones = np.ones((self.kernel_size, self.kernel_size, 1, 1), np.float32)
         inside = slice(self.kernel_size, -self.kernel_size)
-        even = np.asarray(layer(jnp.ones_like(small), ones))[0, inside, inside]
+        flat = np.ones(small.shape, np.float32)
+        even = np.asarray(jax.jit(layer)(flat, ones))[0, inside, inside]
         return float(even.std() / even.mean())
+
+
+@jax.jit
+def _pooled_and_unpooled(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Maxima over 2x2 pixels, their positions, and each maximum put back at its position."""
+    pooled, indices = max_pool_with_indices(image)
+    return pooled, indices, unpool(pooled, indices, image.shape[1:3])
 
 
 study.register("upsampling", Upsampling)

@@ -1,22 +1,24 @@
 """Random changes of training examples that leave their class alone, in pure JAX.
 
-Each is a function of a random key, a strength (0 changes nothing) and one example: an image
-`[height, width, channels]` in 0..1, or a series `[time, ...]`; the shape stays. What a movement
-uncovers is background, 0. Keys belong to examples, so that the result does not depend on how a
-batch is laid out over devices.
+A change is a function of a random key and an example, its images in 0..1; shapes stay. Moves take
+images, segmentations and boxes along (see `moves`). Keys belong to examples, so that the result
+does not depend on how a batch is laid out over devices.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from dlcore.data import features as kinds
 from dlcore.data.augmentation import geometry, intensity, series
+from dlcore.data.augmentation.moves import Example, Warp, Warps, moved, picture_size
+from dlcore.data.features import Feature
 from dlcore.errors import UsageError
 
-Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+Augmentation = Callable[[jax.Array, Example], Example]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,43 +26,50 @@ class Kind:
     """An augmentation, and what its strength may be.
 
     Attributes:
-      change: `(key, strength, example) -> example`; of a warp `(key, strength, size) -> Warp`.
+      change: `(key, strength, array) -> array`; of a move `(key, strength, size) -> Move`, or Warp.
       strength: by default.
       limit: the largest strength.
       whole: whether strengths are whole numbers.
-      is_warp: whether `change` tells where pixels come from; warps in a row sample only once.
-      for_images: whether examples must be images.
-      needs_colours: whether `change` takes, as its last argument, the components of the training
-        images' colours.
+      moves: whether `change` tells how things move; warps in a row sample only once.
+      changes: the features that it changes.
+      leaves_behind: the features that could not follow it.
+      needs_colors: whether `change` takes, as its last argument, the components of the training
+        images' colors.
     """
 
     change: Callable[..., Any]
     strength: float
     limit: float = math.inf
     whole: bool = False
-    is_warp: bool = False
-    for_images: bool = True
-    needs_colours: bool = False
+    moves: bool = False
+    changes: tuple[type[Feature], ...] = (kinds.Image,)
+    leaves_behind: tuple[type[Feature], ...] = ()
+    needs_colors: bool = False
 
 
+_IN_TIME: Any = {
+    "limit": 1,
+    "changes": kinds.INPUTS,
+    "leaves_behind": (kinds.Segmentation, kinds.Boxes),
+}
 AUGMENTATIONS: dict[str, Kind] = {
-    "flip": Kind(geometry.flip, 0.5, limit=1),
-    "crop": Kind(geometry.crop, 4, whole=True),
-    "flip_vertical": Kind(geometry.flip_vertical, 0.5, limit=1),
-    "shift": Kind(geometry.shift, 2, is_warp=True),
-    "rotate": Kind(geometry.rotate, 10, limit=180, is_warp=True),
-    "zoom": Kind(geometry.zoom, 0.1, limit=0.9, is_warp=True),
-    "stretch": Kind(geometry.stretch, 0.1, limit=0.9, is_warp=True),
-    "shear": Kind(geometry.shear, 0.1, is_warp=True),
-    "affine": Kind(geometry.affine, 1, limit=9, is_warp=True),
-    "perspective": Kind(geometry.perspective, 0.1, limit=0.24, is_warp=True),
-    "elastic": Kind(geometry.elastic, 34),
+    "flip": Kind(geometry.flip, 0.5, limit=1, moves=True),
+    "crop": Kind(geometry.crop, 4, whole=True, moves=True),
+    "flip_vertical": Kind(geometry.flip_vertical, 0.5, limit=1, moves=True),
+    "shift": Kind(geometry.shift, 2, moves=True),
+    "rotate": Kind(geometry.rotate, 10, limit=180, moves=True),
+    "zoom": Kind(geometry.zoom, 0.1, limit=0.9, moves=True),
+    "stretch": Kind(geometry.stretch, 0.1, limit=0.9, moves=True),
+    "shear": Kind(geometry.shear, 0.1, moves=True),
+    "affine": Kind(geometry.affine, 1, limit=9, moves=True),
+    "perspective": Kind(geometry.perspective, 0.1, limit=0.24, moves=True),
+    "elastic": Kind(geometry.elastic, 34, moves=True, leaves_behind=(kinds.Boxes,)),
     "brightness": Kind(intensity.brightness, 0.2),
     "contrast": Kind(intensity.contrast, 0.2, limit=1),
     "noise": Kind(intensity.noise, 0.05),
-    "pca_colour": Kind(intensity.pca_colour, 0.1, needs_colours=True),
-    "time_shift": Kind(series.time_shift, 0.1, limit=1, for_images=False),
-    "time_mask": Kind(series.time_mask, 0.2, limit=1, for_images=False),
+    "pca_color": Kind(intensity.pca_color, 0.1, needs_colors=True),
+    "time_shift": Kind(series.time_shift, 0.1, **_IN_TIME),
+    "time_mask": Kind(series.time_mask, 0.2, **_IN_TIME),
 }
 
 
@@ -97,27 +106,78 @@ def _choice(item: str) -> Choice:
     return Choice(name, strength)
 
 
-def compose(choices: Sequence[Choice], colour_components: Any = None) -> Augmentation:
+def check(choices: Sequence[Choice], features: Mapping[str, Feature]) -> None:
+    """Raises UsageError where a choice changes nothing of such examples, or leaves some behind."""
+    for name, _ in choices:
+        kind = AUGMENTATIONS[name]
+        behind = [key for key, value in features.items() if isinstance(value, kind.leaves_behind)]
+        if behind:
+            raise UsageError(
+                f"augment has {name!r}, which {', '.join(behind)} cannot follow: leave it out"
+            )
+        if not any(isinstance(feature, kind.changes) for feature in features.values()):
+            images = kind.changes == (kinds.Image,)
+            raise UsageError(
+                f"augment has {name!r}, which is for {'images' if images else 'arrays'}:"
+                f" there are {', '.join(features)}"
+            )
+
+
+def compose(
+    choices: Sequence[Choice],
+    features: Mapping[str, Feature],
+    statistics: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Augmentation:
     """The function `(key, example) -> example` that makes the changes one after the other.
 
-    The image is sampled once for warps that follow each other, so that it is not blurred by each.
+    An image is sampled once for warps that follow each other, so that it is not blurred by each.
 
     Args:
       choices: what is done, in this order.
-      colour_components: `[channels, channels]`, see `statistics.colour_components`, where a choice
-        needs them.
-    """
+      features: what an example holds, by key; keys that an example lacks are left out.
+      statistics: `color_components` of each image where a choice needs them: see
+        `Dataset.statistics`.
 
-    def augment(key: jax.Array, example: jax.Array) -> jax.Array:
-        warps: list[geometry.Warp] = []
+    Raises:
+      UsageError: see `check`.
+    """
+    check(choices, features)
+
+    def augment(key: jax.Array, example: Example) -> Example:
+        warps: list[Warp] = []
         for position, (name, strength) in enumerate(choices):
             kind, own_key = AUGMENTATIONS[name], jax.random.fold_in(key, position)
-            if kind.is_warp:
-                warps.append(kind.change(own_key, strength, example.shape[:2]))
-                continue
-            example, warps = geometry.sample(example, warps), []
-            colours = [colour_components] if kind.needs_colours else []
-            example = kind.change(own_key, strength, example, *colours)
-        return geometry.sample(example, warps)
+            if kind.moves:
+                move = kind.change(own_key, strength, picture_size(example, features))
+                if isinstance(move, Warp):
+                    warps.append(move)
+                else:
+                    example, warps = moved(warped(example, warps), features, move), []
+            else:
+                example, warps = warped(example, warps), []
+                example = _changed(example, features, kind, own_key, strength, statistics or {})
+        return warped(example, warps)
+
+    def warped(example: Example, warps: list[Warp]) -> Example:
+        if not warps:
+            return example
+        return moved(example, features, Warps(picture_size(example, features), warps))
 
     return augment
+
+
+def _changed(
+    example: Example,
+    features: Mapping[str, Feature],
+    kind: Kind,
+    key: jax.Array,
+    strength: float,
+    statistics: Mapping[str, Mapping[str, Any]],
+) -> Example:
+    """An example in which a change of values has been made."""
+    result = dict(example)
+    for name, feature in features.items():
+        if isinstance(feature, kind.changes) and name in example:
+            colors = [statistics[name]["color_components"]] if kind.needs_colors else []
+            result[name] = kind.change(key, strength, example[name], *colors)
+    return result

@@ -1,18 +1,13 @@
-"""Mirroring, cutting out and warping images: where each pixel comes from.
+"""Mirroring, cutting out and warping pictures: each a move, drawn at random.
 
-A warp maps places in the changed image to the places in the image that they show, rows and columns
-`[2, height, width]` counted in pixels. It belongs to the image's size alone, so that warps can be
-chained before any pixel is read.
+Each is a function of a random key, a strength and the picture's height and width in pixels.
 """
-
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Warp = Callable[[jax.Array], jax.Array]
-Size = tuple[int, int]
+from dlcore.data.augmentation.moves import Cut, Mirror, Size, Warp, Warps
 
 _MAX_ROTATION = jnp.pi / 18
 _MAX_SCALING = 0.1
@@ -23,31 +18,31 @@ _ELASTIC_SMOOTHNESS = 4.0
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-def flip(key: jax.Array, probability: float, image: jax.Array) -> jax.Array:
+def flip(key: jax.Array, probability: float, size: Size) -> Mirror:
     """Mirrors left and right with that probability."""
-    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+    return Mirror(1, jax.random.bernoulli(key, probability))
 
 
-def flip_vertical(key: jax.Array, probability: float, image: jax.Array) -> jax.Array:
+def flip_vertical(key: jax.Array, probability: float, size: Size) -> Mirror:
     """Mirrors top and bottom with that probability."""
-    return jnp.where(jax.random.bernoulli(key, probability), image[::-1], image)
+    return Mirror(0, jax.random.bernoulli(key, probability))
 
 
-def crop(key: jax.Array, padding: float, image: jax.Array) -> jax.Array:
+def crop(key: jax.Array, padding: float, size: Size) -> Cut:
     """Pads pixels on each side and cuts the size out anywhere.
 
     He et al. (2016), section 4.2, with 4 pixels: a shift by whole pixels.
     """
     pixels = int(padding)
-    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
-    row, column = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-    return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+    return Cut(size, pixels, jax.random.randint(key, (2,), 0, 2 * pixels + 1), size)
 
 
 def shift(key: jax.Array, pixels: float, size: Size) -> Warp:
     """Moves by up to that many pixels down or up, and right or left."""
     moved = jax.random.uniform(key, (2,), minval=-pixels, maxval=pixels)
-    return lambda places: places + moved[:, None, None]
+    return Warp(
+        lambda places: places + _at(moved, places), lambda places: places - _at(moved, places)
+    )
 
 
 def rotate(key: jax.Array, degrees: float, size: Size) -> Warp:
@@ -73,7 +68,7 @@ def shear(key: jax.Array, slant: float, size: Size) -> Warp:
 
 
 def affine(key: jax.Array, strength: float, size: Size) -> Warp:
-    """Rotates, scales, shears and shifts a little about the centre (as LeCun et al. 1998, III-A).
+    """Rotates, scales, shears and shifts a little about the center (as LeCun et al. 1998, III-A).
 
     Times the strength: by up to 10 degrees, 10 % in each direction, a tenth of a pixel a row, and
     7 % of the side.
@@ -101,52 +96,57 @@ def perspective(key: jax.Array, share: float, size: Size) -> Warp:
     rows, columns = second - first + g * second, fourth - first + h * fourth
     scale = jnp.maximum(jnp.array(size, jnp.float32) - 1, 1)
 
-    def warp(places: jax.Array) -> jax.Array:
-        u, v = places / scale[:, None, None]
-        moved = rows[:, None, None] * u + columns[:, None, None] * v + first[:, None, None]
-        return moved / (g * u + h * v + 1) * scale[:, None, None]
+    def source(places: jax.Array) -> jax.Array:
+        u, v = places / _at(scale, places)
+        moved = _at(rows, places) * u + _at(columns, places) * v + _at(first, places)
+        return moved / (g * u + h * v + 1) * _at(scale, places)
 
-    return warp
+    def target(places: jax.Array) -> jax.Array:
+        # Solved for u and v: (rows - g y, columns - h y) (u, v) = y - first, for places y.
+        y = places / _at(scale, places)
+        a, b = _at(rows, y) - g * y, _at(columns, y) - h * y
+        c = y - _at(first, y)
+        return jnp.stack([_cross(c, b), _cross(a, c)]) / _cross(a, b) * _at(scale, places)
+
+    return Warp(source, target)
 
 
-def elastic(key: jax.Array, strength: float, image: jax.Array) -> jax.Array:
+def elastic(key: jax.Array, strength: float, size: Size) -> Warps:
     """Moves every pixel by a smooth random field (Simard et al. 2003, section 2).
 
     Uniform displacements in -1..1, convolved with a Gaussian of deviation 4, times the strength:
-    the paper's best values, for digits of 28 or 29 pixels, are that deviation and 34.
+    the paper's best values, for digits of 28 or 29 pixels, are that deviation and 34. Where a point
+    goes has no formula, so that boxes cannot follow.
     """
-    field = jax.random.uniform(key, (2, *image.shape[:2]), minval=-1.0)
-    rows, columns = (_gaussian_blur(size) for size in image.shape[:2])
+    field = jax.random.uniform(key, (2, *size), minval=-1.0)
+    rows, columns = (_gaussian_blur(length) for length in size)
     smooth = jnp.einsum("ab,cd,ibd->iac", rows, columns, field, precision=_EXACT)
-    return sample(image, [lambda places: places + strength * smooth])
+    return Warps(size, [Warp(lambda places: places + strength * smooth)])
 
 
-def sample(image: jax.Array, warps: Sequence[Warp]) -> jax.Array:
-    """The image after those warps, the first one first: bilinearly, 0 outside."""
-    if not warps:
-        return image
-    axes = (jnp.arange(size, dtype=jnp.float32) for size in image.shape[:2])
-    places = jnp.stack(jnp.meshgrid(*axes, indexing="ij"))
-    # The last image's pixels are looked up in the one before it, and so on.
-    for warp in reversed(warps):
-        places = warp(places)
-
-    def channel(plane: jax.Array) -> jax.Array:
-        return jax.scipy.ndimage.map_coordinates(plane, list(places), order=1, cval=0.0)
-
-    return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
+def _at(vector: jax.Array, places: jax.Array) -> jax.Array:
+    """A vector `[2]` for every place `[2, ...]`."""
+    return vector.reshape(2, *(1,) * (places.ndim - 1))
 
 
 def _linear(matrix: jax.Array, size: Size, moved: jax.Array | float = 0.0) -> Warp:
-    """The matrix about the image's centre, then a movement."""
-    centre = (jnp.array(size, jnp.float32) - 1) / 2
+    """The matrix about the image's center, then a movement."""
+    center = (jnp.array(size, jnp.float32) - 1) / 2
+    to = center + moved
+    (a, b), (c, d) = matrix
+    inverse = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
 
-    def warp(places: jax.Array) -> jax.Array:
-        from_centre = places - centre[:, None, None]
-        turned = jnp.einsum("ij,jhw->ihw", matrix, from_centre, precision=_EXACT)
-        return turned + (centre + moved)[:, None, None]
+    def source(places: jax.Array) -> jax.Array:
+        return _times(matrix, places - _at(center, places)) + _at(to, places)
 
-    return warp
+    def target(places: jax.Array) -> jax.Array:
+        return _times(inverse, places - _at(to, places)) + _at(center, places)
+
+    return Warp(source, target)
+
+
+def _times(matrix: jax.Array, places: jax.Array) -> jax.Array:
+    return jnp.einsum("ij,j...->i...", matrix, places, precision=_EXACT)
 
 
 def _rotation(angle: jax.Array) -> jax.Array:

@@ -23,13 +23,13 @@ def noise(key: jax.Array, standard_deviation: float, image: jax.Array) -> jax.Ar
     return image + standard_deviation * jax.random.normal(key, image.shape)
 
 
-def pca_colour(
+def pca_color(
     key: jax.Array, standard_deviation: float, image: jax.Array, components: jax.Array
 ) -> jax.Array:
-    """Adds one offset along the principal axes of colour to all pixels.
+    """Adds one offset along the principal axes of color to all pixels.
 
     Krizhevsky et al. (2012), section 4.1: the sum of p_i alpha_i lambda_i over eigenvectors p and
-    eigenvalues lambda of the colours' covariance, with alpha_i of that standard deviation (0.1
+    eigenvalues lambda of the colors' covariance, with alpha_i of that standard deviation (0.1
     there). The eigenvalue, and not its root, is the paper's: the size depends on pixels in 0..1.
 
     Args:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dlcore.train.state import TrainState
 
 from dlcore import data, models, tasks
 from dlcore.analysis.runs import Run
 from dlcore.errors import UsageError
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.state import TrainState
 
 MODEL = {"model": "mlp", "model_options": {"hidden": [7, 5], "num_classes": 10}}
 RECORDS = [
@@ -29,7 +29,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
     """A run on the digits with crafted records and outputs, without checkpoints."""
     directory = tmp_path_factory.mktemp("runs") / "mlp_digits"
     directory.mkdir()
-    options = dataclasses.asdict(data.Options())
+    options = dataclasses.asdict(data.ExampleOptions())
     recipe = {"task": "classification", "task_options": {"label_smoothing": 0.1}, **MODEL}
     recipe |= {"data": "digits", "data_options": options}
     (directory / "recipe.json").write_text(json.dumps(recipe))

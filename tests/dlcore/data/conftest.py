@@ -3,11 +3,13 @@
 import io
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+
+from dlcore.data import registration
 
 WriteDataset = Callable[..., pathlib.Path]
 WriteImage = Callable[[str, np.ndarray], pathlib.Path]
@@ -19,6 +21,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """`data.register`, for the time of one test."""
+    added = []
+
+    def register(name: str, *arguments: Any) -> None:
+        registration.register(name, *arguments)
+        added.append(name)
+
+    yield register
+    for name in added:
+        del registration._datasets._things[name]
 
 
 @pytest.fixture
@@ -64,6 +80,53 @@ def write_image(tmp_path: pathlib.Path) -> WriteImage:
         return tmp_path / "own"
 
     return write
+
+
+@pytest.fixture
+def write_features(tmp_path: pathlib.Path) -> WriteDataset:
+    """Writes a dataset of any features of TFDS; returns the data directory.
+
+    Takes the features by name, for each split its examples as TFDS encodes them, and what is
+    changed in the description of some features after that.
+    """
+
+    def write(
+        features: Mapping[str, Any],
+        splits: Mapping[str, Sequence[Mapping[str, Any]]],
+        described: Mapping[str, Any] | None = None,
+        name: str = "things",
+    ) -> pathlib.Path:
+        import tensorflow_datasets as tfds
+        from array_record.python import array_record_module
+
+        directory = tmp_path / "data" / name / "1.0.0"
+        directory.mkdir(parents=True)
+        whole = tfds.features.FeaturesDict(dict(features))
+        for split, examples in splits.items():
+            path = directory / f"{name}-{split}.array_record-00000-of-00001"
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            for example in examples:
+                writer.write(whole.serialize_example(dict(example)))
+            writer.close()
+        whole.save_config(directory)
+        config = json.loads((directory / "features.json").read_text())
+        config["featuresDict"]["features"] |= described or {}
+        (directory / "features.json").write_text(json.dumps(config))
+        counts = {split: len(examples) for split, examples in splits.items()}
+        (directory / "dataset_info.json").write_text(json.dumps(_info(name, "1.0.0", counts)))
+        return tmp_path / "data"
+
+    return write
+
+
+@pytest.fixture
+def encoded() -> Callable[[np.ndarray], io.BytesIO]:
+    """A PNG file of pixels `[height, width]` or `[height, width, channels]`."""
+
+    def encode(pixels: np.ndarray) -> io.BytesIO:
+        return io.BytesIO(_png(pixels if pixels.ndim == 3 else pixels[..., None]))
+
+    return encode
 
 
 def _write_records(path: pathlib.Path, images: Sequence[np.ndarray], labels: Sequence[int]) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from dlcore.data import cache
-from dlcore.data.sources import Arrays
 
 
 @pytest.fixture
@@ -19,13 +18,18 @@ def cached(tmp_path, monkeypatch):
         made = 0
         path = directory
 
-        def __call__(self, split="train", resize=0):
-            def make():
+        def __call__(self, split="train", resize=0, names=("image",)):
+            def make(names):
                 self.made += 1
-                images = np.full((3, 2, 2, 1), self.made, np.uint8)
-                return Arrays(images, np.arange(3, dtype=np.int32))
+                arrays = {
+                    "image": {"": np.full((3, 2, 2, 1), self.made, np.uint8)},
+                    "label": {"": np.arange(3, dtype=np.int32), "_mask": np.ones(3, np.float32)},
+                    "text": {"": np.array(["a", "bc", ""], object)},
+                }
+                return {name: arrays[name] for name in names}
 
-            return cache.cached(directory, split, resize, cache.fingerprint(directory), make)
+            files = cache.fingerprint(directory)
+            return cache.cached(directory, split, (resize,), files, names, make)
 
         @property
         def files(self):
@@ -35,11 +39,29 @@ def cached(tmp_path, monkeypatch):
 
 
 def test_what_was_made_is_found_again(cached):
-    made, found = cached(), cached()
+    made, found = (cached(names=("image", "label")) for _ in range(2))
     assert cached.made == 1
-    np.testing.assert_array_equal(found.images, made.images)
-    np.testing.assert_array_equal(found.labels, made.labels)
-    assert (found.images.dtype, found.labels.dtype) == (np.uint8, np.int32)
+    assert found.keys() == made.keys() == {"image", "label"}
+    for name, parts in made.items():
+        assert found[name].keys() == parts.keys()
+        for part, array in parts.items():
+            np.testing.assert_array_equal(found[name][part], array)
+            assert found[name][part].dtype == array.dtype
+
+
+def test_only_features_that_are_not_there_are_made(cached):
+    cached()
+    both = cached(names=("label", "image"))
+    assert (cached.made, both["image"][""].max()) == (2, 1)
+    assert len(cached.files) == 2
+
+
+def test_texts_are_read_anew_each_time_and_stored_nowhere(cached):
+    for _ in range(2):
+        assert cached(names=("text",))["text"][""].tolist() == ["a", "bc", ""]
+    assert cached.made == 2
+    cached()
+    assert len(cached.files) == 1
 
 
 def test_each_split_and_size_has_its_own(cached):
@@ -57,8 +79,8 @@ def test_files_that_have_changed_are_read_anew(cached, change):
         (cached.path / "shard-1").write_text("")
     else:
         (cached.path / "shard").unlink()
-    assert cached().images.max() == 2
-    assert cached().images.max() == 2
+    assert cached()["image"][""].max() == 2
+    assert cached()["image"][""].max() == 2
     assert len(cached.files) == 1
 
 
@@ -69,7 +91,7 @@ def test_a_cache_file_cut_anywhere_is_made_anew(cached):
     for length in range(0, len(whole), len(whole) // 12):
         file.write_bytes(whole[:length])
         made = cached.made
-        assert cached().images.max() == made + 1
+        assert cached()["image"][""].max() == made + 1
         assert cached.files == [file]
 
 
@@ -80,10 +102,10 @@ def test_a_flipped_byte_is_noticed(cached):
     place = damaged.index(b"\x01" * 12)
     damaged[place] = 77
     file.write_bytes(damaged)
-    assert cached().images.max() == 2
+    assert cached()["image"][""].max() == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(cached, tmp_path):
     (tmp_path / "cache").write_text("a file where the directory should be")
-    assert cached().images.max() == 1
-    assert cached().images.max() == 2
+    assert cached()["image"][""].max() == 1
+    assert cached()["image"][""].max() == 2

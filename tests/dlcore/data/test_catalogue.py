@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from dlcore.data import Options, catalogue, load, sources
+from dlcore.data import ExampleOptions, TextOptions, catalogue, load, options_kind, sources
+from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
 
 pixels = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
@@ -16,14 +17,13 @@ def test_the_digits_need_no_data_directory(monkeypatch):
     monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
     data = load("digits")
     assert sum(data.num_examples(split) for split in data.splits) == 1797
-    assert data.image_shape == (8, 8, 1)
-    assert data.class_names == tuple("0123456789")
+    assert data.features == {"image": Image((8, 8, 1)), "label": ClassLabel(tuple("0123456789"))}
     images = next(data.evaluation_batches("test", data.num_examples("test")))["image"]
     np.testing.assert_array_equal(np.unique(images * 16), np.arange(17))
 
 
 def test_the_digits_can_be_split_as_the_lectures_split_them():
-    data = load("digits", options=Options(test_fraction=0.3, validation_fraction=0.3))
+    data = load("digits", options={"test_fraction": 0.3, "validation_fraction": 0.3})
     assert {split: data.num_examples(split) for split in data.splits} == {
         "train": 881,
         "validation": 377,
@@ -32,24 +32,24 @@ def test_the_digits_can_be_split_as_the_lectures_split_them():
 
 
 def test_the_digits_can_be_as_large_as_mnist():
-    assert load("digits", options=Options(resize=28, pad=2)).image_shape == (32, 32, 1)
+    assert load("digits", options={"resize": 28, "pad": 2}).facts["image_shape"] == (32, 32, 1)
 
 
 def test_mnist_is_the_known_dataset(data_dir):
-    data = load("mnist", data_dir, Options(validation_fraction=0))
+    needs = {"image": (Image,), "label": (ClassLabel,)}
+    data = load("mnist", data_dir, {"validation_fraction": 0}).provide(needs)
     assert {split: data.num_examples(split) for split in data.splits} == {
         "train": 60000,
         "test": 10000,
     }
-    assert data.image_shape == (28, 28, 1)
-    assert data.class_names == tuple("0123456789")
-    assert np.round(data.statistics["mean"], 4).tolist() == pytest.approx([0.1307])
-    assert np.round(data.statistics["standard_deviation"], 4).tolist() == pytest.approx([0.3081])
+    assert data.features == {"image": Image((28, 28, 1)), "label": ClassLabel(tuple("0123456789"))}
+    measured = data.statistics["image"]
+    assert np.round(measured["mean"], 4).tolist() == pytest.approx([0.1307])
+    assert np.round(measured["standard_deviation"], 4).tolist() == pytest.approx([0.3081])
     # The counts of the training digits 0 to 9, as LeCun's files have them.
     train = data.splits["train"].fetch(np.arange(60000))
-    assert np.bincount(train["label"]).tolist() == [
-        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
-    ]  # fmt: skip
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(train["label"]).tolist() == data.facts["frequencies"].tolist() == counts
 
 
 def test_the_data_directory_may_come_from_the_environment(write_dataset, monkeypatch):
@@ -60,13 +60,14 @@ def test_the_data_directory_may_come_from_the_environment(write_dataset, monkeyp
 
 def test_a_prepared_dataset_may_be_named_by_its_folder(write_dataset):
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
-    assert load(str(data_dir / "shapes" / "1.0.0")).image_shape == (5, 4, 3)
+    assert load(str(data_dir / "shapes" / "1.0.0")).facts["image_shape"] == (5, 4, 3)
 
 
 def test_a_text_is_recognized_prepared_or_ones_own(tmp_path, data_dir):
     (tmp_path / "play.txt").write_text("To be, or not to be. " * 100)
     for name in (str(tmp_path), str(tmp_path / "play.txt"), "tiny_shakespeare"):
-        assert load(name, data_dir).kind == "text"
+        assert options_kind(name, data_dir) is TextOptions
+        assert set(load(name, data_dir).features) == {"tokens", "targets"}
 
 
 @pytest.mark.parametrize("augment", ["", "flip,crop"])
@@ -74,14 +75,14 @@ def test_a_dataset_over_the_limit_streams_the_same_batches(write_dataset, monkey
     data_dir = write_dataset(
         {"train": (pixels, labels), "test": (pixels[:9], labels[:9])}, (5, 4, 3)
     )
-    options = Options(augment=augment)
+    options = {"augment": augment}
     held = load("shapes", data_dir, options)
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 49 * 60 - 1)
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 49 * (60 + 4) - 1)
     streamed = load("shapes", data_dir, options)
     assert not held.splits["train"].source.streams
     assert streamed.splits["train"].source.streams
-    for key, value in held.statistics.items():
-        np.testing.assert_array_equal(streamed.statistics[key], value)
+    for key, value in held.statistics["image"].items():
+        np.testing.assert_array_equal(streamed.statistics["image"][key], value)
     for start in (0, 7):
         batches = [data.train_batches(8, 3, 1, 2).start(start) for data in (held, streamed)]
         for expected, batch in itertools.islice(zip(*batches, strict=True), 10):
@@ -95,20 +96,19 @@ def test_a_dataset_over_the_limit_streams_the_same_batches(write_dataset, monkey
 
 def test_a_second_start_reads_what_the_first_has_decoded(write_dataset, monkeypatch):
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
-    first = load("shapes", data_dir)
+    first = load("shapes", data_dir).example_batch(9)
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "hold", lambda source: pytest.fail("decoded twice"))
-        second = load("shapes", data_dir)
-    np.testing.assert_array_equal(
-        first.splits["train"].source.images, second.splits["train"].source.images
-    )
+        patch.setattr(sources, "read", lambda source, names: pytest.fail("decoded twice"))
+        second = load("shapes", data_dir).example_batch(9)
+    for key, array in first.items():
+        np.testing.assert_array_equal(second[key], array)
 
 
 def test_without_a_data_directory_the_error_says_how_to_get_the_dataset(monkeypatch):
     monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
     with pytest.raises(
         UsageError,
-        match="'mnist' needs --data_dir .*prepare --dataset=mnist .*without download: digits",
+        match="'mnist' needs data_dir, .*prepare --dataset=mnist .*without download: breast_",
     ):
         load("mnist")
 
@@ -124,7 +124,7 @@ def test_a_misspelt_dataset_is_answered_with_the_nearest_and_with_what_is_there(
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
     with pytest.raises(
         UsageError,
-        match=r"unknown dataset 'shaeps': did you mean shapes\? there are digits, .*, shapes;",
+        match=r"unknown dataset 'shaeps': did you mean shapes\? there are breast_.*, shapes;",
     ):
         load("shaeps", data_dir)
 
@@ -140,3 +140,30 @@ def test_the_catalogue_reads_only(write_dataset):
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
     catalogue.load("shapes", data_dir)
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")} == before
+
+
+def test_the_kind_of_options_is_known_before_any_example_is_read(write_dataset):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    for path in (data_dir / "shapes" / "1.0.0").glob("*.array_record*"):
+        path.unlink()
+    for name in ("shapes", "iris", "digits", "zip:digits,shapes"):
+        assert options_kind(name, data_dir) is ExampleOptions
+    with pytest.raises(UsageError, match="unknown dataset 'shaeps'"):
+        options_kind("shaeps", data_dir)
+
+
+def test_an_option_that_a_dataset_does_not_have_is_refused_with_those_it_has():
+    with pytest.raises(
+        UsageError, match="'digits' has no option 'sequence_length': it has splits,"
+    ):
+        load("digits", options={"sequence_length": 9})
+    with pytest.raises(UsageError, match="'digits' has no option 'sequence_length'"):
+        load("digits", options=TextOptions())
+
+
+def test_one_folder_below_the_data_directory_does_not_hide_another(write_dataset):
+    write_dataset({"small": (pixels, labels)}, (5, 4, 3), name="others")
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    assert load("shapes", data_dir).num_examples("test") == 8
+    data = load("others", data_dir, {"splits": "train:small"})
+    assert data.num_examples("test") == 8

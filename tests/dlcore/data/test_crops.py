@@ -17,17 +17,17 @@ def test_a_random_crop_may_be_any_square_inside():
         for column in range(5)
     }
     keys = jax.random.split(jax.random.key(0), 400)
-    found = np.asarray(jax.vmap(lambda key: crops.random(key, image, 5))(keys))
+    found = np.asarray(jax.vmap(lambda key: crops.random(key, (7, 9), 5).pixels(image))(keys))
     assert {one.tobytes() for one in found} == windows
 
 
 def test_a_crop_of_the_whole_size_is_the_image():
     square = IMAGES[:, :, :7]
-    np.testing.assert_array_equal(crops.random(jax.random.key(0), square[0], 7), square[0])
-    np.testing.assert_array_equal(crops.centre(square, 7), square)
+    for cut in (crops.random(jax.random.key(0), (7, 7), 7), crops.center((7, 7), 7)):
+        np.testing.assert_array_equal(cut.pixels(square[0]), square[0])
 
 
-def test_the_five_are_corners_and_centre_and_the_ten_their_mirror_images_too():
+def test_the_five_are_corners_and_center_and_the_ten_their_mirror_images_too():
     five = [
         IMAGES[:, :5, :5],
         IMAGES[:, :5, -5:],
@@ -42,7 +42,7 @@ def test_the_five_are_corners_and_centre_and_the_ten_their_mirror_images_too():
 
 
 @pytest.mark.parametrize("side", [2, 5])
-def test_the_centre_is_as_far_from_both_sides_as_whole_pixels_allow(side):
+def test_the_center_is_as_far_from_both_sides_as_whole_pixels_allow(side):
     grid = np.moveaxis(np.indices((7, 9)), 0, -1).astype(np.float32)
-    middle = np.asarray(crops.centre(grid, side)).mean((0, 1))
+    middle = np.asarray(crops.center((7, 9), side).pixels(grid)).mean((0, 1))
     assert np.abs(middle - [3, 4]).max() <= 0.5

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from dlcore.data import curriculum
+from dlcore.data.features import ClassLabel, Image
 from dlcore.data.sources import Arrays, Split
 
 
 def split_of(inputs, labels):
-    return Split(Arrays(inputs, labels), np.arange(len(labels)))
+    features = {"image": Image(inputs.shape[1:]), "label": ClassLabel(tuple("abcd"))}
+    source = Arrays(features, {"image": inputs, "label": labels})
+    return Split(source, np.arange(len(labels)), {"look": "image", "class": "label"})
 
 
 def test_difficulty_is_the_margin_between_distances_to_means(monkeypatch):
@@ -27,7 +30,7 @@ def test_difficulty_is_the_margin_between_distances_to_means(monkeypatch):
         distances = [np.linalg.norm(image - mean) for mean in means]
         expected.append(distances.pop(label) - min(distances))
     # A fourth class without examples has no mean to be near to.
-    difficulty = curriculum.difficulty(split_of(images, labels), 4)
+    difficulty = curriculum.difficulty(split_of(images, labels), "look", "class", 4)
     np.testing.assert_allclose(difficulty, expected, atol=1e-6)
     flat = images.reshape(40, -1).astype(np.float64)
     right = NearestCentroid().fit(flat, labels).predict(flat) == labels

@@ -24,7 +24,7 @@ def test_a_png_gives_back_its_pixels_from_a_file_and_from_bytes(tmp_path, channe
         np.testing.assert_array_equal(decoded, image.reshape(4, 6, channels))
 
 
-def test_grey_becomes_colour_where_colour_is_asked_for(tmp_path):
+def test_gray_becomes_color_where_color_is_asked_for(tmp_path):
     image = np.arange(24, dtype=np.uint8).reshape(4, 6)
     decoded = decoding.decode(save(tmp_path / "image.png", image), 3)
     np.testing.assert_array_equal(decoded, np.repeat(image[..., None], 3, axis=-1))

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from dlcore.data import Options, load
+from dlcore.data import load
+from dlcore.data.features import INPUTS, ClassLabel, Image
 from dlcore.errors import UsageError
+
+HALVES = {"validation_fraction": 0, "test_fraction": 0.5}
 
 
 def fetch(data, split):
@@ -17,9 +20,8 @@ def test_each_folder_is_a_class_and_each_file_an_example(write_image):
         root = write_image(name, np.full((4, 6), value))
     (root / "cat" / "notes.md").write_text("not an image")
     (root / ".thumbnails").mkdir()
-    data = load(str(root), options=Options(validation_fraction=0, test_fraction=0.34))
-    assert data.class_names == ("cat", "dog")
-    assert data.image_shape == (4, 6, 1)
+    data = load(str(root), options={"validation_fraction": 0, "test_fraction": 0.34})
+    assert data.features == {"image": Image((4, 6, 1)), "label": ClassLabel(("cat", "dog"))}
     found = {
         (int(image.mean()), int(label))
         for split in ("train", "test")
@@ -33,26 +35,25 @@ def test_each_folder_is_a_class_and_each_file_an_example(write_image):
 def test_train_and_test_folders_are_the_splits(write_image):
     for name in ("train/a/1.png", "train/a/2.png", "train/b/1.jpg", "test/b/1.JPG"):
         root = write_image(name, np.zeros((4, 4)))
-    data = load(str(root), options=Options(validation_fraction=0))
+    data = load(str(root), options={"validation_fraction": 0})
     assert fetch(data, "train")["label"].tolist() == [0, 0, 1]
     assert fetch(data, "test")["label"].tolist() == [1]
 
 
-def test_one_image_in_colour_makes_them_all_colour(write_image):
+def test_one_image_in_color_makes_them_all_color(write_image):
     write_image("a/1.png", np.full((4, 4), 7))
     root = write_image("a/2.png", np.full((4, 4, 3), 7))
-    data = load(str(root), options=Options(validation_fraction=0, test_fraction=0.5))
-    assert data.image_shape == (4, 4, 3)
+    data = load(str(root), options=HALVES)
+    assert data.facts["image_shape"] == (4, 4, 3)
 
 
 def test_images_of_several_sizes_need_resize(write_image):
     write_image("a/1.png", np.full((4, 4), 7))
     root = write_image("a/2.png", np.full((5, 8), 7))
     with pytest.raises(UsageError, match=r"2.png has 5 x 8 pixels, .*1.png 4 x 4: set resize"):
-        load(str(root))
-    options = Options(resize=6, validation_fraction=0, test_fraction=0.5)
-    data = load(str(root), options=options)
-    assert data.image_shape == (6, 6, 1)
+        load(str(root), options=HALVES).provide({"image": INPUTS})
+    data = load(str(root), options={**HALVES, "resize": 6})
+    assert data.facts["image_shape"] == (6, 6, 1)
     assert set(np.unique(fetch(data, "train")["image"])) == {7}
 
 
@@ -64,7 +65,7 @@ def test_a_file_that_cannot_be_read_is_named(write_image, content):
     broken = root / "a" / "2.png"
     broken.write_bytes(broken.read_bytes()[:300] if content == "truncated" else content)
     with pytest.raises(UsageError, match=f"cannot read image {broken}"):
-        load(str(root))
+        load(str(root), options=HALVES).provide({"image": INPUTS, "label": (ClassLabel,)})
 
 
 def test_a_folder_without_images_says_where_they_are_looked_for(tmp_path):
@@ -83,5 +84,28 @@ def test_nothing_is_written_into_the_folder(write_image):
     write_image("a/1.png", np.zeros((4, 4)))
     root = write_image("a/2.png", np.zeros((4, 4)))
     before = sorted(root.rglob("*"))
-    load(str(root), options=Options(validation_fraction=0, test_fraction=0.5))
+    load(str(root), options=HALVES)
     assert sorted(root.rglob("*")) == before
+
+
+def test_images_without_class_folders_have_no_label(write_image):
+    for name, value in (("1.png", 10), ("2.JPG", 20), ("3.png", 30)):
+        root = write_image(name, np.full((4, 6), value))
+    (root / "notes").mkdir()
+    data = load(str(root), options={"validation_fraction": 0, "test_fraction": 0.34})
+    assert data.features == {"image": Image((4, 6, 1))}
+    assert set(data.example_batch(2)) == {"image", "mask"}
+    found = np.concatenate([fetch(data, split)["image"] for split in ("train", "test")])
+    assert sorted(found[:, 0, 0, 0].tolist()) == [10, 20, 30]
+    with pytest.raises(UsageError, match="the task needs .*'label' .a class.: dataset .* has 'im"):
+        data.provide({"image": INPUTS, "label": (ClassLabel,)})
+
+
+def test_splits_may_have_other_names(write_image):
+    for name in ("old/a/1.png", "old/b/1.png", "new/b/1.png"):
+        root = write_image(name, np.zeros((4, 4)))
+    data = load(str(root), options={"splits": "train:old test:new", "validation_fraction": 0})
+    assert fetch(data, "train")["label"].tolist() == [0, 1]
+    assert fetch(data, "test")["label"].tolist() == [1]
+    with pytest.raises(UsageError, match="splits has 'older': dataset .* has the splits "):
+        load(str(root), options={"splits": "train:older"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlcore.data import Options
+from dlcore.data import ExampleOptions, TextOptions
 from dlcore.errors import UsageError
 
 
@@ -22,10 +22,22 @@ from dlcore.errors import UsageError
         ({"test_crops": 3, "crop_size": 8}, "test_crops is 3: it must be 1, 5 or 10"),
         ({"test_crops": 5}, "test_crops is 5: it needs a crop_size"),
         ({"augment": "flip:2"}, "augmentation 'flip:2': its strength must be a number, 0 or more"),
-        ({"sequence_length": 0}, "sequence_length is 0: it must be at least 1"),
+        ({"length": -1}, "length is -1"),
+        ({"max_boxes": 0}, "max_boxes is 0: it must be at least 1"),
+        ({"features": "image"}, "features is 'image': it takes words such as new:old"),
+        ({"features": "image:"}, "features is 'image:': it takes words such as new:old"),
+        ({"features": "image:a image:b"}, "features is 'image:a image:b': it has a name twice"),
+        ({"features": "image:a label:a"}, "it has a name twice"),
+        ({"splits": "train"}, "splits is 'train': it takes words such as new:old"),
+        ({"splits": "small:train"}, "splits has 'small': a split is used as train, validation or"),
         ({"normalize": "whiten"}, "unknown normalize 'whiten': it is one of mean_std, symmetric"),
     ],
 )
 def test_a_value_out_of_range_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        Options(**options)
+        ExampleOptions(**options)
+
+
+def test_a_row_of_text_has_at_least_one_character():
+    with pytest.raises(UsageError, match="sequence_length is 0: it must be at least 1"):
+        TextOptions(sequence_length=0)

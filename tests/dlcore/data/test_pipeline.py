@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dlcore.data import pipeline
 from dlcore.data.curriculum import Curriculum
+from dlcore.data.features import ClassLabel
 from dlcore.data.sources import Arrays, Split
 from dlcore.errors import UsageError
 
@@ -25,7 +26,8 @@ class SlowArrays(Arrays):
 
 def split_of(count, kind=Arrays):
     """Examples whose label is their own index, the last first."""
-    return Split(kind(np.arange(count)[:, None], np.arange(count)), np.arange(count)[::-1])
+    source = kind({"label": ClassLabel(tuple(map(str, range(count))))}, {"label": np.arange(count)})
+    return Split(source, np.arange(count)[::-1], {"label": "label"})
 
 
 def gather(shares):
@@ -72,6 +74,7 @@ def test_an_epoch_has_no_example_twice_on_any_number_of_processes(count, process
     ]
     steps = batches[0].steps_per_epoch
     assert steps == count // batch_size
+    assert all(batch.batch_size == batch_size for batch in batches)
     for epoch in range(2):
         seen = [
             label
@@ -187,7 +190,7 @@ def test_an_evaluation_sees_every_example_once_and_in_order(kind, count, process
 
 def test_what_goes_wrong_in_a_reading_thread_is_raised_where_the_batch_is_asked_for():
     class Damaged(SlowArrays):
-        def fetch(self, indices):
+        def fetch(self, indices, names):
             raise UsageError("record 7 is damaged")
 
     stream = pipeline.train_batches(split_of(10, Damaged), 2, 0, 0, 1).start(0)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from dlcore.data import statistics
+from dlcore.data.features import Audio, Image, Series
 from dlcore.data.sources import Arrays, Split
 
 rng = np.random.default_rng(0)
 MIXTURE = np.array([[60, 20, 0], [0, 40, 10], [0, 0, 20]])
-COLOURS = np.clip(rng.normal(size=(300, 4, 5, 3)) @ MIXTURE + 120, 0, 255).astype(np.uint8)
+COLORS = np.clip(rng.normal(size=(300, 4, 5, 3)) @ MIXTURE + 120, 0, 255).astype(np.uint8)
 
 
 class Streamed(Arrays):
@@ -16,13 +17,22 @@ class Streamed(Arrays):
 
 
 def split_of(images, kind=Arrays):
-    return Split(kind(images, np.zeros(len(images), np.int32)), np.arange(len(images)))
+    source = kind({"image": Image(images.shape[1:])}, {"image": images})
+    return Split(source, np.arange(len(images)), {"image": "image"})
 
 
-@pytest.mark.parametrize("images", [COLOURS, (COLOURS / 255).astype(np.float32)])
-def test_colour_components_are_the_covariances_eigenvectors_times_eigenvalues(images):
-    components = statistics.colour_components(split_of(images)).astype(np.float64)
-    covariance = np.cov(COLOURS.reshape(-1, 3).T / 255, ddof=0)
+def measured(split):
+    return statistics.mean_and_deviation(split, "image", split.source.features["image"])
+
+
+def components_of(split):
+    return statistics.color_components(split, "image", split.source.features["image"])
+
+
+@pytest.mark.parametrize("images", [COLORS, (COLORS / 255).astype(np.float32)])
+def test_color_components_are_the_covariances_eigenvectors_times_eigenvalues(images):
+    components = components_of(split_of(images)).astype(np.float64)
+    covariance = np.cov(COLORS.reshape(-1, 3).T / 255, ddof=0)
     eigenvalues = np.sort(np.linalg.eigvalsh(covariance))[::-1]
     np.testing.assert_allclose(np.linalg.norm(components, axis=0), eigenvalues, rtol=1e-5)
     directions = components / eigenvalues
@@ -30,15 +40,42 @@ def test_colour_components_are_the_covariances_eigenvectors_times_eigenvalues(im
     np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-5)
 
 
-def test_a_grey_image_has_its_variance_as_the_only_component():
-    grey = COLOURS[..., :1]
-    components = statistics.colour_components(split_of(grey))
-    np.testing.assert_allclose(np.abs(components), [[np.var(grey / 255)]], rtol=1e-5)
+def test_a_gray_image_has_its_variance_as_the_only_component():
+    gray = COLORS[..., :1]
+    components = components_of(split_of(gray))
+    np.testing.assert_allclose(np.abs(components), [[np.var(gray / 255)]], rtol=1e-5)
 
 
 def test_a_dataset_that_streams_is_measured_on_examples_spread_over_all(monkeypatch):
     monkeypatch.setattr(statistics, "_STREAMED_EXAMPLES", 100)
-    measured = statistics.mean_and_deviation(split_of(COLOURS, Streamed))
-    some = COLOURS[::3] / 255
-    np.testing.assert_allclose(measured["mean"], some.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(measured["standard_deviation"], some.std((0, 1, 2)), rtol=1e-6)
+    found = measured(split_of(COLORS, Streamed))
+    some = COLORS[::3] / 255
+    np.testing.assert_allclose(found["mean"], some.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found["standard_deviation"], some.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_a_series_is_measured_channel_by_channel_and_sound_as_a_whole():
+    series = rng.normal([1, -2], [3, 0.5], (50, 7, 2))
+    sound = rng.integers(-20000, 20000, (50, 9), dtype=np.int16)
+    features = {"series": Series((7, 2)), "sound": Audio((9,), 8000)}
+    source = Arrays(features, {"series": series, "sound": sound})
+    split = Split(source, np.arange(50), {key: key for key in features})
+    found = statistics.measure(split, features, with_colors=True)
+    np.testing.assert_allclose(found["series"]["mean"], series.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(found["series"]["standard_deviation"], series.std((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(found["sound"]["mean"], [(sound / 32768).mean()], rtol=1e-5)
+    np.testing.assert_allclose(
+        found["sound"]["standard_deviation"], [(sound / 32768).std()], rtol=1e-5
+    )
+
+
+def test_padding_is_not_measured():
+    lengths = np.array([2, 5, 3])
+    real = np.arange(5) < lengths[:, None]
+    series = np.where(real[..., None], rng.normal(4, 2, (3, 5, 2)), 0)
+    feature = Series((5, 2), padded=True)
+    source = Arrays({"steps": feature}, {"steps": series, "steps_length": lengths})
+    split = Split(source, np.arange(3), {"look": "steps"})
+    found = statistics.mean_and_deviation(split, "look", feature)
+    np.testing.assert_allclose(found["mean"], series[real].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found["standard_deviation"], series[real].std(0), rtol=1e-5)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlcore import data
-from dlcore.data.options import Options
+from dlcore.data.features import Tokens
+from dlcore.data.options import TextOptions
 from dlcore.data.text import TextDataset, load_text
 from dlcore.errors import UsageError
 
@@ -16,7 +17,8 @@ from dlcore.errors import UsageError
 def _numbered(length, sequence_length=4):
     """A text whose every character is its own place in the text."""
     place = np.arange(length, dtype=np.int32)
-    return TextDataset("numbered", {"train": place, "validation": place}, "", sequence_length)
+    options = TextOptions(sequence_length=sequence_length)
+    return TextDataset("numbered", {"train": place, "validation": place}, "", options)
 
 
 sizes = st.tuples(st.integers(2, 200), st.integers(1, 6), st.integers(1, 9)).filter(
@@ -106,26 +108,46 @@ def test_evaluation_predicts_from_no_less_than_128_characters_or_all_that_there_
 @given(st.text(min_size=1))
 def test_decoding_undoes_encoding(text):
     dataset = load_text(
-        "drawn", dict.fromkeys(("train", "validation", "test"), text + "ab"), Options()
+        "drawn", dict.fromkeys(("train", "validation", "test"), text + "ab"), TextOptions()
     )
     assert dataset.decode(dataset.encode(text)) == text
 
 
 def test_the_vocabulary_is_the_sorted_characters_of_the_training_text():
     texts = {"train": "hello, world", "validation": "held", "test": "we"}
-    dataset = load_text("greeting", texts, Options())
+    dataset = load_text("greeting", texts, TextOptions())
     assert dataset.vocabulary == " ,dehlorw"
     np.testing.assert_array_equal(dataset.encode("low"), [5, 6, 8])
-    assert dataset.kind == "text"
-    assert dataset.class_names == ()
+    assert dataset.features == dict.fromkeys(("tokens", "targets"), Tokens(" ,dehlorw"))
     assert not dataset.statistics
+
+
+def test_the_facts_of_a_text_are_its_vocabulary_and_how_often_each_character_occurs():
+    options = TextOptions(sequence_length=3)
+    texts = dict.fromkeys(("train", "validation", "test"), "abracadabra")
+    facts = load_text("greeting", texts, options).facts
+    assert (facts["vocabulary_size"], facts["sequence_length"]) == (5, 3)
+    # a, b, c, d, r.
+    assert facts["frequencies"].tolist() == [5, 2, 1, 1, 2]
+
+
+def test_a_task_gets_the_tokens_of_a_text_and_nothing_else():
+    dataset = _numbered(100)
+    needs = {"tokens": (Tokens,), "targets": (Tokens,)}
+    assert dataset.provide(needs) is dataset
+    with pytest.raises(
+        UsageError, match="needs 'image' .*: dataset 'numbered' has 'tokens' .token"
+    ):
+        dataset.provide({"image": data.features.INPUTS})
+    with pytest.raises(UsageError, match="needs 'source': .*running text, in which tokens and tar"):
+        dataset.provide({"source": (Tokens,), "tokens": (Tokens,)})
 
 
 def test_characters_that_the_training_text_lacks_are_named():
     texts = {"train": "hello", "validation": "hölle", "test": "he"}
     with pytest.raises(UsageError, match="the validation split of 'greeting' has 'ö'"):
-        load_text("greeting", texts, Options())
-    dataset = load_text("greeting", {**texts, "validation": "he"}, Options())
+        load_text("greeting", texts, TextOptions())
+    dataset = load_text("greeting", {**texts, "validation": "he"}, TextOptions())
     with pytest.raises(
         UsageError, match="the text has 'x', '~': it may only have the 4 characters"
     ):
@@ -137,14 +159,14 @@ def test_ones_own_text_is_cut_into_train_validation_and_test_in_this_order(tmp_p
     # The last character occurs nowhere else, as a rare character at the end of a long text may.
     text = "abcdefghij" * 9 + "abcdefghiZ"
     file.write_text(text)
-    dataset = load_text("own", file, Options(test_fraction=0.2, validation_fraction=0.25))
+    dataset = load_text("own", file, TextOptions(test_fraction=0.2, validation_fraction=0.25))
     parts = {split: dataset.decode(tokens) for split, tokens in dataset.splits.items()}
     assert parts == {"train": text[:60], "validation": text[60:80], "test": text[80:]}
     assert dataset.vocabulary == "Zabcdefghij"
 
 
 def test_no_validation_fraction_means_no_validation_split():
-    dataset = load_text("own", {"train": "abcdefghij"}, Options(validation_fraction=0.0))
+    dataset = load_text("own", {"train": "abcdefghij"}, TextOptions(validation_fraction=0.0))
     assert set(dataset.splits) == {"train", "test"}
     with pytest.raises(UsageError, match="has no split 'validation': it has train, test"):
         dataset.num_examples("validation")
@@ -154,20 +176,20 @@ def test_a_folder_is_read_in_the_order_of_its_files_names(tmp_path):
     (tmp_path / "2.txt").write_bytes("\N{BYTE ORDER MARK}second\r\nline".encode())
     (tmp_path / "1.txt").write_text("first, with more than enough characters")
     (tmp_path / "notes.md").write_text("not this")
-    dataset = load_text("own", tmp_path, Options(test_fraction=0.1, validation_fraction=0.1))
+    dataset = load_text("own", tmp_path, TextOptions(test_fraction=0.1, validation_fraction=0.1))
     text = "".join(dataset.decode(dataset.splits[s]) for s in ("train", "validation", "test"))
     assert text == "first, with more than enough characters\nsecond\nline"
 
 
 def test_text_that_cannot_be_read_is_refused_by_name(tmp_path):
     with pytest.raises(UsageError, match="has no text: put UTF-8 files"):
-        load_text("own", tmp_path, Options())
+        load_text("own", tmp_path, TextOptions())
     with pytest.raises(UsageError, match=r"cannot read .*absent.txt: No such file"):
-        load_text("own", tmp_path / "absent.txt", Options())
+        load_text("own", tmp_path / "absent.txt", TextOptions())
     latin = tmp_path / "latin.txt"
     latin.write_bytes("h\xf6lle".encode("latin-1"))
     with pytest.raises(UsageError, match=r"latin.txt is no UTF-8 text: byte 1 is 0xf6"):
-        load_text("own", latin, Options())
+        load_text("own", latin, TextOptions())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +202,7 @@ def test_text_that_cannot_be_read_is_refused_by_name(tmp_path):
 )
 def test_a_text_that_leaves_a_split_empty_is_refused(texts, message):
     with pytest.raises(UsageError, match=message):
-        load_text("own", texts, Options())
+        load_text("own", texts, TextOptions())
 
 
 def test_a_batch_that_the_text_cannot_fill_is_refused():
@@ -192,13 +214,12 @@ def test_a_batch_that_the_text_cannot_fill_is_refused():
         dataset.train_batches(4, 0, 0, 3)
 
 
-@pytest.mark.parametrize("option", ["resize", "pad", "crop_size", "curriculum_epochs"])
-def test_what_only_images_have_is_refused(option):
-    texts = {"train": "abcabc", "validation": "abc", "test": "abc"}
-    with pytest.raises(UsageError, match=f"{option} is for images: dataset 'letters' is a text"):
-        load_text("letters", texts, Options(**{option: 1}))
-    with pytest.raises(UsageError, match="augment is for images"):
-        load_text("letters", texts, Options(augment="time_mask"))
+@pytest.mark.parametrize("option", ["resize", "pad", "crop_size", "augment"])
+def test_what_only_examples_have_is_refused(tmp_path, option):
+    (tmp_path / "own.txt").write_text("abc" * 100)
+    assert data.options_kind(str(tmp_path)) is TextOptions
+    with pytest.raises(UsageError, match=f"has no option '{option}': it has .*, sequence_length"):
+        data.load(str(tmp_path), options={option: 1})
 
 
 def test_a_limited_dataset_is_the_first_examples_for_training_and_validation():

@@ -1,5 +1,6 @@
 """Optimizers against float64 NumPy transcriptions of the published rules."""
 
+import dataclasses
 import math
 
 import jax
@@ -296,7 +297,7 @@ DECAYED = {
 
 
 @pytest.mark.parametrize(("penalty", "shrinkage"), [("weight_decay", 2.0), ("l1", 1.0)])
-def test_penalties_spare_biases_and_normalisation(penalty, shrinkage):
+def test_penalties_spare_biases_and_normalization(penalty, shrinkage):
     no_gradient = jax.tree.map(jnp.zeros_like, PARAMS)
     ((after, _),) = descend(make("sgd", **{penalty: 0.1}), PARAMS, lambda _: no_gradient, 1)
     expected = jax.tree.map(
@@ -353,19 +354,22 @@ def test_noise_is_drawn_anew_for_every_parameter_step_and_seed():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"momentum": 1.0}, "momentum is 1.0.*below 1"),
-        ({"momentum": math.nan}, "momentum is nan"),
-        ({"beta1": -0.1}, "beta1 is -0.1"),
-        ({"beta2": 1.5}, "beta2 is 1.5"),
-        ({"rms_decay": 1.0}, "rms_decay is 1.0"),
-        ({"epsilon": 0.0}, "epsilon is 0.0.*above 0"),
-        ({"weight_decay": -1e-4}, "weight_decay is -0.0001.*at least 0"),
-        ({"l1": math.nan}, "l1 is nan.*at least 0"),
-        ({"clip_norm": -1.0}, "clip_norm is -1.0.*at least 0"),
-        ({"clip_average_factor": -1.0}, "clip_average_factor is -1.0.*at least 0"),
-        ({"clip_norm": 1.0, "clip_average_factor": 2.0}, "clip_norm is 1.0 and .* is 2.0: one"),
-        ({"gradient_noise": -1.0}, "gradient_noise is -1.0"),
-        ({"gradient_noise_decay": math.inf}, "gradient_noise_decay is inf"),
+        ({"momentum": 1.0}, "momentum=1.0.*below 1"),
+        ({"momentum": math.nan}, "momentum=nan"),
+        ({"beta1": -0.1}, "beta1=-0.1"),
+        ({"beta2": 1.5}, "beta2=1.5"),
+        ({"rms_decay": 1.0}, "rms_decay=1.0"),
+        ({"epsilon": 0.0}, "epsilon=0.0.*above 0"),
+        ({"weight_decay": -1e-4}, "weight_decay=-0.0001.*at least 0"),
+        ({"l1": math.nan}, "l1=nan.*at least 0"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0.*at least 0"),
+        ({"clip_average_factor": -1.0}, "clip_average_factor=-1.0.*at least 0"),
+        (
+            {"clip_norm": 1.0, "clip_average_factor": 2.0},
+            "clip_norm=1.0 and .*factor=2.0 .* one of them",
+        ),
+        ({"gradient_noise": -1.0}, "gradient_noise=-1.0"),
+        ({"gradient_noise_decay": math.inf}, "gradient_noise_decay=inf"),
     ],
 )
 def test_bad_input_is_refused_by_name(options, named):
@@ -373,12 +377,32 @@ def test_bad_input_is_refused_by_name(options, named):
         Options(**options)
 
 
+def test_a_class_of_fields_that_inherits_the_options_may_serve_as_them():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Recipe(Options):
+        name: str
+        weight_decay: float = 0.1
+
+        def __post_init__(self):
+            super().__post_init__()
+
+    groups = "kernel:weight_decay=0.3"
+    optimizer = builder.build("sgd", lambda step: 1.0, Recipe(name="any"), groups=groups)
+    params = {"kernel": np.full((1, 1), 10.0), "other": np.full((1, 1), 10.0)}
+    ((after, _),) = descend(optimizer, params, lambda _: jax.tree.map(np.zeros_like, params), 1)
+    assert [float(after[name][0, 0]) for name in ("kernel", "other")] == pytest.approx([7, 9])
+    with pytest.raises(UsageError, match="^momentum=1.5: it must be at least 0 and below 1$"):
+        Recipe(name="any", momentum=1.5)
+
+
 def test_an_unknown_optimizer_is_refused_with_the_names_of_all():
-    with pytest.raises(UsageError, match="unknown optimizer 'adamw'.*sgd, momentum, .*adam"):
+    with pytest.raises(UsageError, match="optimizer=adamw: .*sgd, momentum, .*adam"):
         builder.build("adamw", lambda step: RATE)
 
 
 @pytest.mark.parametrize("name", builder.VELOCITY_OF_STEPS)
 def test_decoupled_decay_is_refused_where_it_would_enter_the_velocity(name):
-    with pytest.raises(UsageError, match=f"decoupled_weight_decay .* velocity of {name}: .*false"):
+    with pytest.raises(
+        UsageError, match=f"decoupled_weight_decay=true .* velocity of {name}: .*false"
+    ):
         make(name, weight_decay=0.1, decoupled_weight_decay=True)

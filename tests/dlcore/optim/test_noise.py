@@ -18,10 +18,10 @@ def noise(steps, seed=0):
     """The noise of each step, `[steps, SIZE]`."""
     transformation = add_gradient_noise(DEVIATION, KAPPA, seed)
     zeros = jnp.zeros(SIZE)
-    state = transformation.init(zeros)
+    update, state = jax.jit(transformation.update), transformation.init(zeros)
     samples = []
     for _ in range(steps):
-        sample, state = jax.jit(transformation.update)(zeros, state)
+        sample, state = update(zeros, state)
         samples.append(np.asarray(sample, np.float64))
     return np.asarray(samples)
 

@@ -96,10 +96,10 @@ def test_an_array_that_is_split_over_devices_loses_what_a_whole_one_does():
 @pytest.mark.parametrize(
     ("fraction", "step", "named"),
     [
-        (0.0, 0, "prune_fraction is 0.0.*above 0 and below 1"),
-        (1.0, 0, "prune_fraction is 1.0"),
-        (float("nan"), 0, "prune_fraction is nan"),
-        (0.5, -1, "step of pruning is -1.*at least 0"),
+        (0.0, 0, "prune_fraction=0.0.*above 0 and below 1"),
+        (1.0, 0, "prune_fraction=1.0"),
+        (float("nan"), 0, "prune_fraction=nan"),
+        (0.5, -1, "step=-1: .*at least 0"),
     ],
 )
 def test_bad_input_is_refused_by_name(fraction, step, named):

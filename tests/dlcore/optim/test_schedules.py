@@ -70,7 +70,7 @@ def test_the_cosine_ends_at_zero():
     assert build("cosine", warmup_steps=5)(TOTAL) == pytest.approx(0.0, abs=1e-8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     name=st.sampled_from(schedules.NAMES),
     warmup=st.integers(0, TOTAL - 1),
@@ -88,19 +88,19 @@ def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, p
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"name": "linear"}, "unknown schedule 'linear'.*constant, time, step, .*cosine"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"learning_rate": math.inf}, "learning_rate is inf"),
-        ({"total_steps": 0}, "warmup_steps is 0.* 0 steps"),
-        ({"warmup_steps": -1}, "warmup_steps is -1"),
-        ({"warmup_steps": 10}, "warmup_steps is 10.*less than the 10 steps"),
-        ({"name": "step"}, "decay_steps is 0.*'step' needs at least 1"),
-        ({"name": "time"}, "decay_steps is 0.*'time'"),
-        ({"name": "exponential", "decay_steps": -1}, "decay_steps is -1"),
-        ({"decay_factor": 0.0}, "decay_factor is 0.0.*above 0"),
-        ({"decay_factor": 1.1}, "decay_factor is 1.1.*at most 1"),
+        ({"name": "linear"}, "schedule=linear: .*constant, time, step, .*cosine"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"learning_rate": math.inf}, "learning_rate=inf"),
+        ({"total_steps": 0}, "warmup_steps=0.* 0 steps"),
+        ({"warmup_steps": -1}, "warmup_steps=-1"),
+        ({"warmup_steps": 10}, "warmup_steps=10.*less than the 10 steps"),
+        ({"name": "step"}, "decay_steps=0: schedule=step needs at least 1"),
+        ({"name": "time"}, "decay_steps=0: schedule=time"),
+        ({"name": "exponential", "decay_steps": -1}, "decay_steps=-1"),
+        ({"decay_factor": 0.0}, "decay_factor=0.0.*above 0"),
+        ({"decay_factor": 1.1}, "decay_factor=1.1.*at most 1"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, named):

@@ -17,7 +17,7 @@ def test_grey_filters_share_one_scale_around_zero():
     assert bar.get_title("left") == "weight"
 
 
-def test_colour_filters_are_stretched_to_the_range_of_all():
+def test_color_filters_are_stretched_to_the_range_of_all():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float32)
     (axes,) = plots.filters(kernel).axes
     drawn = np.stack([image.get_array() for image in axes.images])
@@ -47,7 +47,7 @@ def test_an_image_grid_shows_each_image_over_its_caption():
     assert len(rows) == 2
 
 
-def test_images_may_have_colours():
+def test_images_may_have_colors():
     images = np.random.default_rng(0).uniform(size=(2, 4, 4, 3))
     (axes,) = plots.image_grid(images).axes
     np.testing.assert_allclose(axes.images[1].get_array(), images[1], atol=1e-6)

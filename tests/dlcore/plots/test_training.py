@@ -7,17 +7,20 @@ from dlcore import plots
 from dlcore.errors import UsageError
 
 
-def record(split, epoch, **values):
-    return {"step": 10 * epoch, "epoch": float(epoch), "split": split, **values}
+def columns(epochs, **values):
+    return {
+        "epoch": epochs,
+        "step": 10 * epochs,
+        **{name: np.asarray(values[name]) for name in values},
+    }
 
 
-HISTORY = [
-    record("train", 1, loss=2.0, learning_rate=0.1),
-    record("validation", 1, loss=1.5, accuracy=0.5),
-    record("train", 2, loss=None, learning_rate=0.1),
-    record("validation", 2, loss=0.1, accuracy=0.75),
-    record("test", 2, accuracy=0.7),
-]
+EPOCHS = np.asarray([1.0, 2.0])
+METRICS = {
+    "train": columns(EPOCHS, loss=[2.0, np.nan], learning_rate=[0.1, 0.1]),
+    "validation": columns(EPOCHS, loss=[1.5, 0.1], accuracy=[0.5, 0.75]),
+    "test": columns(EPOCHS[1:], accuracy=[0.7]),
+}
 
 
 def curves(axes):
@@ -25,7 +28,7 @@ def curves(axes):
 
 
 def test_learning_curves_have_a_panel_a_metric_and_a_line_a_split():
-    panels = plots.learning_curves(HISTORY).axes
+    panels = plots.learning_curves(METRICS).axes
     titles = [axes.get_title("left") for axes in panels]
     assert titles == ["loss", "accuracy", "learning rate"]
     _, accuracy, learning_rate = panels
@@ -34,14 +37,14 @@ def test_learning_curves_have_a_panel_a_metric_and_a_line_a_split():
 
 
 def test_a_value_that_was_not_finite_is_a_gap():
-    loss = plots.learning_curves(HISTORY).axes[0]
+    loss = plots.learning_curves(METRICS).axes[0]
     (first, second) = curves(loss)["train"]
     assert first == [1, 2.0]
     assert np.isnan(second[1])
 
 
 def test_the_legend_names_each_split_once():
-    (legend,) = plots.learning_curves(HISTORY).legends
+    (legend,) = plots.learning_curves(METRICS).legends
     assert sorted(text.get_text() for text in legend.get_texts()) == ["test", "train", "validation"]
 
 
@@ -50,13 +53,20 @@ def test_the_legend_names_each_split_once():
     [([2.0, 0.02], "log"), ([2.0, 1.0], "linear"), ([2.0, 0.0], "linear"), ([-1, 50], "linear")],
 )
 def test_a_loss_is_logarithmic_where_it_falls_by_more_than_ten(values, scale):
-    records = [record("train", epoch, loss=value) for epoch, value in enumerate(values)]
-    assert plots.learning_curves(records).axes[0].get_yscale() == scale
+    metrics = {"train": columns(np.arange(2.0), loss=values)}
+    assert plots.learning_curves(metrics).axes[0].get_yscale() == scale
 
 
-def test_no_records_are_refused():
-    with pytest.raises(UsageError, match="no record"):
-        plots.learning_curves([])
+def test_a_point_between_gaps_is_marked_and_a_line_of_a_training_is_not():
+    values = {"loss": [np.nan, 1.0, np.nan], "learning_rate": [0.1, 0.1, 0.1]}
+    loss, rate = plots.learning_curves({"train": columns(np.arange(3.0), **values)}).axes
+    assert (loss.lines[0].get_marker(), rate.lines[0].get_marker()) == ("o", "")
+
+
+def test_no_metrics_are_refused():
+    for metrics in ({}, {"train": columns(EPOCHS)}):
+        with pytest.raises(UsageError, match="no metric"):
+            plots.learning_curves(metrics)
 
 
 def test_a_confusion_matrix_writes_every_count_that_is_not_zero_in_its_cell():
@@ -69,7 +79,7 @@ def test_a_confusion_matrix_writes_every_count_that_is_not_zero_in_its_cell():
     assert axes.get_title("left") == "12 of 15 right (80.00%)"
 
 
-def test_right_and_wrong_answers_have_different_colours():
+def test_right_and_wrong_answers_have_different_colors():
     (axes,) = plots.confusion_matrix(np.asarray([[9, 1], [0, 10]]), ["a", "b"]).axes
     right, wrong = (image.get_array() for image in axes.images)
     np.testing.assert_allclose(right.filled(-1), [[0.9, -1], [-1, 1.0]])

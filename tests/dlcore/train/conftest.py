@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dlcore import data, models, optim, parallel, tasks
-from dlcore.data import image, sources, text
+from dlcore.data import text
+from dlcore.data.features import ClassLabel, Image
 from dlcore.train import program
 from dlcore.train.callbacks import Callback
 from dlcore.train.loop import Loop, Outcome, Plan
@@ -50,19 +51,19 @@ def _images(**options: Any) -> data.Dataset:
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=88).astype(np.int32)
     pixels = rng.normal(labels[:, None, None, None] / 2, 1, (88, 4, 4, 1)).astype(np.float32)
-    fractions = data.Options(validation_fraction=0.2, test_fraction=0.2, **options)
-    return image.build(
-        "blobs", {"train": sources.Arrays(pixels, labels)}, ("a", "b", "c"), fractions
-    )
+    features = {"image": Image((4, 4, 1)), "label": ClassLabel(("a", "b", "c"))}
+    arrays = {"train": {"image": pixels, "label": labels}}
+    options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
+    return data.from_arrays(features, arrays, options, "blobs")
 
 
 def _text() -> data.Dataset:
     letters = "".join(np.random.default_rng(0).choice(list("abcd "), 600))
     splits = {"train": letters, "validation": letters[:100]}
-    return text.load_text("letters", splits, data.Options(sequence_length=8))
+    return text.load_text("letters", splits, data.TextOptions(sequence_length=8))
 
 
-def _regime(name: str) -> tuple[tasks.Task, data.Dataset]:
+def _regime(name: str) -> tuple[tasks.Learner, data.Dataset]:
     if name == "classification":
         model = models.create("mlp", num_classes=3, hidden=(8,), dropout_rate=0.3)
         return tasks.create(name, model), _images(augment="flip")
@@ -96,7 +97,7 @@ def training() -> Callable[..., Training]:
             schedule,
             dataset.transform,
             dataset.example_batch(8),
-            parallel.make(parallelism),
+            parallel.make(parallelism, kinds=task.state_kinds),
             seed=SEED,
             log_every=3,
             accumulate=2 if plain and parallelism == "jit" else 1,

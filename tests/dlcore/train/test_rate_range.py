@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from dlcore import data, models, optim, parallel, tasks
-from dlcore.data import image, sources
+from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.train import program, rate_range
 
@@ -16,10 +16,11 @@ EXAMPLES = 32
 def dataset():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(EXAMPLES, 5)).astype(np.float32)
-    examples = sources.Arrays(inputs, rng.integers(3, size=EXAMPLES).astype(np.int32))
-    options = data.Options(validation_fraction=0.0, normalize="none")
-    splits = {"train": examples, "test": examples}
-    return image.build("table", splits, ("a", "b", "c"), options)
+    arrays = {"image": inputs, "label": rng.integers(3, size=EXAMPLES)}
+    features = {"image": Row(tuple("abcde")), "label": ClassLabel(("a", "b", "c"))}
+    options = {"validation_fraction": 0.0, "normalize": "none"}
+    splits = {"train": arrays, "test": arrays}
+    return data.from_arrays(features, splits, options, "table")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from dlcore import data, models, optim, parallel, tasks
-from dlcore.data import image, sources
+from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
@@ -38,13 +38,14 @@ class Normalized(nn.Module):
 @pytest.fixture(scope="module")
 def dataset():
     rng = np.random.default_rng(0)
-    examples = sources.Arrays(
-        rng.normal(3, 2, (100, 2, 2, 1)).astype(np.float32),
-        rng.integers(3, size=100).astype(np.int32),
-    )
+    arrays = {
+        "image": rng.normal(3, 2, (100, 2, 2, 1)).astype(np.float32),
+        "label": rng.integers(3, size=100),
+    }
+    features = {"image": Image((2, 2, 1)), "label": ClassLabel(("a", "b", "c"))}
     # Augmentation belongs to the training, not to the training set.
-    options = data.Options(test_fraction=0.1, validation_fraction=0.1, augment="flip")
-    return image.build("blobs", {"train": examples}, ("a", "b", "c"), options)
+    options = {"test_fraction": 0.1, "validation_fraction": 0.1, "augment": "flip"}
+    return data.from_arrays(features, {"train": arrays}, options, "blobs")
 
 
 def build(dataset, layout="jit", model=None, task="classification", **options):

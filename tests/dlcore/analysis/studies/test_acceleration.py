@@ -67,7 +67,7 @@ def test_the_figure_has_each_error_and_both_bounds():
     [
         ({"steps": 19}, "steps is 19"),
         ({"steps": 50, "dimension": 49}, "dimension is 49.*50 steps"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"momentum": 1.0}, "momentum=1.0"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, named):

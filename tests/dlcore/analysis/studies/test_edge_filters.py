@@ -8,11 +8,11 @@ from dlcore.analysis import studies
 from dlcore.errors import UsageError
 
 
-def test_the_maps_are_sobel_s_and_pass_through_rectifier_and_pooling():
+def test_the_photograph_is_filtered_by_sobel_rectified_and_pooled():
     numbers = studies.create("edge_filters", size=34, window=4).run()
     for name, axis in (("vertical", 1), ("horizontal", 0)):
         expected = scipy.ndimage.sobel(numbers["photograph"].astype(np.float64), axis)[1:-1, 1:-1]
-        np.testing.assert_allclose(numbers[f"{name}_map"], expected, atol=1e-5)
+        np.testing.assert_allclose(numbers[f"{name}_filtered"], expected, atol=1e-5)
         blocks = np.maximum(expected, 0).reshape(8, 4, 8, 4)
         np.testing.assert_allclose(numbers[f"{name}_pooled"], blocks.max((1, 3)), atol=1e-5)
         mean = np.abs(expected).mean()

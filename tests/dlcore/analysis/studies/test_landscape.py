@@ -1,8 +1,6 @@
 """The landscape of the digits, trained here or opened from run directories."""
 
-import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +8,14 @@ import matplotlib.figure
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
-from dlcore import data, models, tasks
+from dlcore import data
 from dlcore.analysis import study
-from dlcore.analysis.studies import landscape
 from dlcore.errors import UsageError
+from dlcore.train import Recipe, Session
 from dlcore.train.checkpoint import Checkpoints
-from dlcore.train.state import TrainState
+from dlcore.train.workdir import write_json
 
 TINY = {"resolution": 3, "examples": 200}
 
@@ -30,11 +29,11 @@ def test_trained_parameters_lie_in_a_valley():
     numbers = measured("random")
     np.testing.assert_array_equal(numbers["x"], [-1, 0, 1])
     np.testing.assert_array_equal(numbers["points"], [[0, 0]])
-    centre = numbers["loss"][1, 1]
-    assert centre == numbers["loss_at_points"][0] == numbers["least"]
-    # Chance is ln 10 = 2.3 nats: the network has learnt, and the border is much worse.
-    assert centre < 0.2
-    assert np.delete(numbers["loss"].ravel(), 4).min() > 5 * centre
+    center = numbers["loss"][1, 1]
+    assert center == numbers["loss_at_points"][0] == numbers["least"]
+    # Chance is ln 10 = 2.3 nats: the network has learned, and the border is much worse.
+    assert center < 0.2
+    assert np.delete(numbers["loss"].ravel(), 4).min() > 5 * center
     assert numbers["greatest"] == numbers["loss"].max()
 
 
@@ -58,46 +57,40 @@ def test_both_views_are_drawn(view):
     assert figure.axes[0].name == ("3d" if view == "surface" else "rectilinear")
 
 
-def write_recipe(directory, hidden=(5,)):
+def write_run(directory, seed, hidden=(5,)):
+    """A run whose best checkpoint holds drawn parameters, which are returned."""
+    options = {"model": "mlp", "model_options": {"hidden": hidden}, "data": "digits"}
+    session = Session(Recipe(name="tiny", learning_rate=0.1, **options))
     directory.mkdir()
-    recipe = {"task": "classification", "task_options": {}, "model": "mlp", "data": "digits"}
-    recipe |= {"model_options": {"hidden": list(hidden)}}
-    recipe |= {"data_options": dataclasses.asdict(data.Options())}
-    (directory / "recipe.json").write_text(json.dumps(recipe))
+    write_json(directory / "recipe.json", session.recipe.to_json())
+    rng = np.random.default_rng(seed)
 
+    def draw(leaf):
+        drawn = rng.normal(size=leaf.shape) if jnp.issubdtype(leaf.dtype, jnp.floating) else 0
+        return jnp.broadcast_to(jnp.asarray(drawn, leaf.dtype), leaf.shape)
 
-def write_checkpoint(directory, params):
-    state = TrainState(
-        step=jnp.asarray(1),
-        params=params,
-        model_state={},
-        opt_state=(),
-        rng=jax.random.key_data(jax.random.key(0)),
-        ema_params=None,
-        metrics={},
-    )
+    state = jax.tree.map(draw, session.prepared.program.abstract_state)
     checkpoints = Checkpoints(directory / "checkpoints", mode="max")
     checkpoints.save(1, state, {}, watched=0.5)
-    checkpoints.wait()
     checkpoints.close()
+    return state.params
 
 
 def test_run_directories_give_the_points(tmp_path):
-    task = tasks.create("classification", models.create("mlp", hidden=(5,)))
-    init = jax.jit(lambda key: task.init(key, {"image": jnp.zeros((1, 8, 8, 1))})["params"])
-    written = [init(jax.random.key(seed)) for seed in range(3)]
     directories = [tmp_path / str(seed) for seed in range(3)]
-    for directory, params in zip(directories, written, strict=True):
-        write_recipe(directory)
-        write_checkpoint(directory, params)
+    written = [write_run(directory, seed) for seed, directory in enumerate(directories)]
     runs = ",".join(map(str, directories))
     numbers = study.create("landscape", plane="points", runs=runs, **TINY).run()
     dataset = data.load("digits")
-    batch = jax.tree.map(jnp.asarray, dataset.example_batch(200))
-    batch = dataset.transform(batch, None, False)
-    evaluate = jax.jit(lambda params: task.evaluate({"params": params}, batch))
-    expected = [evaluate(params)["loss"].compute() for params in written]
-    np.testing.assert_allclose(numbers["loss_at_points"], expected, rtol=1e-5)
+    batch = dataset.transform(dataset.example_batch(200), None, False)
+    images, labels = np.float64(batch["image"]).reshape(200, -1), np.asarray(batch["label"])
+    for params, loss in zip(written, numbers["loss_at_points"], strict=True):
+        (kernel, bias), (kernel_2, bias_2) = (
+            (np.float64(layer["kernel"]), np.float64(layer["bias"])) for layer in params.values()
+        )
+        logits = np.tanh(images @ kernel + bias) @ kernel_2 + bias_2
+        expected = -scipy.special.log_softmax(logits, -1)[np.arange(200), labels].mean()
+        assert loss == pytest.approx(expected, rel=1e-5)
     sides = [
         float(optax.tree.norm(jax.tree.map(jnp.subtract, written[0], params)))
         for params in written[1:]
@@ -107,7 +100,7 @@ def test_run_directories_give_the_points(tmp_path):
 
 def test_runs_of_different_models_are_refused(tmp_path):
     for name, hidden in (("a", (5,)), ("b", (5,)), ("c", (6,))):
-        write_recipe(tmp_path / name, hidden)
+        write_run(tmp_path / name, 0, hidden)
     runs = ",".join(str(tmp_path / name) for name in "abc")
     with pytest.raises(UsageError, match="no plane in common: model_options differs"):
         study.create("landscape", plane="points", runs=runs, **TINY).run()
@@ -122,14 +115,10 @@ def test_runs_of_different_models_are_refused(tmp_path):
         ({"examples": 0}, "examples is 0"),
         ({"extent": 0.0}, "extent is 0.0: it must be above 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"runs": "a,b"}, "a random plane is of 1 runs, not of 2: a,b"),
-        ({"plane": "points", "runs": "a"}, "a points plane is of 3 runs, not of 1: a"),
+        ({"runs": "a,b"}, "plane=random takes 1 in runs, not 2: a,b"),
+        ({"plane": "points", "runs": "a"}, "plane=points takes 3 in runs, not 1: a"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         study.create("landscape", **options)
-
-
-def test_the_study_is_registered():
-    assert study.kind("landscape") is landscape.Landscape

@@ -1,4 +1,4 @@
-"""Each penalty lowers what it penalises."""
+"""Each penalty lowers what it penalizes."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ from dlcore.errors import UsageError
 
 @pytest.fixture(scope="module")
 def numbers():
-    return studies.create("receptive_field", depth=4, maps=3, draws=4000).run()
+    return studies.create("receptive_field", depth=4, channels=3, draws=4000).run()
 
 
 def test_the_measured_fields_are_those_of_the_formula_and_of_the_textbook(numbers):
@@ -32,6 +32,6 @@ def test_the_gradient_over_a_field_is_as_large_as_the_paths_are_many(numbers):
 
 
 def test_options_out_of_range_are_refused():
-    for options in ({"depth": 2}, {"maps": 0}, {"draws": 0}):
+    for options in ({"depth": 2}, {"channels": 0}, {"draws": 0}):
         with pytest.raises(UsageError, match=f"{next(iter(options))} is"):
             studies.create("receptive_field", **options)

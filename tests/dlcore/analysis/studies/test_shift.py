@@ -12,7 +12,7 @@ def numbers():
     return studies.create("shift", size=36, max_shift=4, windows=(1, 4, 8)).run()
 
 
-def test_a_convolution_s_map_moves_with_the_photograph_exactly(numbers):
+def test_a_convolution_moves_with_the_photograph_exactly(numbers):
     assert numbers["covariance_error"][0].max() < 1e-6
 
 
@@ -22,8 +22,8 @@ def test_a_convolution_of_stride_2_moves_by_whole_strides_alone(numbers):
     assert errors[[1, 3]].min() > 0.3
 
 
-def test_unshared_random_filters_give_the_moved_photograph_an_unrelated_map(numbers):
-    # Two uncorrelated maps of the same norm are sqrt(2) of it apart.
+def test_unshared_random_filters_answer_the_moved_photograph_with_something_unrelated(numbers):
+    # Two uncorrelated responses of the same norm are sqrt(2) of it apart.
     np.testing.assert_allclose(numbers["covariance_error"][2][1:], np.sqrt(2), rtol=0.05)
 
 

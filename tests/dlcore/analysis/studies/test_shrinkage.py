@@ -21,18 +21,18 @@ def numbers(study):
 
 @pytest.fixture(scope="module")
 def examples():
-    table = data.load("diabetes", options=data.Options(validation_fraction=0.0))
+    table = data.load("diabetes", options={"validation_fraction": 0.0})
     (batch,) = table.evaluation_batches("train", table.num_examples("train"))
-    inputs = np.float64(table.transform(batch, None, False)["image"])
-    return inputs, np.float64(batch["label"][:, 0])
+    inputs = np.float64(table.transform(batch, None, False)["row"])
+    return inputs, np.float64(batch["numbers"][:, 0])
 
 
 def test_ridge_s_weights_are_the_closed_form_and_never_zero(numbers, examples):
     x, y = examples
-    centred = y - y.mean()
+    centered = y - y.mean()
     for strength, weights in zip(numbers["strength"], numbers["ridge"], strict=True):
         matrix = x.T @ x / len(x) + strength * np.eye(x.shape[1])
-        expected = np.linalg.solve(matrix, x.T @ centred / len(x))
+        expected = np.linalg.solve(matrix, x.T @ centered / len(x))
         np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-3)
     assert numbers["ridge_zeros"] == 0
 

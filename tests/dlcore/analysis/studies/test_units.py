@@ -1,4 +1,4 @@
-"""The study of single units: what each of them says, point by point."""
+"""The study of single units: what each of them answers, point by point."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from dlcore.analysis import studies
 from dlcore.errors import UsageError
 
 
-def test_every_unit_says_what_its_formula_says():
+def test_every_unit_answers_what_its_formula_says():
     study = studies.create("units", bias=0.25, width=0.5, points=9)
     numbers = study.run()
     x1, x2 = np.meshgrid(np.linspace(-2, 2, 9), np.linspace(-2, 2, 9))
@@ -20,7 +20,7 @@ def test_every_unit_says_what_its_formula_says():
         "norm": np.hypot(x1, 2 * x2),
         "radial basis": np.exp(-((x1 - 0.5) ** 2 + (x2 + 0.5) ** 2) / (2 * 0.5**2)),
     }
-    assert set(numbers) == {"axis", *expected}
+    assert {name for name in numbers if np.ndim(numbers[name])} == {"axis", *expected}
     for name, values in expected.items():
         np.testing.assert_allclose(numbers[name], values, rtol=1e-5, atol=1e-6)
     assert len(study.draw(numbers).axes) == len(expected)

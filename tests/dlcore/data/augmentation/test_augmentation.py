@@ -11,16 +11,26 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlcore.data import Options, augmentation
+from dlcore.data import ExampleOptions, augmentation
 from dlcore.data.augmentation import AUGMENTATIONS, geometry, intensity
+from dlcore.data.augmentation.moves import Warps
+from dlcore.data.features import Boxes, Image, Row, Segmentation, Series
 from dlcore.errors import UsageError
 
 COMPONENTS = np.diag([0.3, 0.2, 0.1]).astype(np.float32)
 SHAPE = (11, 8, 3)
+IMAGE = {"image": Image(SHAPE)}
 
 
 def image_of(shape, seed=0):
     return np.random.default_rng(seed).uniform(0.1, 1.0, shape).astype(np.float32)
+
+
+def compose(text):
+    """The changes of an image alone, `(key, image) -> image`."""
+    measured = {"image": {"color_components": COMPONENTS}}
+    change = augmentation.compose(augmentation.parse(text), IMAGE, measured)
+    return lambda key, image: change(key, {"image": image})["image"]
 
 
 @functools.cache
@@ -30,7 +40,7 @@ def changed(strength):
     Compiled in haste: it takes far longer to compile than to run.
     """
     texts = [name if strength is None else f"{name}:{strength}" for name in AUGMENTATIONS]
-    changes = [augmentation.compose(augmentation.parse(text), COMPONENTS) for text in texts]
+    changes = [compose(text) for text in texts]
     return jax.jit(
         lambda *batch: jnp.stack([jax.vmap(change)(*batch) for change in changes]),
         compiler_options={"xla_backend_optimization_level": 0},
@@ -63,9 +73,8 @@ def test_the_shape_stays_and_each_example_is_changed_by_its_own_key():
 def test_several_are_applied_in_their_order_each_with_its_own_key():
     key, image = jax.random.key(5), image_of((8, 8, 1))
     first, second = (jax.random.fold_in(key, position) for position in range(2))
-    change = augmentation.compose(augmentation.parse(" crop:2, noise:0.3 "))
-    expected = intensity.noise(second, 0.3, geometry.crop(first, 2, image))
-    np.testing.assert_array_equal(change(key, image), expected)
+    expected = intensity.noise(second, 0.3, geometry.crop(first, 2, (8, 8)).pixels(image))
+    np.testing.assert_array_equal(compose(" crop:2, noise:0.3 ")(key, image), expected)
 
 
 def test_warps_in_a_row_read_the_image_once():
@@ -79,11 +88,11 @@ def test_warps_in_a_row_read_the_image_once():
     places = np.indices((9, 14)).astype(np.float32)
     # What is seen after the shift is looked up in the stretched image, and so on.
     for warp in reversed(warps):
-        places = np.asarray(warp(places))
+        places = np.asarray(warp.source(places))
     expected = scipy.ndimage.map_coordinates(
         image[..., 0].astype(np.float64), places, order=1, mode="grid-constant"
     )
-    result = augmentation.compose(augmentation.parse(text))(key, image)
+    result = compose(text)(key, image)
     np.testing.assert_allclose(result[..., 0], expected, atol=2e-5)
 
 
@@ -92,9 +101,9 @@ def test_a_chain_of_warps_is_one_after_the_other_where_interpolation_hardly_blur
     blob = np.exp(-((rows - 25) ** 2 + (columns - 36) ** 2) / 100)[..., None].astype(np.float32)
     key = jax.random.key(7)
     keys = [jax.random.fold_in(key, position) for position in range(2)]
-    chained = augmentation.compose(augmentation.parse("rotate:90,stretch:0.3"))(key, blob)
-    turned = geometry.sample(blob, [geometry.rotate(keys[0], 90, (64, 64))])
-    apart = geometry.sample(turned, [geometry.stretch(keys[1], 0.3, (64, 64))])
+    chained = compose("rotate:90,stretch:0.3")(key, blob)
+    turned = Warps((64, 64), [geometry.rotate(keys[0], 90, (64, 64))]).pixels(blob)
+    apart = Warps((64, 64), [geometry.stretch(keys[1], 0.3, (64, 64))]).pixels(turned)
     assert float(jnp.abs(chained - blob).max()) > 0.2
     np.testing.assert_allclose(chained, apart, atol=0.01)
 
@@ -125,13 +134,40 @@ def test_names_and_strengths_are_read():
 )
 def test_what_is_no_augmentation_is_refused_in_one_line(text, message):
     with pytest.raises(UsageError, match=message) as refused:
-        Options(augment=text)
+        ExampleOptions(augment=text)
     assert "\n" not in str(refused.value)
 
 
 def test_the_help_names_every_augmentation_with_its_default():
-    help_text = Options.__doc__.partition("augment:")[2].partition("crop_size:")[0]
+    help_text = ExampleOptions.__doc__.partition("augment:")[2].partition("crop_size:")[0]
     documented = dict(re.findall(r"(\w+):([\d.]+\d|\d)", help_text))
     assert {name: float(strength) for name, strength in documented.items()} == {
         name: kind.strength for name, kind in AUGMENTATIONS.items()
     }
+
+
+def test_a_key_that_an_example_lacks_is_left_out():
+    features = {**IMAGE, "classes": Segmentation((), SHAPE[:2])}
+    change = augmentation.compose(augmentation.parse("flip:1"), features)
+    image = image_of(SHAPE)
+    result = change(jax.random.key(0), {"image": image})
+    np.testing.assert_array_equal(result["image"], image[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "features", "message"),
+    [
+        (
+            "flip",
+            {"row": Row(("a", "b"))},
+            "augment has 'flip', which is for images: there are",
+        ),
+        ("noise", {"steps": Series((5, 2))}, "augment has 'noise', which is for images"),
+        ("time_mask", {"classes": Segmentation((), (5, 2))}, "'time_mask', which classes cannot"),
+        ("elastic", {**IMAGE, "boxes": Boxes(("a",), 3)}, "'elastic', which boxes cannot follow"),
+        ("time_shift", {**IMAGE, "boxes": Boxes(("a",), 3)}, "'time_shift', which boxes cannot"),
+    ],
+)
+def test_what_cannot_be_changed_or_cannot_follow_is_named(text, features, message):
+    with pytest.raises(UsageError, match=message):
+        augmentation.compose(augmentation.parse(text), features)

@@ -8,9 +8,10 @@ import scipy.ndimage
 import scipy.stats
 
 from dlcore.data.augmentation import geometry
+from dlcore.data.augmentation.moves import Warps
 
 SIZE = (12, 15)
-CENTRE = (np.array(SIZE) - 1) / 2
+CENTER = (np.array(SIZE) - 1) / 2
 GRID = np.indices(SIZE).astype(np.float64)
 KEYS = jax.random.split(jax.random.key(0), 400)
 
@@ -20,11 +21,13 @@ def image_of(shape, seed=0):
 
 
 def maps(warp, strength):
-    """For each key the matrix [2, 2] about the centre and the shift that best explain a warp."""
-    places = jax.jit(jax.vmap(lambda key: warp(key, strength, SIZE)(GRID.astype(np.float32))))(KEYS)
+    """For each key the matrix [2, 2] about the center and the shift that best explain a warp."""
+    places = jax.jit(
+        jax.vmap(lambda key: warp(key, strength, SIZE).source(GRID.astype(np.float32)))
+    )(KEYS)
     places = np.asarray(places, np.float64)
-    inputs = np.concatenate([(GRID - CENTRE[:, None, None]).reshape(2, -1), np.ones((1, 180))])
-    outputs = (places - CENTRE[:, None, None]).reshape(len(KEYS), 2, -1)
+    inputs = np.concatenate([(GRID - CENTER[:, None, None]).reshape(2, -1), np.ones((1, 180))])
+    outputs = (places - CENTER[:, None, None]).reshape(len(KEYS), 2, -1)
     solved = outputs @ np.linalg.pinv(inputs)
     np.testing.assert_allclose(solved @ inputs, outputs, atol=2e-5)
     return solved[..., :2], solved[..., 2]
@@ -44,7 +47,7 @@ def test_a_shift_moves_everything_alike_in_both_directions():
     assert abs(np.corrcoef(shift.T)[0, 1]) < 0.2
 
 
-def test_a_rotation_keeps_distances_and_the_centre():
+def test_a_rotation_keeps_distances_and_the_center():
     matrix, shift = maps(geometry.rotate, 40.0)
     np.testing.assert_allclose(shift, 0, atol=1e-5)
     products = matrix @ matrix.transpose(0, 2, 1)
@@ -81,7 +84,7 @@ def test_a_shear_moves_rows_sideways():
 
 def test_a_perspective_is_the_homography_of_its_corners():
     share, key = 0.2, jax.random.key(1)
-    warp = jax.jit(lambda key, places: geometry.perspective(key, share, SIZE)(places))
+    warp = jax.jit(lambda key, places: geometry.perspective(key, share, SIZE).source(places))
     corners = np.array([[0, 0], [0, 14], [11, 0], [11, 14]], np.float64)
 
     def moved(points):
@@ -104,7 +107,7 @@ def test_a_perspective_is_the_homography_of_its_corners():
 
 def test_a_perspective_moves_every_corner_on_its_own_by_up_to_its_share_of_the_sides():
     corners = np.array([[0, 0, 11, 11], [0, 14, 0, 14]], np.float32)
-    apply = jax.vmap(lambda key: geometry.perspective(key, 0.2, SIZE)(corners[:, None]))
+    apply = jax.vmap(lambda key: geometry.perspective(key, 0.2, SIZE).source(corners[:, None]))
     moves = (np.asarray(jax.jit(apply)(KEYS))[:, :, 0] - corners) / [[11], [14]]
     for move in moves.reshape(len(KEYS), 8).T:
         assert_uniform(move, 0.2)
@@ -114,7 +117,7 @@ def test_a_perspective_moves_every_corner_on_its_own_by_up_to_its_share_of_the_s
 
 def test_an_image_one_pixel_high_has_a_perspective_too():
     image = image_of((1, 5, 1))
-    seen = geometry.sample(image, [geometry.perspective(KEYS[0], 0.2, (1, 5))])
+    seen = Warps((1, 5), [geometry.perspective(KEYS[0], 0.2, (1, 5))]).pixels(image)
     assert seen.shape == image.shape
     assert bool(jnp.isfinite(seen).all())
 
@@ -129,8 +132,8 @@ def test_an_affine_change_is_scipys_of_the_same_matrix(strength):
     scaling = np.diag(1 + 0.1 * uniform[2:4])
     shear = np.array([[1, 0], [0.1 * uniform[1], 1]])
     matrix = rotation @ scaling @ shear
-    offset = CENTRE + 0.07 * uniform[4:] * SIZE - matrix @ CENTRE
-    result = geometry.sample(image, [geometry.affine(key, strength, SIZE)])
+    offset = CENTER + 0.07 * uniform[4:] * SIZE - matrix @ CENTER
+    result = Warps(SIZE, [geometry.affine(key, strength, SIZE)]).pixels(image)
     for channel in range(2):
         expected = scipy.ndimage.affine_transform(
             image[..., channel].astype(np.float64), matrix, offset, order=1, mode="grid-constant"
@@ -150,21 +153,25 @@ def test_an_elastic_change_is_scipys_of_the_same_field():
     expected = scipy.ndimage.map_coordinates(
         image[..., 0].astype(np.float64), places, order=1, mode="grid-constant"
     )
-    result = geometry.elastic(key, strength, image)
+    result = geometry.elastic(key, strength, shape).pixels(image)
     np.testing.assert_allclose(result[..., 0], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(("flip", "axis"), [(geometry.flip, 1), (geometry.flip_vertical, 0)])
 def test_a_flip_undoes_itself_and_happens_with_its_probability(flip, axis):
     image = image_of((4, 5, 3))
-    once = jax.vmap(flip, in_axes=(0, None, None))(KEYS, 0.3, image)
-    twice = jax.vmap(flip, in_axes=(0, None, 0))(KEYS, 0.3, once)
+
+    def apply(key, image, probability=0.3):
+        return flip(key, probability, (4, 5)).pixels(image)
+
+    once = jax.vmap(apply, in_axes=(0, None))(KEYS, image)
+    twice = jax.vmap(apply)(KEYS, once)
     np.testing.assert_array_equal(twice, np.broadcast_to(image, once.shape))
     flipped = (np.asarray(once) == np.flip(image, axis)).all(axis=(1, 2, 3))
     assert ((np.asarray(once) == image).all(axis=(1, 2, 3)) | flipped).all()
     # Five standard deviations of that coin.
     assert abs(flipped.sum() - 120) < 5 * np.sqrt(400 * 0.3 * 0.7)
-    np.testing.assert_array_equal(flip(KEYS[0], 1.0, image), np.flip(image, axis))
+    np.testing.assert_array_equal(apply(KEYS[0], image, 1.0), np.flip(image, axis))
 
 
 def test_a_crop_is_the_image_moved_by_up_to_its_padding_over_background():
@@ -175,6 +182,6 @@ def test_a_crop_is_the_image_moved_by_up_to_its_padding_over_background():
         for row in range(5)
         for column in range(5)
     }
-    crop = jax.vmap(lambda key: geometry.crop(key, 2, image))
+    crop = jax.vmap(lambda key: geometry.crop(key, 2, (6, 7)).pixels(image))
     places = {windows[one.tobytes()] for one in np.asarray(crop(KEYS))}
     assert places == set(windows.values())

@@ -44,12 +44,12 @@ def test_noise_is_gaussian_and_of_each_pixel_its_own():
     assert np.abs(np.corrcoef(added.T) - np.eye(8)).max() < 0.08
 
 
-def test_colour_jitter_has_the_covariance_of_the_paper():
+def test_color_jitter_has_the_covariance_of_the_paper():
     # Krizhevsky et al. (2012): p_i alpha_i lambda_i summed over i, Cov = P diag(sigma lambda)^2 P'.
-    colours = np.random.default_rng(1).normal(size=(500, 3)) @ [[3, 1, 0], [0, 2, 1], [0, 0, 1]]
-    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(colours.T))
+    colors = np.random.default_rng(1).normal(size=(500, 3)) @ [[3, 1, 0], [0, 2, 1], [0, 0, 1]]
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(colors.T))
     components = jnp.asarray(eigenvectors * eigenvalues, jnp.float32)
-    added = changed(intensity.pca_colour, 0.1, IMAGE, components) - IMAGE
+    added = changed(intensity.pca_color, 0.1, IMAGE, components) - IMAGE
     # One offset for all pixels.
     np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-6)
     offsets = added[:, 0, 0] @ eigenvectors / eigenvalues

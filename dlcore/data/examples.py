@@ -1,0 +1,288 @@
+"""Datasets of single examples, each with whatever features it has."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, override
+
+import jax
+import numpy as np
+
+from dlcore.data import augmentation, curriculum, decoding, facts, pipeline, statistics, transforms
+from dlcore.data import features as kinds
+from dlcore.data.dataset import Dataset, HostBatch, Needs
+from dlcore.data.features import Feature, Shape
+from dlcore.data.fitting import check_options, curriculum_keys
+from dlcore.data.needs import described, match
+from dlcore.data.options import ExampleOptions, Options, renaming
+from dlcore.data.registration import complete_options
+from dlcore.data.sources import Arrays, Source, Split
+from dlcore.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleDataset(Dataset):
+    """Examples, in any order.
+
+    A host batch holds the features that were asked for with `provide`, as
+    `dlcore.data.features` describes them, and `mask` float32 `[batch]`. Before that it holds all
+    but texts and others that stay on the host.
+
+    Attributes:
+      names: the source's own name of each feature, by its key.
+      measured: the training split that statistics and facts are of.
+      varies: whether training examples are augmented and cut out at random.
+    """
+
+    name: str
+    features: Mapping[str, Feature]
+    splits: Mapping[str, Split]
+    options: ExampleOptions
+    names: Mapping[str, str]
+    measured: Split
+    varies: bool = True
+
+    @override
+    def num_examples(self, split: str) -> int:
+        return len(self._split(split))
+
+    @functools.cached_property
+    @override
+    def facts(self) -> facts.Facts:
+        shapes = {
+            key: self._shape(feature)
+            for key, feature in self.features.items()
+            if isinstance(feature, kinds.INPUTS)
+        }
+        return facts.of_examples(self.features, shapes, self.measured)
+
+    def _shape(self, feature: Any) -> Shape:
+        """The shape of an input as the model sees it."""
+        shape, side, pad = feature.shape, self.options.crop_size, self.options.pad
+        if not isinstance(feature, kinds.Image) or None in shape:
+            return shape
+        if side:
+            return (side, side, shape[2])
+        return (shape[0] + 2 * pad, shape[1] + 2 * pad, shape[2])
+
+    @functools.cached_property
+    @override
+    def statistics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        chosen = augmentation.parse(self.options.augment)
+        with_colors = any(augmentation.AUGMENTATIONS[choice.name].needs_colors for choice in chosen)
+        return statistics.measure(self.measured, self.features, with_colors)
+
+    @override
+    def provide(self, needs: Needs) -> Self:
+        provided = self._select(match(needs, self.features, self.name))
+        check_options(self.name, provided.features, self.options)
+        augmentation.check(augmentation.parse(self.options.augment), provided.features)
+        # What cannot be read shows at once, and not in the middle of a training.
+        for split in provided.splits.values():
+            split.source.prepare(tuple(split.names.values()))
+        return provided
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The dataset with features under other keys: the present key of each new one.
+
+        What had a new key before is left out, unless it is renamed too.
+
+        Raises:
+          UsageError: there is no feature under a present key.
+        """
+        for old in names.values():
+            if old not in self.features:
+                raise UsageError(
+                    f"features has {old!r}: dataset {self.name!r} has {described(self.features)}"
+                )
+        stays = [key for key in self.features if key not in names and key not in names.values()]
+        return self._select({**{key: key for key in stays}, **names}, with_host=False)
+
+    def _select(self, keys: Mapping[str, str], with_host: bool = True) -> Self:
+        """Those features only, by the present key of each new one."""
+        features = {new: self.features[old] for new, old in keys.items()}
+        names = {new: self.names[old] for new, old in keys.items()}
+
+        def narrowed(split: Split) -> Split:
+            read = {
+                key: name for key, name in names.items() if with_host or not features[key].on_host
+            }
+            return dataclasses.replace(split, names=read)
+
+        return dataclasses.replace(
+            self,
+            features=features,
+            splits={name: narrowed(split) for name, split in self.splits.items()},
+            names=names,
+            measured=narrowed(self.measured),
+        )
+
+    @override
+    def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
+        """See `transforms.transform`."""
+        return transforms.transform(
+            batch,
+            key,
+            self.features,
+            self.options,
+            lambda: self.statistics,
+            train=train,
+            varies=self.varies,
+        )
+
+    @override
+    def train_batches(
+        self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    ) -> pipeline.ShuffledBatches:
+        split = self._split("train")
+        return pipeline.train_batches(
+            split, batch_size, seed, process_index, process_count, self._curriculum
+        )
+
+    @functools.cached_property
+    def _curriculum(self) -> curriculum.Curriculum | None:
+        epochs = self.options.curriculum_epochs
+        if not epochs:
+            return None
+        input_key, label_key = curriculum_keys(self.name, self.features, epochs)
+        num_classes = len(self.features[label_key].names)  # type: ignore[attr-defined]
+        difficulty = curriculum.difficulty(self._split("train"), input_key, label_key, num_classes)
+        return curriculum.Curriculum(difficulty, epochs)
+
+    @override
+    def evaluation_batches(
+        self, split: str, batch_size: int, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[HostBatch]:
+        return iter(self.ordered_batches(split, batch_size, process_index, process_count))
+
+    def ordered_batches(
+        self, split: str, batch_size: int, process_index: int = 0, process_count: int = 1
+    ) -> pipeline.OrderedBatches:
+        """The same as `evaluation_batches`, by step."""
+        return pipeline.evaluation_batches(
+            self._split(split), batch_size, process_index, process_count
+        )
+
+    @override
+    def example_batch(self, batch_size: int) -> HostBatch:
+        split = self._split("train")
+        examples = split.fetch(np.arange(batch_size) % len(split))
+        return examples | {"mask": np.ones(batch_size, np.float32)}
+
+    @override
+    def limited(self, count: int) -> Self:
+        split = self._split("train")
+        if not 1 <= count <= len(split):
+            raise UsageError(
+                f"cannot take {count} of the {len(split)} training examples of {self.name!r}:"
+                f" it must be 1 to {len(split)}"
+            )
+        few = dataclasses.replace(split, indices=split.indices[:count])
+        return dataclasses.replace(
+            self,
+            splits={**self.splits, "train": few, "validation": few},
+            options=dataclasses.replace(self.options, curriculum_epochs=0),
+            varies=False,
+        )
+
+    def _split(self, name: str) -> Split:
+        if name not in self.splits:
+            raise UsageError(
+                f"dataset {self.name!r} has no split {name!r}: it has {', '.join(self.splits)}"
+            )
+        return self.splits[name]
+
+
+def build(name: str, sources: Mapping[str, Source], options: ExampleOptions) -> ExampleDataset:
+    """The dataset over the sources of its own splits: train, and others that it may have.
+
+    A missing test split is carved out of train first, then a missing validation split out of what
+    remains.
+
+    Raises:
+      UsageError: a split is empty, or an option does not fit.
+    """
+    indices = {split: np.arange(len(source)) for split, source in sources.items()}
+    seed = options.split_seed
+    if "test" not in sources:
+        indices["train"], indices["test"] = pipeline.carve(
+            indices["train"], options.test_fraction, seed, 0
+        )
+    if "validation" not in sources and options.validation_fraction:
+        indices["train"], indices["validation"] = pipeline.carve(
+            indices["train"], options.validation_fraction, seed, 1
+        )
+    for split, chosen in indices.items():
+        if not len(chosen):
+            sizes = ", ".join(f"{len(source)} in {own}" for own, source in sources.items())
+            raise UsageError(
+                f"dataset {name!r} ({sizes}) leaves no examples for the {split} split:"
+                " it needs more examples or another validation_fraction or test_fraction"
+            )
+    features = sources["train"].features
+    names = {key: key for key in features}
+    in_batches = {key: key for key, feature in features.items() if not feature.on_host}
+    splits: dict[str, Split] = {
+        split: Split(sources.get(split, sources["train"]), indices[split], in_batches)
+        for split in ("train", "validation", "test")
+        if split in indices
+    }
+    opened = ExampleDataset(name, features, splits, options, names, splits["train"])
+    opened = opened.renamed(renaming(options.features, "features")) if options.features else opened
+    check_options(name, opened.features, options)
+    return opened
+
+
+def from_arrays(
+    features: Mapping[str, Feature],
+    splits: Mapping[str, Mapping[str, np.ndarray]],
+    options: Mapping[str, Any] | Options | None = None,
+    name: str = "arrays",
+) -> ExampleDataset:
+    """A dataset of what is in memory.
+
+    Args:
+      features: what an example holds, by key.
+      splits: the arrays of "train", and of "validation" and "test" where there are any, by key;
+        what is missing is carved out of "train". Those of a feature of several parts stand under
+        its key with each part appended: see `dlcore.data.features`.
+      options: see `ExampleOptions`.
+      name: what messages call it.
+
+    Raises:
+      UsageError: an array is not what its feature says, a split is empty, or an option does not
+        fit.
+    """
+    given = complete_options(ExampleOptions, options, name)
+    if "train" not in splits or set(splits) - {"train", "validation", "test"}:
+        raise UsageError(
+            f"dataset {name!r} has the splits {', '.join(splits) or 'none'}: it needs train, and"
+            " may have validation and test"
+        )
+    sources: dict[str, Source] = {}
+    for split, arrays in splits.items():
+        where = f"split {split!r} of dataset {name!r}"
+        sources[split] = Arrays(*_resized(features, arrays, given.resize), where)
+    return build(name, sources, given)
+
+
+def _resized(
+    features: Mapping[str, Feature], arrays: Mapping[str, np.ndarray], side: int
+) -> tuple[Mapping[str, Feature], Mapping[str, np.ndarray]]:
+    """Images and segmentations with sides of that many pixels."""
+    if not side:
+        return features, arrays
+    sizes: dict[str, Any] = dict(features)
+    resized = dict(arrays)
+    for key, feature in features.items():
+        resize: Any = None
+        match feature:
+            case kinds.Image():
+                resize = decoding.resized
+            case kinds.Segmentation():
+                resize = decoding.resized_classes
+        if resize and key in arrays:
+            resized[key] = np.stack([resize(image, (side, side)) for image in arrays[key]])
+            shape = (side, side, *sizes[key].shape[2:])
+            sizes[key] = dataclasses.replace(sizes[key], shape=shape)
+    return sizes, resized

@@ -1,0 +1,62 @@
+"""What a task needs, found among what a dataset has."""
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from dlcore.data.dataset import Needs
+from dlcore.data.features import INPUTS, Feature
+from dlcore.errors import UsageError
+
+
+def match(needs: Needs, features: Mapping[str, Feature], name: str) -> dict[str, str]:
+    """The key of the feature that serves each need, as `Dataset.provide` says.
+
+    Args:
+      needs: kinds by the task's keys.
+      features: of the dataset.
+      name: of the dataset.
+
+    Raises:
+      UsageError: no feature or more than one would do.
+    """
+    found = {key: key for key, kinds in needs.items() if isinstance(features.get(key), kinds)}
+    while open_needs := {key: kinds for key, kinds in needs.items() if key not in found}:
+        free = {
+            key: [
+                other
+                for other, feature in features.items()
+                if isinstance(feature, kinds) and other not in found.values()
+            ]
+            for key, kinds in open_needs.items()
+        }
+        # What one need takes may leave only one feature to another.
+        key = min(free, key=lambda key: len(free[key]))
+        if len(free[key]) != 1:
+            _refuse(key, free[key], needs, features, name)
+        found[key] = free[key][0]
+    return {key: found[key] for key in needs}
+
+
+def _refuse(
+    key: str, free: list[str], needs: Needs, features: Mapping[str, Feature], name: str
+) -> NoReturn:
+    if free:
+        raise UsageError(
+            f"dataset {name!r} has {', '.join(free)}, each of which may be the"
+            f" {key!r} that the task needs: set features, as in"
+            f' features="{key}:{free[0]}"'
+        )
+    wanted = ", ".join(f"{other!r} ({_nouns(kinds)})" for other, kinds in needs.items())
+    raise UsageError(f"the task needs {wanted}: dataset {name!r} has {described(features)}")
+
+
+def described(features: Mapping[str, Feature]) -> str:
+    """The features of a dataset, for a message."""
+    return ", ".join(f"{key!r} ({feature.noun})" for key, feature in features.items())
+
+
+def _nouns(kinds: Iterable[type[Feature]]) -> str:
+    kinds = tuple(kinds)
+    if kinds == INPUTS:
+        return "an image, a row of numbers or another dense array"
+    return " or ".join(kind.noun for kind in kinds)

@@ -1,0 +1,56 @@
+"""A classifier's answers for every example, and the confusion matrix that they make."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from dlcore import plots
+from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
+from dlcore.evaluators.registry import register
+from dlcore.tasks import Predicts
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions(Evaluator):
+    """The probabilities that a classifier gives, kept with the labels, and where it errs."""
+
+    ability: ClassVar[type] = Predicts
+
+    def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
+        """The arrays "SPLIT_outputs" and the figure "confusion_matrix".
+
+        The arrays are "label" and "prediction", int `[examples]`, "probability", float32
+        `[examples, classes]`, and "confusion", int `[classes, classes]` (row: label, column:
+        prediction).
+        """
+        del key
+        predict = trained.learner.predict  # type: ignore[attr-defined]
+        probability = trained.rows(predict, split)
+        label = np.concatenate(
+            [batch["label"][batch["mask"] > 0] for batch in trained.batches(split)]
+        )
+        prediction = probability.argmax(-1)
+        confusion = confusion_matrix(label, prediction, probability.shape[-1])
+        outputs = {
+            "label": label,
+            "prediction": prediction,
+            "probability": probability,
+            "confusion": confusion,
+        }
+        names = trained.dataset.features["label"].names  # type: ignore[attr-defined]
+        return Findings(
+            arrays={f"{split}_outputs": outputs},
+            figures={"confusion_matrix": plots.confusion_matrix(confusion, names)},
+        )
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """How often each class was taken for each, int64 `[classes, classes]`; the row is the label."""
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+register("predictions", Predictions)

@@ -1,0 +1,43 @@
+"""Learning regimes by name."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from dlcore.registry import Registry
+from dlcore.tasks.learner import Learner
+
+_tasks: Registry[type[Learner]] = Registry(
+    "task",
+    "dlcore.tasks",
+    {
+        name: [name]
+        for name in (
+            "classification",
+            "evolution",
+            "gan",
+            "language_model",
+            "multi_label",
+            "multitask",
+            "perceptron",
+            "regression",
+        )
+    },
+)
+register, names, kind = _tasks.add, _tasks.names, _tasks.get
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a task and their defaults."""
+    return {f.name: f.default for f in dataclasses.fields(kind(name)) if f.name != "model"}
+
+
+def create(name: str, model: nn.Module, **options: Any) -> Learner:
+    """The task of that name over a model.
+
+    Raises:
+      UsageError: no such task, or it has no such option, or an option's value is out of range.
+    """
+    _tasks.check_options(name, options, defaults(name))
+    return kind(name)(model=model, **options)

@@ -1,0 +1,67 @@
+"""What a training carries from one step to the next: everything that a checkpoint holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dlcore.metrics import Metrics
+from dlcore.optim import rate
+from dlcore.parallel import Kind
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of a training, a pytree of arrays only.
+
+    Attributes:
+      step: number of updates attempted so far, int32 scalar; with the seed it fixes the next batch.
+      params: the trained parameters.
+      model_state: the other collections of the model and of the learner, by name. What each belongs
+        to, `Learner.state_kinds` says.
+      opt_state: Optax's state.
+      rng: data of the run's random key, uint32; a step folds its number into it.
+      ema_params: the exponential moving average of the parameters, or None where none is kept.
+      metrics: sums since the last record in `metrics.jsonl`. They are part of the state so that a
+        run resumed between two records writes the same record.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    rng: jax.Array
+    ema_params: Any
+    metrics: Metrics
+
+    def variables(self) -> dict[str, Any]:
+        """The variables to evaluate: averaged parameters where an average is kept."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, **self.model_state}
+
+    def restarted_from(self, earlier: "TrainState", kinds: Mapping[str, Kind]) -> "TrainState":
+        """This training, gone back to what it had learned at an earlier step.
+
+        Its place in the data, its random key, its learning rate and the state of its examples stay;
+        of the optimizer all else goes back: a velocity belongs to the parameters that it moves.
+
+        Args:
+          earlier: the state to go back to.
+          kinds: what the collections belong to.
+        """
+        carried = {
+            name: own for name, own in self.model_state.items() if kinds.get(name) == "examples"
+        }
+        return earlier.replace(
+            step=self.step,
+            model_state={**earlier.model_state, **carried},
+            opt_state=rate.with_factor_of(earlier.opt_state, self.opt_state),
+            rng=self.rng,
+            metrics=self.metrics,
+        )
+
+
+def zeros_like(metrics: Metrics) -> Metrics:
+    """Metrics of no examples at all, given metrics or their shapes."""
+    return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), metrics)

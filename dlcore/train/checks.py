@@ -1,0 +1,169 @@
+"""What a recipe must hold before any work starts: numbers in range, and parts that fit together."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dlcore import data, models
+from dlcore.errors import UsageError
+from dlcore.evaluators import Evaluator
+from dlcore.tasks import Learner
+from dlcore.train.recipe import Recipe
+
+_NOT_NEGATIVE = (
+    "batch_size",
+    "decay_steps",
+    "plateau_patience",
+    "prune_epoch",
+    "patience",
+    "log_every",
+    "seed",
+)
+# What the devices count with.
+_LARGEST = 2**31 - 1
+
+
+def numbers(recipe: Recipe) -> None:
+    """Raises UsageError where a number of the recipe itself is out of range."""
+    for name in ("num_epochs", "accumulate", "evaluate_every"):
+        if getattr(recipe, name) < 1:
+            raise UsageError(f"{name}={getattr(recipe, name)}: it must be at least 1")
+    for name in _NOT_NEGATIVE:
+        if getattr(recipe, name) < 0:
+            raise UsageError(f"{name}={getattr(recipe, name)}: it must not be negative")
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if _is_integer(value) and value > _LARGEST:
+            raise UsageError(f"{field.name}={value}: it must be at most {_LARGEST}")
+    if not 0 <= recipe.ema_decay < 1:
+        raise UsageError(f"ema_decay={recipe.ema_decay}: it must be in [0, 1)")
+    if recipe.start_mapping and not recipe.start_from:
+        raise UsageError(f"start_mapping={recipe.start_mapping} needs weights: set start_from")
+    _plateau(recipe)
+    _pruning(recipe)
+    _sizes(recipe)
+
+
+def _sizes(recipe: Recipe) -> None:
+    for option, value in recipe.model_options.items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(_is_integer(size) and size < 1 for size in sizes):
+            raise UsageError(f"model.{option}={value}: sizes must be at least 1")
+
+
+def _plateau(recipe: Recipe) -> None:
+    reacts = recipe.schedule == "plateau"
+    if reacts and recipe.plateau_patience < 1:
+        raise UsageError(
+            f"plateau_patience={recipe.plateau_patience}: schedule=plateau needs at least 1"
+        )
+    if reacts and recipe.decay_factor == 1:
+        raise UsageError(
+            "decay_factor=1.0 leaves the learning rate as it is: schedule=plateau needs less"
+        )
+    if reacts and 0 < recipe.patience <= recipe.plateau_patience:
+        raise UsageError(
+            f"patience={recipe.patience} ends the run before schedule=plateau lowers the "
+            f"learning rate: it must be more than plateau_patience={recipe.plateau_patience}"
+        )
+    if recipe.restart_from_best and not reacts:
+        raise UsageError(
+            "restart_from_best goes back when the learning rate is lowered by "
+            f"schedule=plateau: schedule={recipe.schedule} does not react"
+        )
+
+
+def _pruning(recipe: Recipe) -> None:
+    if recipe.prune_fraction and not 0 < recipe.prune_fraction < 1:
+        raise UsageError(
+            f"prune_fraction={recipe.prune_fraction}: it must be above 0 and below 1, or 0 for "
+            "no pruning"
+        )
+    if recipe.prune_fraction and recipe.prune_epoch >= recipe.num_epochs:
+        raise UsageError(
+            f"prune_epoch={recipe.prune_epoch}: it must be less than num_epochs={recipe.num_epochs}"
+        )
+    if recipe.prune_fraction and recipe.ema_decay:
+        raise UsageError(
+            f"ema_decay={recipe.ema_decay} would remember what prune_fraction="
+            f"{recipe.prune_fraction} takes away: use ema_decay=0"
+        )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def phases(recipe: Recipe) -> None:
+    """Raises UsageError where the phases of a recipe cannot be told apart or go too far."""
+    names = [phase.name for phase in recipe.phases]
+    if len(set(names)) < len(names):
+        raise UsageError(f"recipe {recipe.name!r} has two phases of one name: {', '.join(names)}")
+    whole = {"name", "description", "expected", "imports", "needs", "phases", "seed"}
+    known = {field.name for field in dataclasses.fields(recipe)} - whole
+    for phase in recipe.phases:
+        if strange := sorted(phase.overrides.keys() - known):
+            raise UsageError(
+                f"phase {phase.name!r} cannot have {strange[0]!r} of its own: "
+                + ("it is the whole run's" if strange[0] in whole else "a recipe has no such field")
+            )
+
+
+def parts(
+    recipe: Recipe, learner: Learner, dataset: data.Dataset, evaluators: Mapping[str, Evaluator]
+) -> None:
+    """Raises UsageError where learner, model, data and evaluators do not fit each other."""
+    crops = recipe.data_options.get("test_crops", 1)
+    if crops > 1 and not learner.averages_views:
+        raise UsageError(
+            f"data.test_crops={crops} needs task=classification, which averages over them: "
+            f"task={recipe.task} does not"
+        )
+    _model(recipe, learner)
+    counts = recipe.schedule not in ("constant", "plateau") or recipe.warmup_steps
+    if (counts or recipe.prune_fraction) and not learner.one_update_a_step:
+        raise UsageError(
+            f"task={recipe.task} updates several times a step, by which a schedule would run "
+            "ahead: use schedule=constant, warmup_steps=0 and prune_fraction=0"
+        )
+    watched = learner.watched_metric and "validation" in dataset.splits
+    waits = {
+        f"patience={recipe.patience}": recipe.patience,
+        "schedule=plateau": recipe.schedule == "plateau",
+    }
+    waiting = next((field for field, is_set in waits.items() if is_set), None)
+    if waiting and not watched:
+        raise UsageError(
+            f"{waiting} needs a validation split and a metric to watch: "
+            f"task={recipe.task} on data={recipe.data} has "
+            + ("no validation split" if learner.watched_metric else "no such metric")
+        )
+    for name, evaluator in evaluators.items():
+        if not isinstance(learner, evaluator.ability):
+            raise UsageError(
+                f"evaluators={recipe.evaluators}: {name!r} is for a task that "
+                f"{evaluator.ability.__name__.lower()}: task={recipe.task} does not"
+            )
+        if missing := [role for role in evaluator.needed if role not in recipe.needs]:
+            raise UsageError(
+                f"evaluators={recipe.evaluators}: {name!r} needs a trained {missing[0]}: name its "
+                f"recipe (needs.{missing[0]}), or drop it by -{name}"
+            )
+
+
+def _model(recipe: Recipe, learner: Learner) -> None:
+    protocol = learner.model_protocol
+    if not isinstance(learner.model, protocol):
+        required = getattr(protocol, "__protocol_attrs__", ())
+        lacking = sorted(name for name in required if not hasattr(learner.model, name))
+        raise UsageError(
+            f"model={recipe.model} does not fit task={recipe.task}: it has no {', '.join(lacking)}"
+        )
+    entry = models.entry(recipe.model)
+    outputs = entry.output_shapes
+    heads = outputs is not None and not isinstance(outputs[0], int)
+    if learner.plain_model and (len(entry.example_inputs) > 1 or heads):
+        raise UsageError(
+            f"model={recipe.model} does not fit task={recipe.task}: "
+            "it has more than one input or output"
+        )

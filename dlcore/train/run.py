@@ -1,0 +1,111 @@
+"""Run directories, opened again: what was trained, how it went, and the trained model itself.
+
+run = Run("runs/lenet5_digits")
+run.metrics["validation"]["accuracy"]
+trained = run.trained()
+scores = trained.learner.model.apply(trained.variables, images)
+"""
+
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dlcore import data
+from dlcore.errors import UsageError
+from dlcore.evaluators import Trained
+from dlcore.train import workdir
+from dlcore.train.recipe import Recipe
+from dlcore.train.session import Session
+from dlcore.train.settings import Settings
+from dlcore.train.writers import columns, read_records
+
+
+class Run:
+    """A run directory; files are read, and programs built, when they are asked for.
+
+    Args:
+      directory: where a session has trained.
+      settings: how, on this machine.
+
+    Attributes:
+      directory: as a path.
+      settings: as given.
+      recipe: what was trained.
+
+    Raises:
+      UsageError: the directory holds no run, or one of another version.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], settings: Settings | None = None) -> None:
+        self.directory, self.settings = pathlib.Path(directory), settings or Settings()
+        self.recipe: Recipe = workdir.read_recipe(self.directory)
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """The training, built again: its data have to be there."""
+        return Session(self.recipe, self.settings)
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`: evaluations, and sums over some training steps."""
+        return read_records(self._path("metrics.jsonl"))
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, dict[str, np.ndarray]]:
+        """Every number of `metrics.jsonl`, arrays by split and name: see `writers.columns`."""
+        return columns(self.records)
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """How the training ended, with its scores.
+
+        Raises:
+          UsageError: the training is not complete.
+        """
+        return workdir.read_json(self._path("summary.json"))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays that an evaluator has kept as `NAME.npz`, by their own names.
+
+        Raises:
+          UsageError: the training is not complete, or it has no such arrays.
+        """
+        with np.load(self._path(f"{name}.npz"), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    @property
+    def dataset(self) -> data.Dataset:
+        """What the run learned from."""
+        return self.session.prepared.dataset
+
+    def trained(self, which: str = "best") -> Trained:
+        """The trained model: its learner, variables and data.
+
+        Args:
+          which: the checkpoint: "best", "newest" or the number of a step.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it is damaged.
+        """
+        return self.session.trained(self.directory, which)
+
+    def evaluate(self, split: str, which: str = "best") -> dict[str, Any]:
+        """The "step" of a checkpoint and every metric of it on a split.
+
+        Args:
+          split: train, validation or test.
+          which: the checkpoint: "best", "newest" or the number of a step.
+
+        Raises:
+          UsageError: there is no such split or checkpoint.
+        """
+        return self.session.evaluate(self.directory, split, which)
+
+    def _path(self, name: str) -> pathlib.Path:
+        path = self.directory / name
+        if not path.is_file():
+            raise UsageError(f"{self.directory} is not complete: it has no {name}")
+        return path

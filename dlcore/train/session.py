@@ -1,0 +1,461 @@
+"""A training from a recipe to its summary: needed runs, phases, evaluators.
+
+    from dlcore.train import Session
+
+    summary = Session(recipe).run("runs/digits")
+
+The same call resumes a run that was interrupted, and returns the summary of one that is complete.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dlcore import parallel, processes, tasks, weights
+from dlcore.errors import TrainingError, UsageError
+from dlcore.evaluators import Trained
+from dlcore.tasks import Learner, TrainState
+from dlcore.train import checks, evaluation, findings, report, workdir
+from dlcore.train.callbacks import (
+    Callback,
+    EarlyStopping,
+    LossTarget,
+    Plateau,
+    Profiler,
+    ProgressBar,
+)
+from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.loop import Loop, Outcome, Start
+from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
+from dlcore.train.recipe import Recipe
+from dlcore.train.settings import Settings
+from dlcore.train.writers import columns, read_records
+
+_CHECKPOINTS = "checkpoints"
+
+
+class Session:
+    """A recipe on this machine.
+
+    Args:
+      recipe: what is trained.
+      settings: how, on this machine.
+      devices: to train on; those present by default.
+
+    Raises:
+      UsageError: a module or a phase of the recipe has to be mended.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Settings | None = None,
+        devices: parallel.Devices | None = None,
+    ) -> None:
+        recipe.import_modules()
+        checks.phases(recipe)
+        self.settings, self._devices = settings or Settings(), devices
+        self._recipe = recipe
+        self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
+
+    @functools.cached_property
+    def phases(self) -> tuple[Prepared, ...]:
+        """Each phase, ready; of a recipe without phases the whole.
+
+        Raises:
+          UsageError: something in the recipe, the settings or the data has to be mended.
+        """
+        earlier = len(phase_recipes(self._recipe)) - 1
+        return (*map(self._prepare, range(earlier)), self.prepared)
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """The last phase, ready: what a trained model is.
+
+        Raises:
+          UsageError: something in the recipe, the settings or the data has to be mended.
+        """
+        return self._prepare(-1)
+
+    def _prepare(self, index: int) -> Prepared:
+        with self._about_phase(index):
+            recipe = phase_recipes(self._recipe)[index]
+            return prepare(recipe, self.settings, self._devices)
+
+    def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
+        phases = self._recipe.phases
+        return _about(f"phase.{phases[index].name}") if phases else contextlib.nullcontext()
+
+    @property
+    def recipe(self) -> Recipe:
+        """What `recipe.json` holds: with what the dataset settles, where there are no phases."""
+        return self._recipe if self._recipe.phases else self.prepared.recipe
+
+    @functools.cached_property
+    def needed(self) -> Mapping[str, "Session"]:
+        """The runs that are trained first."""
+        sessions = {}
+        for name, need in self._recipe.needs.items():
+            recipe = need.recipe
+            if need.same_data:
+                recipe = recipe.with_data_of(self._recipe)
+            sessions[name] = Session(recipe, self.settings, self._devices)
+        return sessions
+
+    def check(self) -> None:
+        """Raises UsageError where anything has to be mended, before any work starts."""
+        for name, session in self.needed.items():
+            with _about(f"needs.{name}"):
+                session.check()
+        for index in range(len(self.phases)):
+            with self._about_phase(index):
+                self._check_start(index)
+
+    def run(self, directory: str | pathlib.Path) -> dict[str, Any]:
+        """Trains in a run directory, or takes up what is there.
+
+        Args:
+          directory: new, or of the same recipe.
+
+        Returns:
+          The summary; its "status" is "complete", or "stopped" where the training was asked to stop
+          and saved, with the "reason".
+
+        Raises:
+          UsageError: the recipe, the settings, the data or the directory has to be mended.
+          TrainingError: the training cannot go on.
+        """
+        directory = pathlib.Path(directory)
+        self.check()
+        with workdir.claim(directory, self.recipe):
+            path = directory / "summary.json"
+            if processes.first_says(path.exists()):
+                return self._judged(workdir.read_json(path))
+            for name, session in self.needed.items():
+                if session.run(directory / name)["status"] == "stopped":
+                    return {"status": "stopped", "reason": f"while {name!r} was trained"}
+            outcome = self._train(directory)
+            if outcome.status == "stopped":
+                return {"status": "stopped", "reason": outcome.reason}
+            return self._judged(self._finish(directory, outcome))
+
+    def trained(self, directory: pathlib.Path, which: str = "best") -> Trained:
+        """The trained model of a run directory.
+
+        Args:
+          directory: where this recipe was trained.
+          which: "best", "newest" or the number of a step.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it is damaged or of another model.
+        """
+        restored = restore(self.prepared, directory, which)
+        placed = self.prepared.program.parallelism.place_state(restored.state)
+        return self._trained(directory, self.prepared, restored.state, placed)
+
+    def evaluate(self, directory: pathlib.Path, split: str, which: str = "best") -> dict[str, Any]:
+        """The "step" of a checkpoint and every metric of it on a split; see `trained`.
+
+        Raises:
+          UsageError: there is no such split or checkpoint.
+        """
+        batches = split_batches(self.prepared, split)
+        restored = restore(self.prepared, directory, which)
+        placed = self.prepared.program.parallelism.place_state(restored.state)
+        values = evaluation.evaluate(self.prepared.program, placed, batches)
+        return {"step": restored.step, **values}
+
+    def _trained(
+        self, directory: pathlib.Path, prepared: Prepared, canonical: Any, placed: Any
+    ) -> Trained:
+        def rows(function: Any, split: str, *inputs: Any) -> Any:
+            compiled = prepared.program.rows(function, *inputs)
+            batches = split_batches(prepared, split)
+            return evaluation.evaluate(prepared.program, placed, batches, compiled=compiled)["rows"]
+
+        variables = canonical.variables()
+        if jax.process_count() > 1:
+            variables = multihost_utils.process_allgather(variables, tiled=True)
+        return Trained(
+            learner=prepared.learner,
+            variables=variables,
+            dataset=prepared.dataset,
+            batch_size=prepared.recipe.batch_size,
+            rows=rows,
+            metrics=columns(read_records(directory / "metrics.jsonl")),
+            needed=self._trained_needs(directory),
+        )
+
+    def _trained_needs(self, directory: pathlib.Path) -> dict[str, Trained]:
+        """The needed runs, restored once for all evaluations of this one."""
+        if directory not in self._restored:
+            self._restored[directory] = {
+                name: session.trained(directory / name) for name, session in self.needed.items()
+            }
+        return self._restored[directory]
+
+    def _train(self, directory: pathlib.Path) -> Outcome:
+        """Trains the phases one after another, from the one that is under way."""
+        active, start = self._under_way(directory)
+        resumed = active > 0
+        for index in range(active, len(self.phases)):
+            prepared = self.phases[index]
+            outcome = Loop(
+                prepared.program,
+                prepared.dataset,
+                prepared.plan,
+                directory,
+                seed=prepared.recipe.seed,
+                callbacks=self._callbacks(prepared, directory, start.step),
+                start=start,
+                make_state=functools.partial(self._first_state, directory, index),
+                checkpoints=self._folder(index),
+                on_evaluation=functools.partial(self._on_evaluation, directory, prepared),
+            ).run()
+            resumed |= outcome.resumed
+            if outcome.status == "stopped":
+                break
+            start = Start(
+                outcome.step, outcome.epoch, outcome.position, outcome.seconds, outcome.skipped
+            )
+        return dataclasses.replace(outcome, resumed=resumed)
+
+    def _under_way(self, directory: pathlib.Path) -> tuple[int, Start]:
+        """The last phase that has a sound checkpoint, and where it began; or the first one."""
+        for index in range(len(self.phases) - 1, 0, -1):
+            folder = directory / self._folder(index)
+            if not any(path.name.isdecimal() for path in folder.glob("*")):
+                continue
+            with contextlib.closing(_open(self.phases[index].learner, folder)) as checkpoints:
+                if steps := checkpoints.steps():
+                    return index, Start(**checkpoints.progress(steps[-1])["start"])
+        return 0, Start()
+
+    def _folder(self, index: int) -> str:
+        """Where a phase's checkpoints are in the run directory: the last phase's are the run's."""
+        if index == max(len(self._recipe.phases) - 1, 0):
+            return _CHECKPOINTS
+        return f"phases/{self._recipe.phases[index].name}/{_CHECKPOINTS}"
+
+    def _first_state(self, directory: pathlib.Path, index: int) -> TrainState:
+        prepared, source = self.phases[index], self._source(index)
+        recipe = prepared.recipe
+        if not recipe.start_from:
+            return prepared.program.initialize()
+        if source:
+            learner, folder = source[0].learner, directory / source[1]
+            return prepared.program.initialize(saved_weights(learner, folder), recipe.start_mapping)
+        return prepared.program.initialize(read_weights(recipe.start_from), recipe.start_mapping)
+
+    def _check_start(self, index: int) -> None:
+        prepared, source = self.phases[index], self._source(index)
+        recipe = prepared.recipe
+        if recipe.start_from:
+            found = _abstract_weights(source[0]) if source else read_weights(recipe.start_from)
+            prepared.program.check_source(found, recipe.start_mapping)
+
+    def _source(self, index: int) -> tuple[Prepared, str] | None:
+        """What a phase starts from, and where its checkpoints are in the run directory.
+
+        None where that is no part of this run: a file, another run or nothing.
+        """
+        name = self.phases[index].recipe.start_from
+        earlier = [phase.name for phase in self._recipe.phases[:index]]
+        if name in earlier:
+            return self.phases[earlier.index(name)], self._folder(earlier.index(name))
+        if name in self.needed:
+            return self.needed[name].prepared, f"{name}/{_CHECKPOINTS}"
+        return None
+
+    def _on_evaluation(
+        self, directory: pathlib.Path, prepared: Prepared, step: int, number: int, state: Any
+    ) -> dict[str, float]:
+        due = {
+            name: one
+            for name, one in prepared.evaluators.items()
+            if one.every and number % one.every == 0
+        }
+        if not due:
+            return {}
+        canonical = prepared.program.parallelism.canonical_state(state)
+        trained = self._trained(directory, prepared, canonical, state)
+        place = directory / "evaluations" / f"step_{step}"
+        return findings.collect(due, trained, "validation", prepared.recipe.seed, place)
+
+    def _callbacks(
+        self, prepared: Prepared, directory: pathlib.Path, first_step: int
+    ) -> list[Callback]:
+        """Who listens to a phase that begins after a step."""
+        chosen: list[Callback] = []
+        recipe, plan = prepared.recipe, prepared.plan
+        if jax.process_index() == 0:
+            chosen.append(ProgressBar())
+        if plan.watched_metric and not recipe.overfit:
+            watched: dict[str, Any] = {
+                "metric": plan.watched_metric,
+                "mode": plan.watched_mode,
+                "first_step": first_step + plan.watched_after,
+            }
+            if recipe.schedule == "plateau":
+                patience = recipe.plateau_patience
+                chosen.append(Plateau(recipe.decay_factor, patience=patience, **watched))
+            if recipe.patience:
+                chosen.append(EarlyStopping(patience=recipe.patience, **watched))
+        if recipe.overfit:
+            chosen.append(LossTarget(OVERFIT_LOSS))
+        if self.settings.profile:
+            chosen.append(Profiler(directory / "profile"))
+        return chosen
+
+    def _finish(self, directory: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
+        """Tests the best checkpoint, calls the evaluators and writes the summary."""
+        started = time.perf_counter()
+        prepared = self.prepared
+        restored = restore(prepared, directory)
+        placed = prepared.program.parallelism.place_state(restored.state)
+        splits = [split for split in ("validation", "test") if split in prepared.dataset.splits]
+        results = {
+            split: report.scalars(
+                evaluation.evaluate(prepared.program, placed, split_batches(prepared, split))
+            )
+            for split in splits
+        }
+        trained = self._trained(directory, prepared, restored.state, placed)
+        split = ["train", *splits][-1]
+        found = findings.collect(
+            prepared.evaluators, trained, split, prepared.recipe.seed, directory
+        )
+        results[split] = {**results.get(split, {}), **found}
+        summary = report.summarize(prepared, outcome, results)
+        summary["report_seconds"] = round(time.perf_counter() - started, 1)
+        if jax.process_index() == 0:
+            workdir.write_json(directory / "summary.json", summary)
+        return summary
+
+    def _judged(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """The summary, unless it says that a few examples could not be learned by heart."""
+        if summary.get("learned_by_heart") is False:
+            raise TrainingError(
+                f"overfit={self.recipe.overfit}: the loss is still "
+                f"{summary['validation']['loss']:.3g} after {summary['step']} steps: model, loss "
+                "or learning rate is at fault"
+            )
+        return summary
+
+
+@contextlib.contextmanager
+def _about(part: str) -> Iterator[None]:
+    """Says at the head of an error which part of the recipe it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{part}: {error}") from error
+
+
+def phase_recipes(recipe: Recipe) -> list[Recipe]:
+    """A recipe for each phase; the recipe itself where it has none.
+
+    A phase starts from the one before it unless it says otherwise.
+    """
+    if not recipe.phases:
+        return [recipe]
+    recipes = [recipe.of_phase(recipe.phases[0])]
+    for before, phase in zip(recipe.phases, recipe.phases[1:], strict=False):
+        after = dataclasses.replace(recipe, start_from=before.name, start_mapping="")
+        recipes.append(after.of_phase(phase))
+    return recipes
+
+
+def restore(prepared: Prepared, directory: pathlib.Path, which: str = "best") -> Any:
+    """A run's checkpoint (`checkpoint.Restored`), canonical.
+
+    Args:
+      prepared: of the run's recipe.
+      directory: the run directory.
+      which: "best", "newest", or the number of a step.
+
+    Raises:
+      UsageError: there is none, or it is damaged or of another model.
+    """
+    with contextlib.closing(_open(prepared.learner, directory / _CHECKPOINTS)) as checkpoints:
+        return checkpoints.restore(prepared.program.abstract_state, checkpoints.find(which))
+
+
+def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dict[str, Any]:
+    """The weights of the best checkpoint by path, those of examples and devices left out.
+
+    Args:
+      learner: of the training, or its class.
+      folder: of its checkpoints.
+
+    Raises:
+      UsageError: there is none, or it is damaged.
+    """
+    with contextlib.closing(_open(learner, folder)) as checkpoints:
+        variables = checkpoints.restore_variables(checkpoints.find("best"))
+    return {
+        path: np.asarray(array)
+        for path, array in weights.flatten(_replicated(learner, variables)).items()
+    }
+
+
+def read_weights(name: str) -> dict[str, Any]:
+    """The weights of a `.safetensors` file, or of the best checkpoint of a run directory.
+
+    Of the run only its recipe and its checkpoints have to be there, not its data.
+
+    Raises:
+      UsageError: there is no such file or run.
+    """
+    path = pathlib.Path(name).expanduser()
+    if not path.is_dir() and path.suffix != ".safetensors":
+        raise UsageError(
+            f"start_from={name}: it is the directory of a run, a .safetensors file, or the name of "
+            "a needed run or an earlier phase"
+        )
+    with _about(f"start_from={name}"):
+        if not path.is_dir():
+            return weights.read(path)
+        last = phase_recipes(workdir.read_recipe(path))[-1]
+        last.import_modules()
+        return saved_weights(tasks.kind(last.task), path / _CHECKPOINTS)
+
+
+def split_batches(prepared: Prepared, split: str) -> Any:
+    """This process's shares of a split's batches.
+
+    Raises:
+      UsageError: the dataset has no such split.
+    """
+    if split not in prepared.dataset.splits:
+        there = ", ".join(prepared.dataset.splits)
+        raise UsageError(f"split={split}: {prepared.recipe.data} has {there}")
+    return prepared.dataset.evaluation_batches(
+        split, prepared.recipe.batch_size, jax.process_index(), jax.process_count()
+    )
+
+
+def _open(learner: Learner | type[Learner], folder: pathlib.Path) -> Checkpoints:
+    return Checkpoints(folder, mode=learner.watched_mode, read_only=True)
+
+
+def _abstract_weights(prepared: Prepared) -> dict[str, Any]:
+    variables = prepared.program.abstract_state.variables()
+    return weights.flatten(_replicated(prepared.learner, variables))
+
+
+def _replicated(learner: Learner | type[Learner], variables: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = learner.state_kinds
+    return {
+        name: own
+        for name, own in variables.items()
+        if kinds.get(name, "replicated") == "replicated"
+    }

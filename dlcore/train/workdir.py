@@ -1,0 +1,177 @@
+"""The run directory: whose it is, and what may be written into it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from dlcore import data, models, processes, tasks
+from dlcore.errors import TrainingError, UsageError
+from dlcore.train.recipe import Recipe
+
+# What a program that was killed before anything else may have left.
+_EARLY = (".lock", "recipe.json.partial")
+
+
+def named(name: str | pathlib.Path) -> pathlib.Path:
+    """The directory of a name, whether it is there or not.
+
+    Raises:
+      UsageError: it is a file.
+    """
+    directory = pathlib.Path(name)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"workdir={directory} is a file: name a directory")
+    return directory
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file so that a reader finds either the old one or the whole new one.
+
+    Raises:
+      TrainingError: it cannot be written, as where the disk is full.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written: {error.strerror}") from error
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      UsageError: the file is not there or holds no JSON object.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise UsageError(f"{path.parent} is no run directory: {path.name} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: it holds no JSON object ({error})") from error
+
+
+def read_recipe(workdir: pathlib.Path) -> Recipe:
+    """The recipe that a run directory belongs to.
+
+    Raises:
+      UsageError: there is no run there, or another version wrote it.
+    """
+    plain = read_json(workdir / "recipe.json")
+    try:
+        return Recipe.from_json(plain)
+    except UsageError as error:
+        raise UsageError(f"{workdir}: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UsageError(f"{workdir / 'recipe.json'} is damaged: {error}") from error
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
+    """Makes a directory the run directory of a recipe, for one program at a time.
+
+    Of several processes the first one does it for all.
+
+    Raises:
+      UsageError: it holds another recipe's run or foreign files, or another program trains in it.
+    """
+    problem: Exception | None = None
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(_locked(workdir, recipe))
+            except (TrainingError, UsageError) as error:
+                problem = error
+        if not processes.first_says(problem is None):
+            raise problem or UsageError(f"workdir={workdir} is refused by process 0: it says why")
+        _check_same(workdir, read_recipe(workdir), recipe)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
+    path = named(workdir) / "recipe.json"
+    if path.exists():
+        _check_same(workdir, read_recipe(workdir), recipe)
+    elif workdir.exists() and any(entry.name not in _EARLY for entry in workdir.iterdir()):
+        raise UsageError(
+            f"workdir={workdir} holds files but no recipe.json: name a new or empty directory"
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"workdir={workdir} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            # The lock goes with the process, however that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"workdir={workdir} is in use by another training: wait, or name another one"
+            ) from error
+        if not path.exists():
+            write_json(path, recipe.to_json())
+        yield
+
+
+def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
+    """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
+    # The launcher spells out all options of the data; a recipe with phases, as Python has it, does
+    # not.
+    known = _of_data({*there.data_options, *here.data_options})
+    old, new = _decisive(there, here, known), _decisive(here, here, known)
+    names = sorted(old.keys() | new.keys(), key=lambda name: (name != "recipe", name))
+    differing = [name for name in names if old.get(name) != new.get(name)]
+    if not differing:
+        return
+    name = differing[0]
+    more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+    raise UsageError(
+        f"workdir={workdir} belongs to a run with {name}={old.get(name)}, this one has "
+        f"{name}={new.get(name)}{more}: name another directory"
+    )
+
+
+def _decisive(recipe: Recipe, here: Recipe, of_data: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's result, as JSON holds it, under the names that the launcher has for it.
+
+    Options that are left open have their defaults. Those of another task or model than the recipe
+    in hand has are not asked for: it may come from a module that is not imported.
+    """
+    plain = recipe.to_json()
+    for name in ("version", "description", "expected"):
+        del plain[name]
+    facts: dict[str, Any] = {"recipe": plain.pop("name")}
+    defaults: dict[str, Callable[[str], Mapping[str, Any]]] = {
+        "task": tasks.defaults,
+        "model": models.defaults,
+        "data": lambda _: of_data,
+    }
+    for component, of in defaults.items():
+        known = of(plain[component]) if plain[component] == getattr(here, component) else {}
+        options = {**known, **plain.pop(f"{component}_options")}
+        facts |= {f"{component}.{option}": value for option, value in options.items()}
+    for name, need in plain.pop("needs").items():
+        needed = _decisive(Recipe.from_json(need["recipe"]), here, of_data)
+        facts[f"needs.{name}"] = needed.pop("recipe")
+        facts |= {f"needs.{name}.{field}": value for field, value in needed.items()}
+        facts[f"needs.{name}.same_data"] = need["same_data"]
+    for phase in plain["phases"]:
+        facts |= {f"phase.{phase['name']}.{field}": v for field, v in phase["overrides"].items()}
+    plain["phases"] = [phase["name"] for phase in plain["phases"]]
+    return dict(json.loads(json.dumps(facts | plain)))
+
+
+def _of_data(options: Iterable[str]) -> dict[str, Any]:
+    """The defaults of a dataset's options; of which kind it is, their names tell."""
+    kinds = (data.TextOptions(), data.ExampleOptions())
+    defaults = {name: one for kind in kinds for name, one in dataclasses.asdict(kind).items()}
+    return {name: defaults[name] for name in options if name in defaults}

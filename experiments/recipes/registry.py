@@ -1,0 +1,76 @@
+"""The catalogue of recipes: one file a family, one recipe a line of the results table."""
+
+import importlib
+
+from dlcore.errors import UsageError
+from dlcore.registry import Registry
+from dlcore.train import Recipe
+
+_recipes: Registry[Recipe] = Registry(
+    "recipe",
+    "experiments.recipes",
+    {
+        "char_lstm": ["char_lstm_shakespeare"],
+        "evolution": ["evolution_digits"],
+        "gan": ["gan_digits", "gan_mnist"],
+        "lenet": [
+            "lenet5_digits",
+            "lenet5_mnist",
+            "lenet5_modern_mnist",
+            "lenet5_regularized_mnist",
+        ],
+        "linear": [
+            "delta_rule_linear_wine",
+            "delta_rule_nonlinear_wine",
+            "lasso_diabetes",
+            "least_squares_diabetes",
+            "logistic_regression_breast_cancer",
+            "ridge_diabetes",
+            "softmax_regression_iris",
+            "softmax_regression_mnist",
+        ],
+        "mlp": ["mlp_mnist"],
+        "multi_label": ["segments_digits"],
+        "multitask": ["multitask_digits"],
+        "perceptron": ["perceptron_digits"],
+        "resnet": ["resnet20_cifar10", "resnet20_digits"],
+    },
+)
+names = _recipes.names
+
+
+def register(*recipes: Recipe) -> None:
+    """Adds recipes; a taken name is a ValueError, at import."""
+    for recipe in recipes:
+        _recipes.add(recipe.name, recipe)
+
+
+def get(name: str) -> Recipe:
+    """The recipe of a name: of the catalogue, or `package.module:attribute` of one's own.
+
+    The module of one's own may also register models, tasks, evaluators and datasets: the recipe
+    then says that it has to be imported first.
+
+    Raises:
+      UsageError: there is no such recipe.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return _recipes.get(name)
+    try:
+        recipe = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"recipe={name}: {error}") from error
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe={name} is no dlcore.train.Recipe but a {type(recipe).__name__}")
+    return recipe.importing(module)
+
+
+def listing() -> str:
+    """Every recipe with what it is and the score it should reach, a line each."""
+    width = max(map(len, names()))
+    return "\n".join(
+        f"{recipe.name:<{width}}  {recipe.description}"
+        + (f" [{recipe.expected}: {recipe.expected.source}]" if recipe.expected else "")
+        for recipe in map(get, names())
+    )
