@@ -12,8 +12,8 @@ import optax
 def random_start(shapes: Any, generator: np.random.Generator) -> Any:
     """Parameters to start from: kernels of variance 1 / fan-in, biases of 0.
 
-    NumPy draws them, because compiling a model's own initialization takes longer than all else that
-    a study does with a small network.
+    NumPy draws them: compiling a model's own initialization would take longer than everything else
+    that a study does with a small network.
 
     Args:
       shapes: shapes and dtypes of the parameters.

@@ -110,7 +110,7 @@ def losses(
     """The mean loss at positions of a plane, shared out among this process's devices.
 
     One program is compiled. Each device takes its positions one after another, so that it holds no
-    more than one point's parameters beside the plane.
+    more than one point's parameters besides the plane.
 
     Args:
       loss: `(params, batch) -> (sum, count)`, pure.

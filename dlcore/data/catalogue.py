@@ -49,6 +49,9 @@ def load(
     """
     given: Any = complete_options(options_kind(name, data_dir), options, name)
     if pair := pairs.parse(name):
+        for part in pair.names:
+            if issubclass(options_kind(part, data_dir), TextOptions):
+                raise UsageError(f"dataset {name!r}: {part!r} is running text, which has no pairs")
         first, second = (load(part, data_dir, given) for part in pair.names)
         return pairs.build(name, pair.kind, first, second)
     if name in registration.names():

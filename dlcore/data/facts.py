@@ -46,27 +46,34 @@ def of_examples(
 
     Args:
       features: by key.
-      shapes: of what a model may look at as it sees it, by key.
+      shapes: of the inputs as a model sees them, by key.
       train: what is measured.
     """
     known: dict[str, Any] = {}
     measured: dict[str, Callable[[], Any]] = {}
     targets = {key: feature for key, feature in features.items() if isinstance(feature, _TARGETS)}
-    labels = [key for key, feature in targets.items() if isinstance(feature, kinds.ClassLabel)]
+    labels = {key: len(of.names) for key, of in targets.items() if isinstance(of, kinds.ClassLabel)}
     if len(labels) == 1 or len(targets) == 1:
-        key = labels[0] if len(labels) == 1 else next(iter(targets))
+        key = next(iter(labels if len(labels) == 1 else targets))
         if names := targets[key].names:
             known["num_classes"] = len(names)
-        if labels:
-            measured["frequencies"] = functools.partial(_frequencies, train, key, len(names))
+    tokens = {
+        key: len(feature.vocabulary)
+        for key, feature in features.items()
+        if isinstance(feature, kinds.Tokens)
+    }
+    # Of two languages neither's vocabulary is the dataset's.
+    if len(set(tokens.values())) == 1:
+        known["vocabulary_size"] = next(iter(tokens.values()))
+    if len(counted := labels or tokens) == 1:
+        ((key, count),) = counted.items()
+        measured["frequencies"] = functools.partial(_frequencies, train, key, count)
     for feature in features.values():
         match feature:
             case kinds.Tags():
                 known["num_tags"] = len(feature.names)
             case kinds.Boxes():
                 known["max_boxes"] = feature.most
-            case kinds.Tokens():
-                known["vocabulary_size"] = len(feature.vocabulary)
     inputs = [key for key, feature in features.items() if isinstance(feature, kinds.INPUTS)]
     if "image" in inputs or len(inputs) == 1:
         key = "image" if "image" in inputs else inputs[0]
@@ -94,10 +101,13 @@ def _of_input(feature: Feature, shape: kinds.Shape) -> dict[str, Any]:
 
 
 def _frequencies(train: Split, key: str, count: int) -> np.ndarray:
-    """How often each class occurs, int64 `[count]`."""
-    labels = Split(train.source, train.indices, {key: train.names[key]})
+    """How often each class or token occurs, int64 `[count]`; padding does not count."""
+    symbols = Split(train.source, train.indices, {key: train.names[key]})
     total = np.zeros(count, np.int64)
-    for start in range(0, len(labels), _CHUNK):
-        chunk = labels.fetch(np.arange(start, min(start + _CHUNK, len(labels))))
-        total += np.bincount(chunk[key], minlength=count)
+    for start in range(0, len(symbols), _CHUNK):
+        chunk = symbols.fetch(np.arange(start, min(start + _CHUNK, len(symbols))))
+        found = chunk[key]
+        if (length := chunk.get(f"{key}_length")) is not None:
+            found = found[np.arange(found.shape[1]) < length[:, None]]
+        total += np.bincount(found.ravel(), minlength=count)
     return total

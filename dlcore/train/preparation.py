@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from dlcore import data, evaluators, models, optim, parallel, processes, tasks
@@ -67,7 +68,8 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
-    dataset = load(recipe, settings).provide(kind.needs)
+    dataset = load(recipe, settings)
+    dataset = dataset.provide(kind.needs) if kind.needs else dataset
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:
@@ -116,9 +118,22 @@ def build(recipe: Recipe, dataset: data.Dataset) -> tuple[Recipe, tasks.Learner]
       UsageError: there is no such model, task or option, or one does not fit the dataset.
     """
     recipe = complete(recipe, dataset)
-    model = models.create(recipe.model, **recipe.model_options)
-    learner = tasks.create(recipe.task, model, **recipe.task_options)
+    of_model = _with_tables(recipe.model_options, models.defaults(recipe.model), dataset)
+    of_task = _with_tables(recipe.task_options, tasks.defaults(recipe.task), dataset)
+    learner = tasks.create(recipe.task, models.create(recipe.model, **of_model), **of_task)
     return recipe, learner
+
+
+def _with_tables(
+    options: Mapping[str, Any], defaults: Mapping[str, Any], dataset: data.Dataset
+) -> dict[str, Any]:
+    """Options with those facts that are arrays, as tuples: models and tasks have to be hashable."""
+    tables = {
+        name: tuple(dataset.facts[name].tolist())
+        for name in dataset.facts.keys() & defaults.keys()
+        if isinstance(dataset.facts[name], np.ndarray) and options[name] == defaults[name]
+    }
+    return {**options, **tables}
 
 
 def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
@@ -126,7 +141,8 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
 
     An option of the model or the task that has the name of one of the dataset's facts
     (`num_classes`, `vocabulary_size`, `channels`, ...) follows the dataset, unless the recipe sets
-    it.
+    it. A fact that is an array (`frequencies`) stays open, as it is too long for a recipe: `build`
+    fills it in.
 
     Raises:
       UsageError: the recipe sets a number of classes or of words that the dataset does not have.
@@ -139,7 +155,8 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
         options = {**defaults, **given}
         for name in sorted(facts.keys() & defaults.keys()):
             if options[name] == defaults[name]:
-                options[name] = facts[name]
+                is_table = isinstance(facts[name], np.ndarray)
+                options[name] = defaults[name] if is_table else facts[name]
             elif name in _BINDING and options[name] != facts[name]:
                 raise UsageError(
                     f"{component}.{name}={options[name]} does not fit: {recipe.data} has "

@@ -82,15 +82,15 @@ def make_step(
         transform_key, update_key = jax.random.split(key)
         batch = transform(batch, transform_key, True)
         new_state, metrics = update(state, batch, update_key, optimizer)
-        sums: dict[str, Any] = metrics_lib.reduce(metrics)
-        if "gradient_norm" not in sums:
+        own: dict[str, Any] = dict(metrics)
+        # A norm is that of the whole batch already.
+        norms = {name: own.pop(name) for name in ("gradient_norm",) if name in own}
+        if not norms:
             # The size of the change stands in for a gradient that a rule may not have.
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            sums["update_norm"] = Mean.of(optax.tree.norm(change))
-        loss, norm = (
-            _value(sums["loss"]),
-            _value(sums.get("gradient_norm", sums.get("update_norm"))),
-        )
+            norms = {"update_norm": Mean.of(optax.tree.norm(change))}
+        sums: dict[str, Any] = {**metrics_lib.reduce(own), **norms}
+        loss, (norm,) = _value(sums["loss"]), map(_value, norms.values())
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:

@@ -51,15 +51,15 @@ class Landscape(study.Study):
       plane: random, along two filter-normalized directions around one model; or points, through
         three models.
       runs: directories of the trained runs, one or three, with commas between them; by default
-        networks of one hidden layer are trained on the bundled digits, for seconds.
+        networks of one hidden layer are trained on the bundled digits, which takes seconds.
       view: contour or surface.
       resolution: points along each axis of the grid.
       extent: how far a random plane goes each way; 1 is a change as large as the filter itself.
-      examples: at most so many of the training split's; whole batches of them.
+      examples: how many of the training split's are used at most, in whole batches.
       seed: of the random directions, and of the networks that are trained here.
 
     Raises:
-      UsageError: an option is out of range, or the runs are not as many as the plane needs.
+      UsageError: an option is out of range, or the plane needs another number of runs.
     """
 
     plane: str = "random"

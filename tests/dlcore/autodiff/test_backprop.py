@@ -76,7 +76,7 @@ OUTPUTS = (*sorted(ACTIVATIONS), "softmax")
 
 
 def test_every_form_gives_jax_s_gradient_at_any_depth_and_activation():
-    # Each activation is there as a hidden one in a deep network, and as an output.
+    # Each activation occurs in hidden layers and as an output, and each depth with several.
     hidden = itertools.cycle(sorted(ACTIVATIONS))
     problems = [
         problem(SIZES[-1 - seed % 3], seed, next(hidden), output)

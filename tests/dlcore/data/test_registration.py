@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from dlcore import data
-from dlcore.data import registration
 from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 
@@ -25,10 +24,8 @@ class BlobOptions(data.ExampleOptions):
 
 
 @pytest.fixture
-def blobs(monkeypatch):
+def blobs(register):
     """A dataset that is registered for one test."""
-    # The real registry keeps what is added to it.
-    monkeypatch.setattr(registration._datasets, "_things", dict(registration._datasets._things))
 
     def blobs(name, options):
         rng = np.random.default_rng(0)
@@ -37,7 +34,7 @@ def blobs(monkeypatch):
         features = {"row": Row(("x",)), "label": ClassLabel(("a", "b"))}
         return data.from_arrays(features, {"train": {"row": rows, "label": labels}}, options, name)
 
-    data.register("blobs", blobs, BlobOptions)
+    register("blobs", blobs, BlobOptions)
 
 
 @pytest.mark.usefixtures("blobs")

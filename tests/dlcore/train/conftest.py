@@ -63,7 +63,7 @@ def _text() -> data.Dataset:
     return text.load_text("letters", splits, data.TextOptions(sequence_length=8))
 
 
-def _regime(name: str) -> tuple[tasks.Task, data.Dataset]:
+def _regime(name: str) -> tuple[tasks.Learner, data.Dataset]:
     if name == "classification":
         model = models.create("mlp", num_classes=3, hidden=(8,), dropout_rate=0.3)
         return tasks.create(name, model), _images(augment="flip")
@@ -97,7 +97,7 @@ def training() -> Callable[..., Training]:
             schedule,
             dataset.transform,
             dataset.example_batch(8),
-            parallel.make(parallelism),
+            parallel.make(parallelism, kinds=task.state_kinds),
             seed=SEED,
             log_every=3,
             accumulate=2 if plain and parallelism == "jit" else 1,

@@ -1,0 +1,63 @@
+"""What a recipe leaves open, and what a dataset makes of it."""
+
+import dataclasses
+import json
+
+import flax.linen as nn
+import numpy as np
+
+from dlcore import data, models, tasks
+from dlcore.data.features import ClassLabel, Row
+from dlcore.tasks.classification import Classification
+from dlcore.train import Recipe, preparation
+
+
+def words(name, options):
+    features = {"row": Row(("x",)), "label": ClassLabel(tuple(map(str, range(1000))))}
+    arrays = {"row": np.zeros((2000, 1)), "label": np.arange(2000) // 3}
+    return data.from_arrays(features, {"train": arrays, "test": arrays}, options, name)
+
+
+class Weighted(nn.Module):
+    num_classes: int = 2
+    frequencies: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(Classification):
+    frequencies: tuple[int, ...] = ()
+
+
+data.register("preparation_words", words)
+models.register("preparation_weighted", Weighted)
+tasks.register("preparation_counting", Counting)
+recipe = Recipe(
+    name="words",
+    task="preparation_counting",
+    model="preparation_weighted",
+    data="preparation_words",
+    data_options={"validation_fraction": 0},
+    learning_rate=0.1,
+)
+
+
+def built(recipe):
+    dataset = data.load(recipe.data, None, recipe.data_options)
+    return preparation.build(recipe, dataset)
+
+
+def test_an_array_reaches_model_and_task_and_no_recipe():
+    complete, learner = built(recipe)
+    expected = (*[3] * 666, 2, *[0] * 333)
+    assert learner.frequencies == learner.model.frequencies == expected
+    hash(learner)
+    assert complete.model_options == {"num_classes": 1000, "frequencies": ()}
+    # As a run directory's recipe is, when it is reopened.
+    again = Recipe.from_json(json.loads(json.dumps(complete.to_json())))
+    assert built(again) == (again, learner)
+
+
+def test_an_array_that_the_recipe_gives_stays():
+    own = dataclasses.replace(recipe, task_options={"frequencies": (1, 2)})
+    complete, learner = built(own)
+    assert learner.frequencies == complete.task_options["frequencies"] == (1, 2)

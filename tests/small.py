@@ -1,0 +1,75 @@
+"""Small things to train: datasets of a few examples, and programs without a recipe around them."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlcore import data, optim, parallel
+from dlcore.data import text
+from dlcore.data.features import ClassLabel, Image
+from dlcore.tasks import Learner
+from dlcore.train import program
+
+
+def images(count: int = 88, **options: Any) -> data.Dataset:
+    """Pictures of 4 by 4 pixels, brighter from class to class; three fifths are to learn from."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=count).astype(np.int32)
+    pixels = rng.normal(labels[:, None, None, None] / 2, 1, (count, 4, 4, 1)).astype(np.float32)
+    features = {"image": Image((4, 4, 1)), "label": ClassLabel(("a", "b", "c"))}
+    arrays = {"train": {"image": pixels, "label": labels}}
+    options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
+    return data.from_arrays(features, arrays, options, "blobs")
+
+
+def letters(count: int = 600, sequence_length: int = 8) -> data.Dataset:
+    """A text of five characters without any order."""
+    written = "".join(np.random.default_rng(0).choice(list("abcd "), count))
+    splits = {"train": written, "validation": written[:100]}
+    return text.load_text("letters", splits, data.TextOptions(sequence_length=sequence_length))
+
+
+# What runs a few times in a test is not worth LLVM's time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.partial(jit, static_argnums=0)
+def init(learner: Learner, batch: Any, seed: int = 0) -> Any:
+    """First variables of a learner."""
+    return learner.init(jax.random.key(seed), batch)
+
+
+def build(
+    learner: Learner,
+    batch: Any,
+    layout: str = "jit",
+    *,
+    rule: str = "sgd",
+    schedule: Any = 0.1,
+    devices: int | None = None,
+    **options: Any,
+) -> program.Program:
+    """The program of a learner.
+
+    Args:
+      learner: what is trained.
+      batch: a global one, whose examples need no preparation unless `transform` is given.
+      layout: the parallelism.
+      rule: the optimizer.
+      schedule: of the learning rate, or a constant one.
+      devices: how many there are; all by default.
+      options: of `dlcore.train.program.build`.
+    """
+    if not callable(schedule):
+        schedule = optim.schedules.build("constant", schedule, 100)
+    return program.build(
+        learner,
+        optim.builder.build(rule, schedule),
+        schedule,
+        options.pop("transform", lambda batch, key, train: batch),
+        batch,
+        parallel.make(layout, devices=jax.devices()[:devices], kinds=learner.state_kinds),
+        **{"seed": 0, "log_every": 100, **options},
+    )
