@@ -24,11 +24,11 @@ def images(count: int = 88, **options: Any) -> data.Dataset:
     return data.from_arrays(features, arrays, options, "blobs")
 
 
-def letters(count: int = 600, sequence_length: int = 8) -> data.Dataset:
-    """A text of five characters without any order."""
-    written = "".join(np.random.default_rng(0).choice(list("abcd "), count))
-    splits = {"train": written, "validation": written[:100]}
-    return text.load_text("letters", splits, data.TextOptions(sequence_length=sequence_length))
+def letters(words: int = 250, **options: Any) -> data.Dataset:
+    """A text of three words over five characters."""
+    written = "".join(np.random.default_rng(0).choice(["ab ", "cd", "dab"], words))
+    splits = {"train": written, "validation": written[: len(written) // 5]}
+    return text.load_text("letters", splits, data.TextOptions(**{"sequence_length": 8, **options}))
 
 
 # What runs a few times in a test is not worth LLVM's time.

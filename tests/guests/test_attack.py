@@ -134,7 +134,6 @@ class TestGuest(KilledGuest):
 
     def test_the_victim_falls_and_what_learned_from_attacks_stands(self, run: Run):
         found = run.arrays("under_attack")
-        print(found, run.summary["test"])
         assert found["victim"][0] > 0.9
         assert found["trained"][0] > 0.85
         assert (np.diff(found["victim"]) < 0).all()
@@ -158,7 +157,7 @@ class TestGuest(KilledGuest):
 
 def forward(params: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The hidden units and the scores of the victim, by hand."""
-    first, second = params["hidden0"], params["output"]
+    first, second = params["hidden0"], params["logits"]
     hidden = np.maximum(images @ first["kernel"] + first["bias"], 0)
     return hidden, hidden @ second["kernel"] + second["bias"]
 
@@ -169,4 +168,4 @@ def gradient(params: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     errors = np.exp(scores - scores.max(1, keepdims=True))
     errors /= errors.sum(1, keepdims=True)
     errors[np.arange(len(labels)), labels] -= 1
-    return (errors @ params["output"]["kernel"].T * (hidden > 0)) @ params["hidden0"]["kernel"].T
+    return (errors @ params["logits"]["kernel"].T * (hidden > 0)) @ params["hidden0"]["kernel"].T

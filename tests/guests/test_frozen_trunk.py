@@ -53,7 +53,7 @@ def transferred(file: str) -> Recipe:
         name="guest_frozen_trunk",
         imports=(__name__,),
         start_from=file,
-        start_mapping=r"trunk/(.*)<-hidden0/\1 head/.*<- <-output/.*",
+        start_mapping=r"trunk/(.*)<-hidden0/\1 head/.*<- <-logits/.*",
         groups="trunk/.*:frozen",
         model="guest_transferred",
         data="digits",
