@@ -53,7 +53,7 @@ class Mean(SumMetric):
     count: jax.Array
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Mean":
+    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> Self:
         """Sums `values` where `mask` (same shape, 0 or 1; everything by default) is set."""
         values = jnp.asarray(values, jnp.float32)
         if mask is None:
@@ -65,6 +65,14 @@ class Mean(SumMetric):
     def compute(self) -> float:
         count = float(self.count)
         return float(self.total) / count if count else float("nan")
+
+
+class ReplicatedMean(Mean):
+    """An average of what every device has already, such as a gradient's norm: it counts once."""
+
+    @override
+    def reduce(self) -> Self:
+        return self
 
 
 class ExponentialOfMean(Mean):

@@ -105,9 +105,9 @@ class Learner(abc.ABC):
     ) -> tuple[TrainState, Metrics]:
         """One update: the state with new `params`, `model_state` and `opt_state`, and metrics.
 
-        Metrics are sums over this device's examples; "loss" has to be among them. One called
-        "gradient_norm", of the whole batch, is watched for numbers that are not finite; where there
-        is none, the size of the update is.
+        Metrics are sums over this device's examples, or a `ReplicatedMean` of what every device
+        has; "loss" has to be among them. One called "gradient_norm" is watched for numbers that are
+        not finite; where there is none, the size of the update is.
         """
 
     @abc.abstractmethod

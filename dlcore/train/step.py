@@ -17,7 +17,7 @@ import optax
 
 from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
-from dlcore.metrics import Mean, Metrics
+from dlcore.metrics import Metrics, ReplicatedMean
 from dlcore.nn.normalization import MOMENTS
 from dlcore.optim.rate import learning_rate
 from dlcore.tasks import Batch, Descent, Learner, TrainState
@@ -82,17 +82,15 @@ def make_step(
         transform_key, update_key = jax.random.split(key)
         batch = transform(batch, transform_key, True)
         new_state, metrics = update(state, batch, update_key, optimizer)
-        own: dict[str, Any] = dict(metrics)
-        # A norm is that of the whole batch already.
-        norms = {name: own.pop(name) for name in ("gradient_norm",) if name in own}
-        if not norms:
+        sums: dict[str, Any] = metrics_lib.reduce(metrics)
+        if "gradient_norm" not in sums:
             # The size of the change stands in for a gradient that a rule may not have.
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            norms = {"update_norm": Mean.of(optax.tree.norm(change))}
-        sums: dict[str, Any] = {**metrics_lib.reduce(own), **norms}
-        loss, (norm,) = _value(sums["loss"]), map(_value, norms.values())
+            sums["update_norm"] = ReplicatedMean.of(optax.tree.norm(change))
+        loss = _value(sums["loss"])
+        norm = _value(sums["gradient_norm" if "gradient_norm" in sums else "update_norm"])
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
+        sums["learning_rate"] = ReplicatedMean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
             new_state = new_state.replace(ema_params=average)
