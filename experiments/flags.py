@@ -36,13 +36,14 @@ _TAKES = {
     "float": "a number",
     "integers": "integers with commas between them",
 }
-# The fields of a recipe that are flags of the same name; the others say what flags there are.
-_PLAIN_FIELDS = tuple(
-    field.name
+# The fields of a recipe that are flags of the same name, with their types; the others say what
+# flags there are.
+_FIELDS: dict[str, Any] = {
+    field.name: field.type
     for field in dataclasses.fields(Recipe)
     if field.name not in ("name", "description", "expected", "imports", "needs", "phases")
     and not field.name.endswith("_options")
-)
+}
 
 
 def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -> None:
@@ -114,7 +115,7 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 
 # How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
 # and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
-_FIELD = re.compile(
+_MENTION = re.compile(
     r"(?P<row>\w+(?:, \w+){2,})"
     r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)"
     r"|^[a-z]\w*(?= is )"
@@ -141,7 +142,7 @@ def _with_dashes(line: str, values: FlagValues) -> str:
         # An option that two components have is left as it is.
         return f"--{known[0]}" if len(known) == 1 else name
 
-    return _FIELD.sub(flag, line)
+    return _MENTION.sub(flag, line)
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
@@ -209,7 +210,7 @@ _KINDS: dict[type, Callable[..., Any]] = {
 def define_one(
     values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
 ) -> None:
-    """Defines a flag of the default's type: bool, int, float, str or a tuple of integers."""
+    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of integers."""
     define = _KINDS[kind or type(default)]
     define(name=name, default=default, help=meaning, flag_values=values)
 
@@ -306,8 +307,8 @@ def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> No
     """
     recipe.import_modules()
     meanings = descriptions(Recipe)
-    for name in _PLAIN_FIELDS:
-        define_one(values, name, getattr(recipe, name), meanings[name])
+    for name, kind in _FIELDS.items():
+        define_one(values, name, getattr(recipe, name), meanings[name], kind)
     for component in COMPONENTS:
         _define_options(values, recipe, component, argv)
     for name, need in recipe.needs.items():
@@ -316,7 +317,7 @@ def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> No
     for phase in recipe.phases:
         for name, default in _settable(recipe, phase).items():
             meaning = f"In the phase {phase.name}: {meanings[name]}"
-            define_one(values, f"phase.{phase.name}.{name}", default, meaning)
+            define_one(values, f"phase.{phase.name}.{name}", default, meaning, _FIELDS[name])
 
 
 def _define_options(
@@ -336,13 +337,15 @@ def _define_options(
         documented, defaults = tasks.kind(name), tasks.defaults(name)
     else:
         documented, defaults = type(models.create(name)), models.defaults(name)
+    # The recipe's own 0 may stand for 0.0.
+    kinds = {option: type(default) for option, default in defaults.items()}
     if name == getattr(recipe, component):
         defaults |= own
     meanings = descriptions(documented)
     for option, default in defaults.items():
         # A model of one's own may have options that no command line can hold.
-        if type(default) in _KINDS:
-            define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
+        if (kind := kinds.get(option)) in _KINDS:
+            define_one(values, f"{component}.{option}", default, meanings.get(option, ""), kind)
 
 
 def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Options]:
@@ -356,12 +359,12 @@ def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Optio
 
 def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     fields = {"num_epochs": recipe.num_epochs, **phase.overrides}
-    return {name: value for name, value in fields.items() if name in _PLAIN_FIELDS}
+    return {name: value for name, value in fields.items() if name in _FIELDS}
 
 
 def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
     """The recipe with the command line's overrides; its options are complete."""
-    fields: dict[str, Any] = {name: values[name].value for name in _PLAIN_FIELDS}
+    fields: dict[str, Any] = {name: values[name].value for name in _FIELDS}
     for component in COMPONENTS:
         prefix, options = f"{component}.", f"{component}_options"
         same = fields[component] == getattr(recipe, component)

@@ -5,6 +5,7 @@ import math
 import sys
 import types
 
+import flax.linen as nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +117,32 @@ PHASED = Recipe(
         Phase("end", {"groups": "hidden0/.*:frozen"}),
     ),
 )
+
+
+def test_a_whole_number_where_a_fraction_may_be_takes_a_fraction():
+    whole = Recipe(
+        name="whole",
+        model="mlp",
+        model_options={"dropout_rate": 0},
+        data="digits",
+        learning_rate=1,
+        phases=(Phase("end", {"ema_decay": 0}),),
+    )
+    words = ("--learning_rate=0.5", "--model.dropout_rate=0.2", "--phase.end.ema_decay=0.9")
+    found = parsed(whole, *words)
+    assert (found.learning_rate, found.model_options["dropout_rate"]) == (0.5, 0.2)
+    assert found.phases[0].overrides == {"ema_decay": 0.9}
+
+
+def test_options_that_no_command_line_can_hold_stay_as_the_recipe_has_them(monkeypatch):
+    class Own(nn.Module):
+        units: int | None = None
+        width: int = 1
+
+    entry = dataclasses.replace(models.entry("mlp"), constructor=Own)
+    monkeypatch.setattr(models.registry, "entry", lambda name: entry)
+    own = Recipe(name="own", model="x", model_options={"units": 3}, data="digits", learning_rate=1)
+    assert parsed(own, "--model.width=2").model_options == {"units": 3, "width": 2}
 
 
 def test_a_needed_run_has_another_recipe_or_none():

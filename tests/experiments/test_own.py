@@ -72,11 +72,12 @@ def test_the_launcher_trains_it_with_options_of_its_own(run):
 
 def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run, row, tmp_path):
     phased = ("train", f"--recipe={OWN}:phased", f"--workdir={tmp_path / 'phased'}")
-    evaluated, answered, refused, trained = called(
+    evaluated, answered, refused, shown, trained = called(
         tmp_path,
         ("evaluate", f"--workdir={run}"),
         ("predict", f"--workdir={run}", row),
         (*phased, "--phase.warm.learning_rate=0"),
+        (*phased, "--dry_run"),
         (*phased, "--phase.warm.num_epochs=2", "--num_epochs=3"),
     )
     accuracy = json.loads((run / "summary.json").read_text())["test"]["accuracy"]
@@ -84,6 +85,8 @@ def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run,
     assert answered.startswith(f"{row}: row ")
     told = "phase.warm: --phase.warm.learning_rate=0.0: it must be a number above 0"
     assert refused == f"error: {told}\ncode 2\n"
+    assert re.findall("^phase (.*)$", shown, re.MULTILINE) == ["warm", "end"]
+    assert re.search(r"parameters of hidden/\.\* +hidden/bias, hidden/kernel\n", shown)
     assert trained.endswith("code 0\n"), trained
     steps = [
         json.loads(line)["step"]
