@@ -41,11 +41,11 @@ class _Quick:
     """A jitted function, compiled for the first arguments, to which all others are alike."""
 
     def __init__(self, function: Any) -> None:
-        self._function, self._compiled = function, None
+        self.function, self._compiled = function, None
 
     def __call__(self, *args: Any) -> Any:
         if self._compiled is None:
-            self._compiled = self._function.lower(*args).compile(compiler_options=_QUICK)
+            self._compiled = self.function.lower(*args).compile(compiler_options=_QUICK)
         return self._compiled(*args)
 
 
