@@ -37,7 +37,7 @@ from experiments.turns import LAUNCHER, Steps, Timed, take_turns
 
 # What is timed by default; the latter where their data are.
 BUNDLED = ("lenet5_digits", "resnet20_digits")
-PREPARED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
+DOWNLOADED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
 # Batches that a step goes through in turn.
 ROTATION = 8
 
@@ -48,7 +48,7 @@ RATIOS = ((LAUNCHER, BARE), (OTHER, BARE), (PURE, TORCH), (PURE, COMPILED))
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program and, where there is one recipe, of that."""
-    known = f"{', '.join((*BUNDLED, *PREPARED))}, as far as there are data"
+    known = f"{', '.join((*BUNDLED, *DOWNLOADED))}, as far as there are data"
     flags.define_one(values, "recipes", [], f"Recipes with commas; by default {known}.", list)
     flags.define_one(values, "seconds", 2.0, "About how long each of them runs in a round.")
     flags.define_one(values, "rounds", 5, "Rounds that count; one more goes before them.")
@@ -73,15 +73,15 @@ def main(values: flags.FlagValues) -> None:
         torch = closing.enter_context(PyTorch(values.torch, cores())) if values.torch else None
         contests = [
             (prepared, dict(contenders(prepared, other, torch, values.torch_compile, directory)))
-            for prepared, other in prepare(values)
+            for prepared, other in trainings(values)
         ]
         for prepared, timed in contests:
             rounds = take_turns(prepared, timed, values.seconds, values.rounds)
             print(f"{described(prepared)}\n{tables.aligned(rows(rounds))}\n")
 
 
-def prepare(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | None]]:
-    """The trainings of the command line, each with that on other kernels where that is asked for.
+def trainings(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | None]]:
+    """The training of each recipe, and with `--against` the same one with other kernels.
 
     Raises:
       UsageError: one of them has to be mended.
@@ -99,8 +99,8 @@ def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:
     several = [recipes.get(name) for name in values.recipes or BUNDLED]
     data_dir = settings.data_dir or os.environ.get("DLCORE_DATA_DIR")
     if data_dir and not values.recipes:
-        prepared = map(recipes.get, PREPARED)
-        several += [one for one in prepared if pathlib.Path(data_dir, one.data).is_dir()]
+        downloaded = map(recipes.get, DOWNLOADED)
+        several += [one for one in downloaded if pathlib.Path(data_dir, one.data).is_dir()]
     if values.batch_size is None:
         return several
     return [dataclasses.replace(recipe, batch_size=values.batch_size) for recipe in several]

@@ -3,6 +3,7 @@
 It stays alive and idle between two rounds, so that both sides can be timed in turn.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -107,7 +108,9 @@ class PyTorch:
     def _ask(self, do: str, **words: Any) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps({"do": do, **words}), file=self._process.stdin, flush=True)
+        # A process that has ended gives no answer.
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"do": do, **words}), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline() or '{"failed": "it has ended"}')
         if "refused" in answer:
             raise UsageError(answer["refused"])

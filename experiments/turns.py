@@ -32,7 +32,7 @@ class Steps:
         step, layout = self._program.step, self._program.parallelism
         if self._batches is None:
             self._state: Any = layout.place_state(self._program.initialize())
-            self._batches = itertools.cycle(map(layout.place_batch, self._raw))
+            self._batches = itertools.cycle([layout.place_batch(batch) for batch in self._raw])
         state = jax.block_until_ready(self._state)
         started = time.perf_counter()
         for batch in itertools.islice(self._batches, steps):
@@ -44,8 +44,8 @@ class Steps:
 class Turns(Callback):
     """Ends a round of the launcher at every so many steps and lets the others have theirs.
 
-    A record waits for the device, so nothing of the launcher's runs while the others do, but that a
-    few batches are made.
+    A record waits for the device, so that nothing of the launcher's is under way while the others
+    run, but for the few batches that are made ahead.
     """
 
     def __init__(self, timed: Mapping[str, Timed], steps: int) -> None:

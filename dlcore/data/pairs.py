@@ -246,7 +246,7 @@ def build(name: str, kind: str, first: Dataset, second: Dataset) -> PairedDatase
 
 
 def _for_labels(options: ExampleOptions) -> ExampleOptions:
-    """What is left of the options of a pair for the side of which nothing is looked at."""
+    """The options of a side that has no input: what is done to inputs does not concern it."""
     return dataclasses.replace(
         options, resize=0, length=0, pad=0, augment="", crop_size=0, test_crops=1
     )

@@ -24,6 +24,12 @@ _STYLES: dict[str, dict[str, Any]] = {
     "path": {"linestyle": "-", "marker": "o"},
     "steps": {"linestyle": "-", "drawstyle": "steps-post"},
 }
+# What tells the second line of a color from the first.
+_AGAIN = {
+    **_STYLES,
+    "line": _STYLES["dashed"],
+    "points": {"linestyle": "", "marker": "x"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Line:
       label: for the legend; empty for none.
       style: "line", "dashed", "points", "path" (points that are joined) or "steps".
       color: index in the palette; the line's own number in its panel by default. Where the
-        palette ends it begins again, dashed.
+        palette ends it begins again, dashed; points are then crosses.
     """
 
     x: np.ndarray
@@ -266,7 +272,7 @@ def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
             label=line.label or "_",
             lw=0.4 * size if line.style == "path" else 1.5,
             markersize=size,
-            **_STYLES["dashed" if again and line.style == "line" else line.style],
+            **(_AGAIN if again else _STYLES)[line.style],
         )
 
 

@@ -54,7 +54,8 @@ class Learner(abc.ABC):
 
     model: nn.Module
 
-    # What an example has to hold: the kinds of feature that will do, by the key of a batch.
+    # What an example has to hold: the kinds of feature that will do, by the key of a batch. A
+    # batch then has nothing else; where nothing is named, all that the dataset has.
     needs: ClassVar[data.Needs] = {}
     # The random streams that the model draws from in training (`Module.make_rng`).
     rngs: ClassVar[tuple[str, ...]] = ("dropout",)

@@ -147,19 +147,30 @@ class Session:
                 return {"status": "stopped", "reason": outcome.reason}
             return self._judged(self._finish(directory, outcome))
 
-    def trained(self, directory: pathlib.Path, which: str = "best") -> Trained:
+    def trained(
+        self, directory: pathlib.Path, which: str = "best", phase: str = ""
+    ) -> Trained:
         """The trained model of a run directory.
 
         Args:
           directory: where this recipe was trained.
           which: "best", "newest" or the number of a step.
+          phase: at the end of which it is wanted; of the last by default.
 
         Raises:
-          UsageError: there is no such checkpoint, or it is damaged or of another model.
+          UsageError: there is no such phase or checkpoint, or it is damaged or of another model.
         """
-        restored = restore(self.prepared, directory, which)
-        placed = self.prepared.program.parallelism.place_state(restored.state)
-        return self._trained(directory, self.prepared, restored.state, placed)
+        index = self._index(phase) if phase else -1
+        prepared = self.phases[index] if phase else self.prepared
+        restored = restore(prepared, directory, which, self._folder(index))
+        placed = prepared.program.parallelism.place_state(restored.state)
+        return self._trained(directory, prepared, restored.state, placed)
+
+    def _index(self, phase: str) -> int:
+        names = [each.name for each in self._recipe.phases]
+        if phase not in names:
+            raise UsageError(f"phase={phase}: the recipe has {', '.join(names) or 'no phases'}")
+        return names.index(phase)
 
     def evaluate(self, directory: pathlib.Path, split: str, which: str = "best") -> dict[str, Any]:
         """The "step" of a checkpoint and every metric of it on a split; see `trained`.
@@ -241,7 +252,7 @@ class Session:
 
     def _folder(self, index: int) -> str:
         """Where a phase's checkpoints are in the run directory: the last phase's are the run's."""
-        if index == max(len(self._recipe.phases) - 1, 0):
+        if index in (-1, max(len(self._recipe.phases) - 1, 0)):
             return _CHECKPOINTS
         return f"phases/{self._recipe.phases[index].name}/{_CHECKPOINTS}"
 
@@ -374,18 +385,21 @@ def phase_recipes(recipe: Recipe) -> list[Recipe]:
     return recipes
 
 
-def restore(prepared: Prepared, directory: pathlib.Path, which: str = "best") -> Any:
+def restore(
+    prepared: Prepared, directory: pathlib.Path, which: str = "best", folder: str = _CHECKPOINTS
+) -> Any:
     """A run's checkpoint (`checkpoint.Restored`), canonical.
 
     Args:
       prepared: of the run's recipe.
       directory: the run directory.
       which: "best", "newest", or the number of a step.
+      folder: of the checkpoints, in the run directory.
 
     Raises:
       UsageError: there is none, or it is damaged or of another model.
     """
-    with contextlib.closing(_open(prepared.learner, directory / _CHECKPOINTS)) as checkpoints:
+    with contextlib.closing(_open(prepared.learner, directory / folder)) as checkpoints:
         return checkpoints.restore(prepared.program.abstract_state, checkpoints.find(which))
 
 

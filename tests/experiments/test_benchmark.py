@@ -134,9 +134,15 @@ def test_what_pytorch_s_twin_refuses_ends_the_program_in_one_line(call, asked):
     assert error.endswith("error: --model=softmax_regression: PyTorch has mlp\n")
 
 
-def test_a_failure_on_the_other_side_is_told(asked):
+def test_a_failure_on_the_other_side_is_told(asked, monkeypatch):
     asked({"failed": "Traceback: no memory"})
     with pytorch.PyTorch(sys.executable, 1) as other, pytest.raises(RuntimeError, match="no mem"):
+        other.run("twin", 1)
+    monkeypatch.setattr(pytorch, "WORKER", ("-c", "pass"))
+    with (
+        pytorch.PyTorch(sys.executable, 1) as other,
+        pytest.raises(RuntimeError, match="has ended"),
+    ):
         other.run("twin", 1)
 
 

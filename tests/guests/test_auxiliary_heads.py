@@ -31,7 +31,7 @@ class Inception(nn.Module):
     """
 
     num_classes: int = 10
-    features: tuple[int, ...] = (16, 16, 32)
+    features: tuple[int, ...] = (8, 8, 16)
     sows: bool = False
 
     @nn.compact
@@ -82,11 +82,11 @@ recipe = Recipe(
     task_options={"auxiliary_weight": 0.3},
     model="guest_inception",
     data="digits",
-    learning_rate=0.1,
+    learning_rate=0.2,
     schedule="cosine",
     batch_size=64,
-    num_epochs=8,
-    evaluate_every=4,
+    num_epochs=5,
+    evaluate_every=2,
     log_every=1,
 )
 sowing = dataclasses.replace(
@@ -98,7 +98,7 @@ sowing = dataclasses.replace(
 
 
 class TestGuest(Guest):
-    stop_after, crash_after, compared_after = 30, 115, 24
+    stop_after, crash_after, compared_after = 30, 45, 24
     figures = ("confusion_matrix", "filters")
     arrays = ("test_outputs",)
 

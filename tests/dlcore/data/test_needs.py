@@ -35,8 +35,10 @@ def test_the_only_feature_of_a_right_kind_is_renamed():
 def test_what_one_need_has_taken_is_free_for_no_other():
     needs = {"other": (Image,), "image": (Image,)}
     assert found(needs, image=IMAGE, photo=IMAGE) == {"other": "photo", "image": "image"}
-    needs = {"image": (Image,), "target": (Segmentation, Image)}
-    assert found(needs, image=IMAGE, edges=IMAGE) == {"image": "image", "target": "edges"}
+    needs = {"target": (Segmentation, Image), "input": (Image,)}
+    classes = Segmentation((), (4, 4))
+    for features in ({"photo": IMAGE, "classes": classes}, {"classes": classes, "photo": IMAGE}):
+        assert found(needs, **features) == {"target": "classes", "input": "photo"}
 
 
 def test_no_need_takes_nothing():

@@ -242,6 +242,14 @@ def test_sound_is_cut_and_padded_and_says_how_much_of_it_is_real(write_features,
     assert found["speech_length"].tolist() == [3, 5]
 
 
+def test_sound_that_only_tensorflow_decodes_is_refused_in_one_line(write_features, tfds):
+    files = {**AUDIO, "audio": {**AUDIO["audio"], "lazyDecode": True}}
+    described = {"speech": tfds.Tensor(shape=(None,), dtype=np.int64)}
+    values = [{"speech": np.array([1])}] * 2
+    with pytest.raises(UsageError, match="a feature that TFDS cannot read without tensorflow"):
+        opened(write_features, described, *values, described={"speech": files})
+
+
 def test_sound_of_more_than_16_bits_is_refused(write_features, tfds):
     described = {"speech": tfds.Tensor(shape=(2,), dtype=np.int64)}
     audio = {**AUDIO, "audio": {**AUDIO["audio"], "shape": {"dimensions": ["2"]}}}

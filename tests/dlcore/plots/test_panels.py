@@ -76,6 +76,12 @@ def test_steps_and_layers_have_no_ticks_between_whole_numbers():
     assert (other.get_xticks() % 1 != 0).any()
 
 
+def test_ten_clouds_of_points_are_told_apart():
+    lines = [plots.Line(X, X + row, style="points") for row in range(10)]
+    (axes,) = plots.line_panels([plots.Panel("many", lines)]).axes
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 10
+
+
 def test_a_line_keeps_the_color_it_asks_for():
     lines = [plots.Line(X, X, color=2), plots.Line(X, X), plots.Line(X, X)]
     colors = [
