@@ -387,3 +387,47 @@ def test_a_text_that_is_to_be_learned_by_heart_is_one_row_for_one_device(call, t
     assert code == 2
     assert "--overfit=2 makes the batch 1, which does not divide over the 8 device(s)" in errors
     assert "--parallelism=jit" in errors
+
+
+# Groups, evaluators, weights to start from, and runs that are needed first.
+
+
+def params_of(directory):
+    return jax.device_get(Run(directory).trained().variables["params"])
+
+
+def test_flags_alone_start_from_a_run_freeze_a_part_and_choose_who_looks(
+    call, softmax_run, tmp_path
+):
+    words = (*SOFTMAX, "--num_epochs=2", f"--start_from={softmax_run}")
+    more = ("--start_mapping=logits/kernel<- <-logits/kernel", "--groups=.*/bias:frozen")
+    seen = "--evaluators=learning_curves:every=1 -predictions -filters"
+    directory = tmp_path / "run"
+    code, _, errors = call(train, *words, *more, seen, f"--workdir={directory}")
+    assert code == 0, errors
+    source, found = params_of(softmax_run)["logits"], params_of(directory)["logits"]
+    np.testing.assert_array_equal(found["bias"], source["bias"])
+    assert not np.array_equal(found["kernel"], source["kernel"])
+    figures = {str(path.relative_to(directory)) for path in directory.rglob("*.png")}
+    assert figures == {
+        "plots/learning_curves.png",
+        "evaluations/step_20/plots/learning_curves.png",
+        "evaluations/step_40/plots/learning_curves.png",
+    }
+    assert not (directory / "test_outputs.npz").exists()
+
+
+def test_another_judge_is_trained_first_on_the_same_data(call, tmp_path):
+    small = ("--model.generator_hidden=8", "--model.discriminator_hidden=8", "--num_epochs=1")
+    judged = "--evaluators=judged_samples:count=60 -samples -learning_curves -filters"
+    words = ("--recipe=gan_digits", "--needs.judge=softmax_regression_mnist", *small, judged)
+    code, _, errors = call(train, *words, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, errors
+    judge = Run(tmp_path / "run" / "judge")
+    assert (judge.recipe.name, judge.recipe.data) == ("softmax_regression_mnist", "digits")
+    assert judge.summary["test"]["accuracy"] > 0.8
+    assert summary_of(tmp_path / "run")["test"]["frechet_ratio"] > 0
+    code, _, errors = call(train, *words[:1], *small, judged, f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    told = "--needs.judge=softmax_regression_mnist, this one has --needs.judge=lenet5_digits"
+    assert told in errors
