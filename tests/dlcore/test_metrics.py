@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dlcore import metrics
-from dlcore.metrics import ExponentialOfMean, Mean, RSquared, Rows, Sum
+from dlcore.metrics import ExponentialOfMean, Mean, Rows, RSquared, Sum
 
 FINITE = st.floats(-100, 100, width=32)
 VALUES = hnp.arrays(np.float32, st.integers(1, 12), elements=FINITE)
