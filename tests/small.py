@@ -14,12 +14,12 @@ from dlcore.tasks import Learner
 from dlcore.train import program
 
 
-def images(count: int = 88, **options: Any) -> data.Dataset:
-    """Pictures of 4 by 4 pixels, brighter from class to class; three fifths are to learn from."""
+def images(count: int = 88, shape: tuple[int, ...] = (4, 4, 1), **options: Any) -> data.Dataset:
+    """Pictures, brighter from class to class; three fifths are to learn from."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=count).astype(np.int32)
-    pixels = rng.normal(labels[:, None, None, None] / 2, 1, (count, 4, 4, 1)).astype(np.float32)
-    features = {"image": Image((4, 4, 1)), "label": ClassLabel(("a", "b", "c"))}
+    pixels = rng.normal(labels[:, None, None, None] / 2, 1, (count, *shape)).astype(np.float32)
+    features = {"image": Image(shape), "label": ClassLabel(("a", "b", "c"))}
     arrays = {"train": {"image": pixels, "label": labels}}
     options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
     return data.from_arrays(features, arrays, options, "blobs")
@@ -41,11 +41,11 @@ class _Quick:
     """A jitted function, compiled for the first arguments, to which all others are alike."""
 
     def __init__(self, function: Any) -> None:
-        self._function, self._compiled = function, None
+        self.function, self._compiled = function, None
 
     def __call__(self, *args: Any) -> Any:
         if self._compiled is None:
-            self._compiled = self._function.lower(*args).compile(compiler_options=_QUICK)
+            self._compiled = self.function.lower(*args).compile(compiler_options=_QUICK)
         return self._compiled(*args)
 
 

@@ -6,6 +6,7 @@ also killed, of `KilledGuest`.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -32,12 +33,12 @@ class Guest:
 
     Attributes:
       stop_after: the interrupted training is asked to stop after so many steps, and saves.
-      crash_after: taken up there, it fails after so many more, and does not save.
+      crash_after: taken up there, it fails after so many steps in all, and does not save.
       compared_after: one and four devices are compared after so many steps, in the last phase.
       figures: names of the figures that the run leaves.
       arrays: names of the arrays that it leaves.
       amplifies_rounding: its parameters on four devices are not those on one, as Adam divides small
-        gradients by their own size, or an attack asks for their signs. The losses are then compared.
+        gradients by their own size, or an attack asks for their signs. Then losses are compared.
     """
 
     stop_after: ClassVar[int]
@@ -79,7 +80,7 @@ class Guest:
         self, session: Session, run: Run, tmp_path: pathlib.Path
     ):
         stop(session, tmp_path, self.stop_after)
-        with after_steps(self.crash_after, crash), pytest.raises(CrashError):
+        with after_steps(self.crash_after - self.stop_after, crash), pytest.raises(CrashError):
             session.run(tmp_path)
         assert session.run(tmp_path)["resumed"]
         assert_same_run(session, tmp_path, run)
@@ -108,10 +109,8 @@ class Guest:
             assert found.figures.keys() == other.figures.keys(), name
             assert found.texts == other.texts
             assert other.scalars == pytest.approx(found.scalars, rel=1e-3)
-            assert found.arrays.keys() == other.arrays.keys()
-            for kept in found.arrays:
-                for one, two in zip(found.arrays[kept].values(), other.arrays[kept].values()):
-                    np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-3)
+            close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
+            jax.tree.map(close, dict(other.arrays), dict(found.arrays))
 
 
 class KilledGuest(Guest):
@@ -170,7 +169,7 @@ def has_checkpoint(folder: pathlib.Path) -> bool:
 
 
 def assert_same_run(session: Session, directory: pathlib.Path, run: Run) -> None:
-    """Every array of the newest checkpoint, every record, array and score: equal to the last bit."""
+    """Every array of the newest checkpoint, and all records and findings, are equal bit by bit."""
     lines = (directory / "metrics.jsonl").read_bytes()
     assert lines == (run.directory / "metrics.jsonl").read_bytes()
     one, two = (restore(session.prepared, d, "newest") for d in (directory, run.directory))

@@ -127,7 +127,7 @@ recipe = dataclasses.replace(
 
 class TestGuest(KilledGuest):
     # The victim takes the first 100 steps.
-    stop_after, crash_after, compared_after = 50, 130, 105
+    stop_after, crash_after, compared_after = 50, 180, 105
     figures = ("under_attack",)
     arrays = ("under_attack",)
     amplifies_rounding = True

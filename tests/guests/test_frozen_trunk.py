@@ -66,7 +66,7 @@ def transferred(file: str) -> Recipe:
 
 
 class TestGuest(Guest):
-    stop_after, crash_after, compared_after = 30, 45, 24
+    stop_after, crash_after, compared_after = 30, 75, 24
     figures = ("confusion_matrix",)
 
     @pytest.fixture(scope="class")

@@ -1,7 +1,7 @@
 """A classifier that grows in the middle of its training, as the networks of Karras et al. (2018).
 
-The first phase sees images of 4 x 4 pixels. The second sees 8 x 8, through a new stage below the old
-ones that is faded in: at first its weight is 0, and the network says what it said before.
+The first phase sees images of 4 x 4 pixels. The second sees 8 x 8, through a new stage below the
+old ones that is faded in: at first its weight is 0, and the network says what it said before.
 """
 
 import flax.linen as nn
@@ -90,7 +90,7 @@ recipe = Recipe(
 
 
 class TestGuest(KilledGuest):
-    stop_after, crash_after, compared_after = 50, 83, 90
+    stop_after, crash_after, compared_after = 50, 133, 90
     figures = ("confusion_matrix",)
 
     def test_it_has_grown(self, session: Session):

@@ -70,7 +70,10 @@ class PersistentDivergence(Learner):
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         pixels = _pixels(batch)
         variables = self.init_model(key, pixels)
-        return {**variables, "chains": {"visible": jnp.round(jax.random.uniform(key, pixels.shape))}}
+        return {
+            **variables,
+            "chains": {"visible": jnp.round(jax.random.uniform(key, pixels.shape))},
+        }
 
     def update(
         self,
@@ -170,7 +173,7 @@ recipe = Recipe(
 
 
 class TestGuest(KilledGuest):
-    stop_after, crash_after, compared_after = 130, 285, 50
+    stop_after, crash_after, compared_after = 130, 415, 50
     figures = ("machine_filters", "chains")
     arrays = ("chains",)
 

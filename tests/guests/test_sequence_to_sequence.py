@@ -69,11 +69,15 @@ class Translator(nn.Module):
     features: int = 40
 
     def setup(self) -> None:
+        # The orthogonal matrices of Flax take seconds to compile.
+        init = nn.initializers.lecun_normal()
+        self.reading, self.writing = (
+            nn.GRUCell(self.features, recurrent_kernel_init=init) for _ in range(2)
+        )
+        self.reader, self.writer = nn.RNN(self.reading, return_carry=True), nn.RNN(self.writing)
         self.source = nn.Embed(len(ROMAN), self.features)
         self.target = nn.Embed(len(DECIMAL), self.features)
-        self.reader = nn.RNN(nn.GRUCell(self.features), return_carry=True)
-        self.cell, self.logits = nn.GRUCell(self.features), nn.Dense(len(DECIMAL))
-        self.writer = nn.RNN(self.cell)
+        self.logits = nn.Dense(len(DECIMAL))
 
     def __call__(
         self, source: jax.Array, length: jax.Array, before: jax.Array, train: bool = False
@@ -89,7 +93,7 @@ class Translator(nn.Module):
 
     def write(self, carry: jax.Array, symbol: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The state after one more symbol `[batch]`, and the logits of the next."""
-        carry, written = self.cell(carry, self.target(symbol))
+        carry, written = self.writing(carry, self.target(symbol))
         return carry, self.logits(written)
 
 

@@ -157,7 +157,7 @@ recipe = Recipe(
 
 
 class TestGuest(Guest):
-    stop_after, crash_after, compared_after = 130, 103, 50
+    stop_after, crash_after, compared_after = 130, 233, 50
     figures = ("samples", "reconstructions")
     amplifies_rounding = True
 
