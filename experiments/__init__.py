@@ -1,1 +1,1 @@
-"""The programs: train, evaluate, predict, reproduce, prepare, benchmark; thin absl apps."""
+"""The programs, thin absl apps: `python -m experiments.NAME --help` says what each one does."""

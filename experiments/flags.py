@@ -117,7 +117,7 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 # and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
 _MENTION = re.compile(
     r"(?P<row>\w+(?:, \w+){2,})"
-    r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)"
+    r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w(?![\w/]))"
     r"|^[a-z]\w*(?= is )"
 )
 

@@ -29,6 +29,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return run
 
 
+def launch(directory: pathlib.Path, *words: str) -> pathlib.Path:
+    """The directory of a training by the launcher in this process; for what is made only once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *words, f"--workdir={directory}"])
+        with pytest.raises(SystemExit) as end:
+            flags.run(train.main, train.define)
+    assert not end.value.code
+    return directory
+
+
 # The training that `digits_run` is: small, without what takes long to compile.
 DIGITS_RUN = ("--recipe=lenet5_digits", "--num_epochs=2", "--data.resize=12", "--data.augment=")
 
@@ -36,10 +46,4 @@ DIGITS_RUN = ("--recipe=lenet5_digits", "--num_epochs=2", "--data.resize=12", "-
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The directory of a complete, short training of LeNet-5 on the digits: look, do not touch."""
-    directory = tmp_path_factory.mktemp("runs") / "digits"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train", *DIGITS_RUN, f"--workdir={directory}"])
-        with pytest.raises(SystemExit) as end:
-            flags.run(train.main, train.define)
-    assert not end.value.code
-    return directory
+    return launch(tmp_path_factory.mktemp("digits") / "run", *DIGITS_RUN)

@@ -486,7 +486,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
 
 @pytest.fixture
 def pictures(tmp_path) -> pathlib.Path:
-    """A folder of one's own: 30 grey images of two classes."""
+    """A folder of one's own: 30 gray images of two classes."""
     rng = np.random.default_rng(0)
     for number in range(30):
         folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]

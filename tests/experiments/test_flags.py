@@ -264,6 +264,7 @@ def test_list_names_every_recipe_with_the_score_to_reach(call):
         # Values and files are left as they are, and so are flags.
         ("groups=a/.*:momentum=2,weight_decay=1", "--groups=a/.*:momentum=2,weight_decay=1"),
         ("data=/tmp/batch_size=3/x", "--data=/tmp/batch_size=3/x"),
+        ("data=/my batch_size/x", "--data=/my batch_size/x"),
         ("'batch_size' there, --batch_size=3 here", "'batch_size' there, --batch_size=3 here"),
         # A phase and a needed run.
         ("phase.end: num_epochs=0: at", "phase.end: --phase.end.num_epochs=0: at"),

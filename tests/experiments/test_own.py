@@ -72,13 +72,14 @@ def test_the_launcher_trains_it_with_options_of_its_own(run):
 
 def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run, row, tmp_path):
     phased = ("train", f"--recipe={OWN}:phased", f"--workdir={tmp_path / 'phased'}")
-    evaluated, answered, refused, shown, trained = called(
+    evaluated, answered, refused, shown, trained, opened = called(
         tmp_path,
         ("evaluate", f"--workdir={run}"),
         ("predict", f"--workdir={run}", row),
         (*phased, "--phase.warm.learning_rate=0"),
         (*phased, "--dry_run"),
         (*phased, "--phase.warm.num_epochs=2", "--num_epochs=3"),
+        ("evaluate", f"--workdir={tmp_path / 'phased'}"),
     )
     accuracy = json.loads((run / "summary.json").read_text())["test"]["accuracy"]
     assert f"accuracy  {accuracy:.4f}" in evaluated
@@ -94,6 +95,8 @@ def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run,
     ]
     # Two epochs of 7 steps, and three.
     assert max(steps) == 5 * 7
+    score = json.loads((tmp_path / "phased" / "summary.json").read_text())["test"]["loss"]
+    assert f"loss      {score:.4f}" in opened
 
 
 def test_where_its_module_is_gone_that_is_said_in_one_line(call, run, row, tmp_path):

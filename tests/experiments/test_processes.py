@@ -12,6 +12,7 @@ import pytest
 from dlcore.train import Run, session
 from experiments import train
 from tests import children
+from tests.experiments.conftest import launch
 
 # Twenty steps an epoch, of a network with batch normalization and dropout. `test_parallel.py` says
 # why it is compared tensor by tensor, and why at this tolerance.
@@ -76,11 +77,7 @@ def one_device(tmp_path_factory):
 
     def run(*plan):
         if plan not in made:
-            directory = tmp_path_factory.mktemp("one")
-            words = (*ONE, *plan, f"--workdir={directory / 'run'}")
-            with children.running(directory, words) as (child,):
-                assert child.exit_code() == 0, child.output
-            made[plan] = directory / "run"
+            made[plan] = launch(tmp_path_factory.mktemp("one") / "run", *RECIPE, *plan)
         return made[plan]
 
     return run

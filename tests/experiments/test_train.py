@@ -14,6 +14,7 @@ import pytest
 
 from dlcore.train import Run, callbacks, preparation, session
 from experiments import recipes, train
+from tests.experiments.conftest import launch
 
 DIGITS = ("--recipe=lenet5_digits", "--batch_size=64")
 SOFTMAX = (*DIGITS, "--model=softmax_regression", "--data.resize=0", "--data.augment=")
@@ -41,13 +42,7 @@ def without_times(summary):
 @pytest.fixture(scope="module")
 def softmax_run(tmp_path_factory) -> pathlib.Path:
     """Four epochs of softmax regression: copy it. Made with the flags of `GOES_ON`."""
-    directory = tmp_path_factory.mktemp("softmax") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train", *GOES_ON, f"--workdir={directory}"])
-        with pytest.raises(SystemExit) as end:
-            train.flags.run(train.main, train.define)
-    assert not end.value.code
-    return directory
+    return launch(tmp_path_factory.mktemp("softmax") / "run", *GOES_ON)
 
 
 GOES_ON = (*SOFTMAX, NO_FIGURES, "--num_epochs=4", "--log_every=7", "--checkpoint_every=9")
