@@ -147,9 +147,7 @@ class Session:
                 return {"status": "stopped", "reason": outcome.reason}
             return self._judged(self._finish(directory, outcome))
 
-    def trained(
-        self, directory: pathlib.Path, which: str = "best", phase: str = ""
-    ) -> Trained:
+    def trained(self, directory: pathlib.Path, which: str = "best", phase: str = "") -> Trained:
         """The trained model of a run directory.
 
         Args:
