@@ -11,7 +11,7 @@ from dlcore import data, optim, parallel
 from dlcore.data import text
 from dlcore.data.features import ClassLabel, Image
 from dlcore.tasks import Learner
-from dlcore.train import program
+from dlcore.train import Recipe, program
 
 
 def images(count: int = 88, shape: tuple[int, ...] = (4, 4, 1), **options: Any) -> data.Dataset:
@@ -23,6 +23,35 @@ def images(count: int = 88, shape: tuple[int, ...] = (4, 4, 1), **options: Any) 
     arrays = {"train": {"image": pixels, "label": labels}}
     options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
     return data.from_arrays(features, arrays, options, "blobs")
+
+
+def _blobs(name: str, options: data.ExampleOptions) -> data.Dataset:
+    return dataclasses.replace(images(**dataclasses.asdict(options)), name=name)
+
+
+data.register("small_blobs", _blobs)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A training of twelve steps, in two epochs, that nothing is drawn of."""
+    fields: dict[str, Any] = {
+        "name": "small",
+        "imports": (__name__,),
+        "model": "mlp",
+        "model_options": {"hidden": (4,)},
+        "data": "small_blobs",
+        "data_options": {"validation_fraction": 0.3},
+        "learning_rate": 0.1,
+        "batch_size": 8,
+        "num_epochs": 2,
+        "log_every": 4,
+        "evaluators": NO_FIGURES,
+    }
+    return Recipe(**fields | changes)
+
+
+# Drawing takes longer than such a training.
+NO_FIGURES = "-learning_curves -filters -predictions"
 
 
 def letters(words: int = 250, **options: Any) -> data.Dataset:

@@ -1,6 +1,7 @@
 """What a recipe must hold before any work starts: numbers in range, and parts that fit together."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,16 @@ _NOT_NEGATIVE = (
     "patience",
     "log_every",
     "seed",
+)
+# What every run directory may have.
+_FOLDERS = (
+    "checkpoints",
+    "damaged",
+    "evaluations",
+    "phases",
+    "plots",
+    "profile",
+    "tensorboard",
 )
 # What the devices count with.
 _LARGEST = 2**31 - 1
@@ -95,10 +106,24 @@ def _is_integer(value: Any) -> bool:
 
 
 def phases(recipe: Recipe) -> None:
-    """Raises UsageError where the phases of a recipe cannot be told apart or go too far."""
+    """Raises UsageError where phases and needed runs cannot be told apart, or a phase goes too far.
+
+    Each has a folder of its name in the run directory, and `start_from` knows it under that name.
+    """
     names = [phase.name for phase in recipe.phases]
     if len(set(names)) < len(names):
         raise UsageError(f"recipe {recipe.name!r} has two phases of one name: {', '.join(names)}")
+    for name in (*names, *recipe.needs):
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UsageError(
+                f"recipe {recipe.name!r} has a part called {name!r}, which names a folder: use "
+                "letters, digits and _.- only"
+            )
+        if name in recipe.needs and name in (*names, *_FOLDERS):
+            raise UsageError(
+                f"recipe {recipe.name!r} needs a run called {name!r}: a phase has that name, or a "
+                "folder of every run: choose another one"
+            )
     whole = {"name", "description", "expected", "imports", "needs", "phases", "seed"}
     known = {field.name for field in dataclasses.fields(recipe)} - whole
     for phase in recipe.phases:
