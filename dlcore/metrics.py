@@ -18,8 +18,8 @@ import numpy as np
 from dlcore import parallel
 
 
-class Metric(abc.ABC):
-    """What a metric has to do; subclasses are `flax.struct.dataclass`es of arrays."""
+class Metric(flax.struct.PyTreeNode, abc.ABC):
+    """What a metric has to do; a subclass is a frozen dataclass of arrays, and a pytree."""
 
     @abc.abstractmethod
     def reduce(self) -> Self:
@@ -46,7 +46,6 @@ class SumMetric(Metric):
         return jax.tree.map(lambda one, two: one + two, self, other)
 
 
-@flax.struct.dataclass
 class Mean(SumMetric):
     """An average over examples (or tokens): `total / count`, NaN where nothing was counted."""
 
@@ -54,7 +53,7 @@ class Mean(SumMetric):
     count: jax.Array
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Mean":
+    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> Self:
         """Sums `values` where `mask` (same shape, 0 or 1; everything by default) is set."""
         values = jnp.asarray(values, jnp.float32)
         if mask is None:
@@ -68,7 +67,14 @@ class Mean(SumMetric):
         return float(self.total) / count if count else float("nan")
 
 
-@flax.struct.dataclass
+class ReplicatedMean(Mean):
+    """An average of what every device has already, such as a gradient's norm: it counts once."""
+
+    @override
+    def reduce(self) -> Self:
+        return self
+
+
 class ExponentialOfMean(Mean):
     """The exponential of an average, as perplexity is of the mean cross-entropy in nats."""
 
@@ -77,7 +83,6 @@ class ExponentialOfMean(Mean):
         return float(np.exp(super().compute()))
 
 
-@flax.struct.dataclass
 class Sum(SumMetric):
     """A plain sum: a count of errors, a confusion matrix."""
 
@@ -89,7 +94,6 @@ class Sum(SumMetric):
         return float(total) if total.ndim == 0 else total
 
 
-@flax.struct.dataclass
 class RSquared(SumMetric):
     """The coefficient of determination: 1 - sum of squared errors / the targets' own variation.
 
@@ -123,7 +127,6 @@ class RSquared(SumMetric):
         return float(np.mean(1 - share))
 
 
-@flax.struct.dataclass
 class Rows(Metric):
     """Rows that are collected over an evaluation, in the order of the examples.
 

@@ -71,3 +71,14 @@ class Registry[Thing]:
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise UsageError(f"{option} is {value}: it must be a finite number")
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a recipe can hold; a model's function or array is its own affair."""
+    return {name: value for name, value in options.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -20,39 +20,35 @@ import os
 import pathlib
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, override
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from dlcore.errors import UsageError
-from dlcore.train import Recipe, Session, Settings, loop
-from dlcore.train.callbacks import Callback, ProgressBar, Record
+from dlcore.train import Recipe, Session, Settings
 from dlcore.train.preparation import Prepared
 from dlcore.train.program import Program, build
 from experiments import flags, recipes, tables
 from experiments.pytorch import PyTorch, write_batches
+from experiments.turns import LAUNCHER, Steps, Timed, take_turns
 
 # What is timed by default; the latter where their data are.
 BUNDLED = ("lenet5_digits", "resnet20_digits")
-PREPARED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
+DOWNLOADED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
 # Batches that a step goes through in turn.
 ROTATION = 8
 
-LAUNCHER, BARE, OTHER = "launcher", "bare step", "bare step with other kernels"
+BARE, OTHER = "bare step", "bare step with other kernels"
 PURE, TORCH, COMPILED = "step on prepared batches", "PyTorch's step", "PyTorch's compiled step"
 RATIOS = ((LAUNCHER, BARE), (OTHER, BARE), (PURE, TORCH), (PURE, COMPILED))
-
-# Takes this number of steps; the seconds of one.
-Timed = Callable[[int], float]
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program and, where there is one recipe, of that."""
-    known = f"{', '.join((*BUNDLED, *PREPARED))}, as far as there are data"
+    known = f"{', '.join((*BUNDLED, *DOWNLOADED))}, as far as there are data"
     flags.define_one(values, "recipes", [], f"Recipes with commas; by default {known}.", list)
     flags.define_one(values, "seconds", 2.0, "About how long each of them runs in a round.")
     flags.define_one(values, "rounds", 5, "Rounds that count; one more goes before them.")
@@ -72,21 +68,20 @@ def main(values: flags.FlagValues) -> None:
     """Prepares all recipes, then times one after another."""
     if values.seconds <= 0 or values.rounds < 1:
         raise UsageError("--seconds must be above 0 and --rounds at least 1")
-    threads = len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as closing:
         directory = pathlib.Path(closing.enter_context(tempfile.TemporaryDirectory()))
-        torch = closing.enter_context(PyTorch(values.torch, threads)) if values.torch else None
+        torch = closing.enter_context(PyTorch(values.torch, cores())) if values.torch else None
         contests = [
             (prepared, dict(contenders(prepared, other, torch, values.torch_compile, directory)))
-            for prepared, other in prepare(values)
+            for prepared, other in trainings(values)
         ]
         for prepared, timed in contests:
             rounds = take_turns(prepared, timed, values.seconds, values.rounds)
-            print(f"{described(prepared)}, {threads} cores\n{tables.aligned(rows(rounds))}\n")
+            print(f"{described(prepared)}\n{tables.aligned(rows(rounds))}\n")
 
 
-def prepare(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | None]]:
-    """The trainings of the command line, each with that on other kernels where that is asked for.
+def trainings(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | None]]:
+    """The training of each recipe, and with `--against` the same one with other kernels.
 
     Raises:
       UsageError: one of them has to be mended.
@@ -104,8 +99,8 @@ def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:
     several = [recipes.get(name) for name in values.recipes or BUNDLED]
     data_dir = settings.data_dir or os.environ.get("DLCORE_DATA_DIR")
     if data_dir and not values.recipes:
-        prepared = map(recipes.get, PREPARED)
-        several += [one for one in prepared if pathlib.Path(data_dir, one.data).is_dir()]
+        downloaded = map(recipes.get, DOWNLOADED)
+        several += [one for one in downloaded if pathlib.Path(data_dir, one.data).is_dir()]
     if values.batch_size is None:
         return several
     return [dataclasses.replace(recipe, batch_size=values.batch_size) for recipe in several]
@@ -165,89 +160,6 @@ def without_preparation(prepared: Prepared, batch: Mapping[str, np.ndarray]) -> 
     )
 
 
-class Steps:
-    """A program's compiled step in a bare loop over batches on the device; it goes on each time."""
-
-    def __init__(self, program: Program, batches: Sequence[Any]) -> None:
-        self._program, self._batches = program, batches
-        self._state: Any = None
-
-    def __call__(self, steps: int) -> float:
-        """Takes this number of steps; the seconds of one."""
-        step, layout = self._program.step, self._program.parallelism
-        if self._state is None:
-            self._state = layout.place_state(self._program.initialize())
-            self._batches = [layout.place_batch(batch) for batch in self._batches]
-        state = jax.block_until_ready(self._state)
-        started = time.perf_counter()
-        for number in range(steps):
-            state, _ = step(state, self._batches[number % len(self._batches)])
-        self._state = jax.block_until_ready(state)
-        return (time.perf_counter() - started) / steps
-
-
-class Turns(Callback):
-    """Ends a round of the launcher at every so many steps and lets the others have theirs.
-
-    A record waits for the device, so nothing of the launcher's runs while the others do, but that a
-    few batches are made.
-    """
-
-    def __init__(self, timed: Mapping[str, Timed], steps: int) -> None:
-        self._timed, self._steps = timed, steps
-        self.rounds: list[dict[str, float]] = []
-
-    @override
-    def on_start(self, step: int, num_steps: int) -> None:
-        self._started = time.perf_counter()
-
-    @override
-    def on_record(self, record: Record) -> None:
-        if record["split"] != "train" or record["step"] % self._steps:
-            return
-        seconds = (time.perf_counter() - self._started) / self._steps
-        others = {name: timed(self._steps) for name, timed in self._timed.items()}
-        self.rounds.append({LAUNCHER: seconds, **others})
-        self._started = time.perf_counter()
-
-
-def take_turns(
-    prepared: Prepared, timed: Mapping[str, Timed], seconds: float, rounds: int
-) -> list[dict[str, float]]:
-    """The seconds of a step by name, round by round.
-
-    Args:
-      prepared: the launcher's training.
-      timed: all others, by name.
-      seconds: about how long each runs in a round.
-      rounds: that count; the one before them compiles and warms up.
-    """
-    timed[BARE](3)
-    steps = max(1, round(seconds / timed[BARE](3)))
-    log_every = min(steps, prepared.plan.log_every)
-    steps -= steps % log_every
-    num_steps = (1 + rounds) * steps
-    turns = Turns(timed, steps)
-    plan = loop.Plan(
-        num_steps=num_steps,
-        steps_per_epoch=prepared.plan.steps_per_epoch,
-        log_every=log_every,
-        # Evaluations and checkpoints are other work than the step's: none before the end.
-        evaluate_every=num_steps,
-        watched_metric=None,
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        loop.Loop(
-            prepared.program,
-            prepared.dataset,
-            plan,
-            pathlib.Path(directory),
-            seed=prepared.recipe.seed,
-            callbacks=[ProgressBar(), turns],
-        ).run()
-    return turns.rounds[1:]
-
-
 def rows(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Medians in milliseconds, then ratios."""
     shown = {
@@ -269,8 +181,14 @@ def described(prepared: Prepared) -> str:
     arrays = ", ".join(
         f"{name} {'x'.join(map(str, array.shape))} {array.dtype}" for name, array in batch.items()
     )
-    device = f"{jax.device_count()} of {jax.devices()[0].device_kind}"
-    return f"{recipe.name} ({recipe.model}): {arrays}; {device}"
+    devices = f"{jax.device_count()} of {jax.devices()[0].device_kind}, {cores()} cores"
+    return f"{recipe.name} ({recipe.model}): {arrays}; {devices}"
+
+
+def cores() -> int:
+    """How many this process may use, and its children."""
+    # Not every system can bind a process to some.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def whole(recipe: Recipe, data_dir: str, machine: aot.Target) -> dict[str, str]:
     return {
         "machine": f"{len(machine.devices)} x {chip.device_kind}, {chip.memory:,} bytes each",
         "batch size": str(program.batch_size),
-        # XLA's count, before its optimisation, of the step without kernels.
+        # XLA's count, before its optimization, of the step without kernels.
         f"floating-point operations a step, of all devices ({_ONCE})": f"{cost['flops']:,.0f}",
     }
 

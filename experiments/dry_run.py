@@ -1,8 +1,10 @@
 """`--dry_run`: the whole training is built and compiled, and its size is printed."""
 
+import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from dlcore import optim
 from dlcore.train import Session
@@ -18,23 +20,26 @@ def show(session: Session) -> None:
       session: nothing is written.
     """
     session.check()
-    for prepared in session.phases:
-        _show(prepared)
+    names = [phase.name for phase in session.recipe.phases] or [""]
+    for name, prepared in zip(names, session.phases, strict=True):
+        _show(prepared, f"phase {name}\n" if name else "")
 
 
-def _show(prepared: Prepared) -> None:
+def _show(prepared: Prepared, title: str) -> None:
     program, learner, recipe = prepared.program, prepared.learner, prepared.recipe
     batches = prepared.dataset.train_batches(
         recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
     )
     batch = next(batches.start(0))
-    inputs = learner.describe_inputs(prepared.dataset.transform(batch, None, False))
+    shown = prepared.dataset.transform(jax.tree.map(jnp.asarray, batch), None, False)
+    inputs = learner.describe_inputs(shown)
     state = program.parallelism.place_state(program.initialize())
     step: Any = program.step
     compiled = step.lower(state, program.parallelism.place_batch(batch)).compile()
     if jax.process_index() != 0:
         return
-    print(learner.model.tabulate(jax.random.key(0), *inputs, console_kwargs={"width": 110}))
+    console = {"width": 110, "force_terminal": sys.stdout.isatty()}
+    print(title + learner.model.tabulate(jax.random.key(0), *inputs, console_kwargs=console))
     rows = costs(compiled) | {"parameters": f"{count_parameters(prepared):,}"}
     if recipe.groups:
         members = optim.groups.describe(recipe.groups, program.abstract_state.params)

@@ -92,6 +92,7 @@ def read(values: flags.FlagValues) -> tuple[Recipe, Settings, pathlib.Path]:
         # None of them belongs to the first epochs.
         evaluators="",
         needs={},
+        phases=(),
         prune_fraction=0.0,
     )
     if tasks.kind(recipe.task).watched_metric is None:

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command or its input has to be mend
 """
 
 import dataclasses
+import functools
 import inspect
 import logging
 import pathlib
@@ -35,10 +36,14 @@ _TAKES = {
     "float": "a number",
     "integers": "integers with commas between them",
 }
-_FIXED = (
-    *("name", "description", "expected", "imports", "needs", "phases"),
-    *(f"{component}_options" for component in COMPONENTS),
-)
+# The fields of a recipe that are flags of the same name, with their types; the others say what
+# flags there are.
+_FIELDS: dict[str, Any] = {
+    field.name: field.type
+    for field in dataclasses.fields(Recipe)
+    if field.name not in ("name", "description", "expected", "imports", "needs", "phases")
+    and not field.name.endswith("_options")
+}
 
 
 def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -> None:
@@ -110,7 +115,7 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 
 # How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
 # and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
-_FIELD = re.compile(
+_MENTION = re.compile(
     r"(?P<row>\w+(?:, \w+){2,})"
     r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w)"
     r"|^[a-z]\w*(?= is )"
@@ -137,7 +142,7 @@ def _with_dashes(line: str, values: FlagValues) -> str:
         # An option that two components have is left as it is.
         return f"--{known[0]}" if len(known) == 1 else name
 
-    return _FIELD.sub(flag, line)
+    return _MENTION.sub(flag, line)
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
@@ -191,23 +196,23 @@ class _Integers(flags.ArgumentParser):
         return "integers"
 
 
+# What defines a flag, by the type of its default.
+_KINDS: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    list: flags.DEFINE_list,
+    tuple: functools.partial(flags.DEFINE, _Integers()),
+}
+
+
 def define_one(
     values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
 ) -> None:
-    """Defines a flag of the default's type: bool, int, float, str or a tuple of integers."""
-    kind = kind or type(default)
-    arguments = {"name": name, "default": default, "help": meaning, "flag_values": values}
-    if kind is tuple:
-        flags.DEFINE(_Integers(), **arguments)
-        return
-    define: dict[type, Callable[..., Any]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-        list: flags.DEFINE_list,
-    }
-    define[kind](**arguments)
+    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of integers."""
+    define = _KINDS[kind or type(default)]
+    define(name=name, default=default, help=meaning, flag_values=values)
 
 
 def define_dataclass(values: FlagValues, settings: Any) -> None:
@@ -302,46 +307,45 @@ def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> No
     """
     recipe.import_modules()
     meanings = descriptions(Recipe)
-    for field in dataclasses.fields(recipe):
-        if field.name not in _FIXED:
-            define_one(values, field.name, getattr(recipe, field.name), meanings[field.name])
-    named = {
-        component: peek(argv, component) or getattr(recipe, component) for component in COMPONENTS
-    }
-    kinds: dict[str, type] = {
-        "task": tasks.kind(named["task"]),
-        "model": type(models.create(named["model"])),
-        "data": _kind_of_data(named["data"], peek(argv, "data_dir"), named["task"]),
-    }
-    known = {
-        "task": tasks.defaults(named["task"]),
-        "model": models.defaults(named["model"]),
-        "data": dataclasses.asdict(kinds["data"]()),
-    }
-    for component, name in named.items():
-        meanings = descriptions(kinds[component])
-        own = getattr(recipe, f"{component}_options")
-        defaults = known[component]
-        if name == getattr(recipe, component):
-            defaults |= own
-        elif component == "data":
-            # Options of other data, where there is such an option.
-            defaults |= {option: own[option] for option in own.keys() & defaults.keys()}
-        for option, default in defaults.items():
-            define_one(values, f"{component}.{option}", default, meanings.get(option, ""))
+    for name, kind in _FIELDS.items():
+        define_one(values, name, getattr(recipe, name), meanings[name], kind)
+    for component in COMPONENTS:
+        _define_options(values, recipe, component, argv)
     for name, need in recipe.needs.items():
         meaning = "Recipe of a run that is trained first; empty for none."
         define_one(values, f"needs.{name}", need.recipe.name, meaning)
-    meanings = descriptions(Recipe)
     for phase in recipe.phases:
         for name, default in _settable(recipe, phase).items():
             meaning = f"In the phase {phase.name}: {meanings[name]}"
-            define_one(values, f"phase.{phase.name}.{name}", default, meaning)
+            define_one(values, f"phase.{phase.name}.{name}", default, meaning, _FIELDS[name])
 
 
-def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
-    fields = {"num_epochs": recipe.num_epochs, **phase.overrides}
-    return {name: value for name, value in fields.items() if name not in _FIXED}
+def _define_options(
+    values: FlagValues, recipe: Recipe, component: str, argv: Sequence[str]
+) -> None:
+    """Defines the options of the task, the model or the data that the command line names."""
+    name = peek(argv, component) or getattr(recipe, component)
+    own = getattr(recipe, f"{component}_options")
+    documented: type
+    if component == "data":
+        task = peek(argv, "task") or recipe.task
+        documented = _kind_of_data(name, peek(argv, "data_dir"), task)
+        defaults = dataclasses.asdict(documented())
+        # Other data are prepared as the recipe's are, where they have such an option.
+        defaults |= {option: own[option] for option in own.keys() & defaults.keys()}
+    elif component == "task":
+        documented, defaults = tasks.kind(name), tasks.defaults(name)
+    else:
+        documented, defaults = type(models.create(name)), models.defaults(name)
+    # The recipe's own 0 may stand for 0.0.
+    kinds = {option: type(default) for option, default in defaults.items()}
+    if name == getattr(recipe, component):
+        defaults |= own
+    meanings = descriptions(documented)
+    for option, default in defaults.items():
+        # A model of one's own may have options that no command line can hold.
+        if (kind := kinds.get(option)) in _KINDS:
+            define_one(values, f"{component}.{option}", default, meanings.get(option, ""), kind)
 
 
 def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Options]:
@@ -353,20 +357,23 @@ def _kind_of_data(name: str, data_dir: str | None, task: str) -> type[data.Optio
         return data.TextOptions if reads_text else data.ExampleOptions
 
 
+def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
+    fields = {"num_epochs": recipe.num_epochs, **phase.overrides}
+    return {name: value for name, value in fields.items() if name in _FIELDS}
+
+
 def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
     """The recipe with the command line's overrides; its options are complete."""
-    fields: dict[str, Any] = {
-        field.name: values[field.name].value
-        for field in dataclasses.fields(recipe)
-        if field.name not in _FIXED
-    }
+    fields: dict[str, Any] = {name: values[name].value for name in _FIELDS}
     for component in COMPONENTS:
-        prefix = f"{component}."
-        fields[f"{component}_options"] = {
-            flag.removeprefix(prefix): values[flag].value
-            for flag in values
-            if flag.startswith(prefix)
+        prefix, options = f"{component}.", f"{component}_options"
+        same = fields[component] == getattr(recipe, component)
+        given = {
+            name.removeprefix(prefix): values[name].value
+            for name in values
+            if name.startswith(prefix)
         }
+        fields[options] = {**(getattr(recipe, options) if same else {}), **given}
     fields["needs"] = {
         name: _read_need(str(values[f"needs.{name}"].value), need)
         for name, need in recipe.needs.items()

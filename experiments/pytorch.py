@@ -3,6 +3,7 @@
 It stays alive and idle between two rounds, so that both sides can be timed in turn.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,7 +21,7 @@ from dlcore.train import Recipe
 from dlcore.train.preparation import Prepared
 from kernels import timing
 
-MODULE = "experiments.peers.worker"
+WORKER = ("-m", "experiments.peers.worker")
 _ROOT = pathlib.Path(__file__).parents[1]
 # What a step depends on. A twin refuses what it does not follow, unless it is at its default.
 _FIELDS = (
@@ -43,11 +44,11 @@ class PyTorch:
 
     def __init__(self, python: str, threads: int) -> None:
         if reason := timing.torch_refusal(python):
-            raise UsageError(f"torch={python} cannot serve: {reason}")
+            raise UsageError(f"--torch: {reason}")
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         words = json.dumps({"device": device, "threads": threads})
         self._process = subprocess.Popen(
-            [python, "-m", MODULE, words],
+            [python, *WORKER, words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -107,7 +108,9 @@ class PyTorch:
     def _ask(self, do: str, **words: Any) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps({"do": do, **words}), file=self._process.stdin, flush=True)
+        # A process that has ended gives no answer.
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"do": do, **words}), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline() or '{"failed": "it has ended"}')
         if "refused" in answer:
             raise UsageError(answer["refused"])
@@ -118,7 +121,7 @@ class PyTorch:
 
 def write_batches(path: pathlib.Path, batches: Sequence[Mapping[str, Any]]) -> None:
     """Writes prepared batches to a .npz file."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{number}/{name}": np.asarray(array)
         for number, batch in enumerate(batches)
         for name, array in batch.items()

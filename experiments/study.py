@@ -1,8 +1,8 @@
 """Runs a study of the lectures: `python -m experiments.study --study=initialization`.
 
-Prints the numbers that it measures, beside what they are expected to be where all options have
-their defaults. Leaves in `--workdir` `summary.json` (options and scalars), `numbers.npz` (arrays)
-and `figure.png`. Every option of a study is a flag.
+Prints the numbers that it measures and, where all options have their defaults, the bounds that are
+expected. Leaves in `--workdir` `summary.json` (options and scalars), `numbers.npz` (arrays) and
+`figure.png`. Every option of a study is a flag.
 """
 
 import inspect

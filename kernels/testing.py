@@ -4,7 +4,7 @@ import contextlib
 import functools
 import unittest
 import unittest.mock
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -76,6 +76,14 @@ def interpreted_within_transformations() -> Iterator[None]:
     plain = functools.partial(pl.pallas_call, interpret=True)
     with dispatch.target("tpu"), unittest.mock.patch.object(pl, "pallas_call", plain):
         yield
+
+
+def one_of_each[Case](cases: Iterable[Case], kind: Callable[[Case], Hashable]) -> list[Case]:
+    """The first case of each kind, in their order."""
+    first: dict[Hashable, Case] = {}
+    for case in cases:
+        first.setdefault(kind(case), case)
+    return list(first.values())
 
 
 def prove(cases: ModuleType, implementation: str, case: Any) -> None:

@@ -9,6 +9,26 @@ import numpy as np
 import optax
 
 
+def random_start(shapes: Any, generator: np.random.Generator) -> Any:
+    """Parameters to start from: kernels of variance 1 / fan-in, biases of 0.
+
+    NumPy draws them: compiling a model's own initialization would take longer than everything else
+    that a study does with a small network.
+
+    Args:
+      shapes: shapes and dtypes of the parameters.
+      generator: draws them.
+    """
+
+    def draw(leaf: Any) -> np.ndarray:
+        if len(leaf.shape) < 2:
+            return np.zeros(leaf.shape, leaf.dtype)
+        kernel = generator.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+        return kernel.astype(leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
 def descend(
     optimizer: optax.GradientTransformation,
     gradient: Callable[[Any, Any], Any],

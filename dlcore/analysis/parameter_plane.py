@@ -5,11 +5,11 @@ directions, filter normalization); Garipov et al. (2018), Loss surfaces, mode co
 ensembling of DNNs, appendix (the plane of three points).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -38,7 +38,7 @@ class Plane(NamedTuple):
         )
 
 
-def random_plane(params: Any, key: jax.Array) -> Plane:
+def random_plane(params: Any, generator: np.random.Generator) -> Plane:
     """A plane through trained parameters along two random, filter-normalized directions.
 
     Every filter of a direction (the weights into one output: a slice along a kernel's last axis)
@@ -49,24 +49,19 @@ def random_plane(params: Any, key: jax.Array) -> Plane:
 
     Args:
       params: the origin.
-      key: of the directions.
+      generator: draws the directions.
     """
-    leaves, structure = jax.tree.flatten(params)
-    first, second = (
-        jax.tree.unflatten(
-            structure, map(_normalized_noise, jax.random.split(own, len(leaves)), leaves)
-        )
-        for own in jax.random.split(key)
-    )
-    return Plane(params, first, second)
 
+    def direction(weights: Any) -> np.ndarray:
+        weights = np.asarray(weights)
+        if weights.ndim < 2:
+            return np.zeros_like(weights)
+        noise = generator.standard_normal(weights.shape)
+        axes = tuple(range(weights.ndim - 1))
+        noise *= np.sqrt(np.square(weights).sum(axes) / np.square(noise).sum(axes))
+        return noise.astype(weights.dtype)
 
-def _normalized_noise(key: jax.Array, weights: jax.Array) -> jax.Array:
-    if weights.ndim < 2:
-        return jnp.zeros_like(weights)
-    noise = jax.random.normal(key, weights.shape, weights.dtype)
-    axes = tuple(range(weights.ndim - 1))
-    return noise * jnp.sqrt((weights**2).sum(axes) / (noise**2).sum(axes))
+    return Plane(params, jax.tree.map(direction, params), jax.tree.map(direction, params))
 
 
 def plane_through(points: Iterable[Any]) -> tuple[Plane, np.ndarray]:
@@ -82,13 +77,13 @@ def plane_through(points: Iterable[Any]) -> tuple[Plane, np.ndarray]:
     Raises:
       UsageError: the points differ in structure or shapes, or lie on a line.
     """
-    origin, second, third = points
+    origin, second, third = (jax.tree.map(np.asarray, point) for point in points)
     if len({_shapes(origin), _shapes(second), _shapes(third)}) > 1:
         raise UsageError("three points of one plane must be parameters of the same model")
-    aside, above = (jax.tree.map(jnp.subtract, point, origin) for point in (second, third))
-    width = np.sqrt(_dot(aside, aside))
+    aside, above = (jax.tree.map(np.subtract, point, origin) for point in (second, third))
+    width = math.sqrt(_dot(aside, aside))
     slant = _dot(aside, above) / width if width else 0.0
-    height = np.sqrt(max(_dot(above, above) - slant**2, 0.0))
+    height = math.sqrt(max(_dot(above, above) - slant**2, 0.0))
     # Below this the third point's distance from the line is rounding.
     if height <= 1e-5 * max(width, abs(slant)) or not width:
         raise UsageError("the three points lie on a line: they span no plane")
@@ -98,7 +93,7 @@ def plane_through(points: Iterable[Any]) -> tuple[Plane, np.ndarray]:
 
 
 def _shapes(params: Any) -> tuple[Any, ...]:
-    return jax.tree.structure(params), *map(jnp.shape, jax.tree.leaves(params))
+    return jax.tree.structure(params), *map(np.shape, jax.tree.leaves(params))
 
 
 def _dot(first: Any, second: Any) -> float:
@@ -115,7 +110,7 @@ def losses(
     """The mean loss at positions of a plane, shared out among this process's devices.
 
     One program is compiled. Each device takes its positions one after another, so that it holds no
-    more than one point's parameters beside the plane.
+    more than one point's parameters besides the plane.
 
     Args:
       loss: `(params, batch) -> (sum, count)`, pure.

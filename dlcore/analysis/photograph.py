@@ -11,8 +11,8 @@ _HEIGHT = 427
 def photograph(size: int) -> np.ndarray:
     """The middle of scikit-learn's "china.jpg" (a summer palace), gray.
 
-    Gray is 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601). Pixels are averages of as many of
-    the photograph's as leave it larger than `size`.
+    Gray is 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601). Pixels are averages over squares
+    of the original, the largest that leave `size` of them.
 
     Args:
       size: pixels of its height and width.
@@ -34,7 +34,9 @@ def color_photograph(size: int) -> np.ndarray:
 
 def _colors(size: int) -> np.ndarray:
     if not 1 <= size <= _HEIGHT:
-        raise UsageError(f"the photograph has 1 to {_HEIGHT} pixels a side, not {size}")
+        raise UsageError(
+            f"a photograph of {size} pixels: it must have from 1 to {_HEIGHT} on each side"
+        )
     from sklearn.datasets import load_sample_image
 
     pixels = load_sample_image("china.jpg") / 255

@@ -43,7 +43,7 @@ def cached(
     Args:
       directory: where the dataset lies.
       split: of the dataset.
-      settings: what else decides on what is read, as the side that images are resized to.
+      settings: what else decides on what is read, as the features with their shapes.
       files: the directory's fingerprint; one that has changed makes the arrays anew.
       names: of features; each has a file of its own.
       make: reads those of them that are not there. Python objects are read anew each time.

@@ -49,6 +49,9 @@ def load(
     """
     given: Any = complete_options(options_kind(name, data_dir), options, name)
     if pair := pairs.parse(name):
+        for part in pair.names:
+            if issubclass(options_kind(part, data_dir), TextOptions):
+                raise UsageError(f"dataset {name!r}: {part!r} is running text, which has no pairs")
         first, second = (load(part, data_dir, given) for part in pair.names)
         return pairs.build(name, pair.kind, first, second)
     if name in registration.names():
@@ -143,10 +146,9 @@ def _held(
     if sum(source.num_bytes for source in splits.values()) > sources.IN_MEMORY_BYTES:
         return splits
     files = cache.fingerprint(directory)
-    settings = (options.splits, options.resize, options.length, options.max_boxes)
-    return {
-        split: sources.Held(
-            source, functools.partial(cache.cached, directory, split, settings, files)
-        )
-        for split, source in splits.items()
-    }
+    held = {}
+    for split, source in splits.items():
+        settings = (options.splits, options.resize, repr(source.features))
+        remember = functools.partial(cache.cached, directory, split, settings, files)
+        held[split] = sources.Held(source, remember)
+    return held

@@ -35,7 +35,7 @@ class Curriculum:
         return np.argsort(self.difficulty, kind="stable")
 
 
-def difficulty(split: Split, look: str, label: str, num_classes: int) -> np.ndarray:
+def difficulty(split: Split, input_key: str, label_key: str, num_classes: int) -> np.ndarray:
     """How much farther an example is from its own class's mean than from the nearest other one.
 
     Euclidean distances between inputs as they are stored; negative where the nearest mean is of the
@@ -43,19 +43,19 @@ def difficulty(split: Split, look: str, label: str, num_classes: int) -> np.ndar
 
     Args:
       split: of the training examples.
-      look: the key of what is compared.
-      label: the key of the class.
+      input_key: of what is compared.
+      label_key: of its class.
       num_classes: of that label.
     """
     totals, counts = np.zeros(()), np.zeros(num_classes)
-    for inputs, labels in _chunks(split, look, label):
+    for inputs, labels in _chunks(split, input_key, label_key):
         members = np.equal.outer(np.arange(num_classes), labels).astype(np.float64)
         totals, counts = totals + members @ inputs, counts + members.sum(1)
     means = totals / np.maximum(counts, 1)[:, None]
     return np.concatenate(
         [
             _margin(inputs, labels, means, counts > 0)
-            for inputs, labels in _chunks(split, look, label)
+            for inputs, labels in _chunks(split, input_key, label_key)
         ]
     )
 
@@ -71,9 +71,11 @@ def _margin(
     return own - distances.min(1)
 
 
-def _chunks(split: Split, look: str, label: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _chunks(
+    split: Split, input_key: str, label_key: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs float64 `[n, size]` and labels `[n]`, in order."""
     for start in range(0, len(split), _CHUNK):
         examples = split.fetch(np.arange(start, min(start + _CHUNK, len(split))))
-        labels = examples[label]
-        yield examples[look].reshape(len(labels), -1).astype(np.float64), labels
+        labels = examples[label_key]
+        yield examples[input_key].reshape(len(labels), -1).astype(np.float64), labels

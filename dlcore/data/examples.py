@@ -57,7 +57,7 @@ class ExampleDataset(Dataset):
         return facts.of_examples(self.features, shapes, self.measured)
 
     def _shape(self, feature: Any) -> Shape:
-        """The shape of something to look at as the model sees it."""
+        """The shape of an input as the model sees it."""
         shape, side, pad = feature.shape, self.options.crop_size, self.options.pad
         if not isinstance(feature, kinds.Image) or None in shape:
             return shape
@@ -144,9 +144,9 @@ class ExampleDataset(Dataset):
         epochs = self.options.curriculum_epochs
         if not epochs:
             return None
-        look, label = curriculum_keys(self.name, self.features, epochs)
-        num_classes = len(self.features[label].names)  # type: ignore[attr-defined]
-        difficulty = curriculum.difficulty(self._split("train"), look, label, num_classes)
+        input_key, label_key = curriculum_keys(self.name, self.features, epochs)
+        num_classes = len(self.features[label_key].names)  # type: ignore[attr-defined]
+        difficulty = curriculum.difficulty(self._split("train"), input_key, label_key, num_classes)
         return curriculum.Curriculum(difficulty, epochs)
 
     @override

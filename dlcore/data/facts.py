@@ -46,7 +46,7 @@ def of_examples(
 
     Args:
       features: by key.
-      shapes: of what a model may look at as it sees it, by key.
+      shapes: of the inputs as a model sees them, by key.
       train: what is measured.
     """
     known: dict[str, Any] = {}

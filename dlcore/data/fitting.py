@@ -29,11 +29,12 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
             raise UsageError(f"{option} is for images: dataset {name!r} has {described(features)}")
     if options.length and not any("_length" in feature.parts for feature in features.values()):
         raise UsageError(
-            f"length is for what goes on for different times: dataset {name!r} has"
+            f"length is for examples of different lengths: dataset {name!r} has"
             f" {described(features)}"
         )
-    inputs = {key: value for key, value in features.items() if isinstance(value, kinds.INPUTS)}
-    augmentation.check(augmentation.parse(options.augment), inputs)
+    # What cannot follow an augmentation may be nothing that a task needs.
+    changed = {key: value for key, value in features.items() if isinstance(value, kinds.INPUTS)}
+    augmentation.check(augmentation.parse(options.augment), changed)
     for feature in features.values():
         if isinstance(feature, kinds.Image) and None not in feature.shape:
             _check_crop(name, feature.shape, options)
@@ -43,8 +44,8 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
             f" {described(features)}"
         )
     if options.curriculum_epochs:
-        looks, labels = _curriculum_candidates(features)
-        if not looks or not labels:
+        inputs, labels = _curriculum_candidates(features)
+        if not inputs or not labels:
             raise _no_curriculum(name, options.curriculum_epochs)
 
 
@@ -63,15 +64,15 @@ def _check_crop(name: str, shape: kinds.Shape, options: ExampleOptions) -> None:
 
 
 def curriculum_keys(name: str, features: Mapping[str, Feature], epochs: int) -> tuple[str, str]:
-    """What a curriculum compares, and the class by which it does.
+    """The keys of the input that a curriculum compares, and of its class.
 
     Raises:
       UsageError: there is not one of each.
     """
-    looks, labels = _curriculum_candidates(features)
-    if len(looks) != 1 or len(labels) != 1:
+    inputs, labels = _curriculum_candidates(features)
+    if len(inputs) != 1 or len(labels) != 1:
         raise _no_curriculum(name, epochs)
-    return looks[0], labels[0]
+    return inputs[0], labels[0]
 
 
 def _curriculum_candidates(features: Mapping[str, Feature]) -> tuple[list[str], list[str]]:
@@ -85,6 +86,6 @@ def _curriculum_candidates(features: Mapping[str, Feature]) -> tuple[list[str], 
 
 def _no_curriculum(name: str, epochs: int) -> UsageError:
     return UsageError(
-        f"curriculum_epochs is {epochs}: it needs one thing to look at and classes, at least two,"
-        f" to tell which examples of dataset {name!r} are difficult"
+        f"curriculum_epochs is {epochs}: it needs one input and classes, at least two, to tell"
+        f" which examples of dataset {name!r} are difficult"
     )

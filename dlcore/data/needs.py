@@ -20,17 +20,20 @@ def match(needs: Needs, features: Mapping[str, Feature], name: str) -> dict[str,
       UsageError: no feature or more than one would do.
     """
     found = {key: key for key, kinds in needs.items() if isinstance(features.get(key), kinds)}
-    for key, kinds in needs.items():
-        if key in found:
-            continue
-        free = [
-            other
-            for other, feature in features.items()
-            if isinstance(feature, kinds) and other not in found.values()
-        ]
-        if len(free) != 1:
-            _refuse(key, free, needs, features, name)
-        found[key] = free[0]
+    while open_needs := {key: kinds for key, kinds in needs.items() if key not in found}:
+        free = {
+            key: [
+                other
+                for other, feature in features.items()
+                if isinstance(feature, kinds) and other not in found.values()
+            ]
+            for key, kinds in open_needs.items()
+        }
+        # What one need takes may leave only one feature to another.
+        key = min(free, key=lambda key: len(free[key]))
+        if len(free[key]) != 1:
+            _refuse(key, free[key], needs, features, name)
+        found[key] = free[key][0]
     return {key: found[key] for key in needs}
 
 

@@ -19,7 +19,7 @@ from dlcore.data import pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.examples import ExampleDataset
 from dlcore.data.facts import Facts
-from dlcore.data.features import Feature
+from dlcore.data.features import INPUTS, Feature
 from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions
 from dlcore.errors import UsageError
@@ -86,17 +86,14 @@ class PairedDataset(Dataset):
       parts: the two, under "a" and "b".
       in_step: whether example i goes with example i.
       keys: which side and which of its keys each key is.
+      options: of both.
     """
 
     name: str
     parts: Mapping[str, ExampleDataset]
     in_step: bool
     keys: Mapping[str, tuple[str, str]]
-
-    @property
-    @override
-    def options(self) -> ExampleOptions:  # type: ignore[override]
-        return self.parts["a"].options
+    options: ExampleOptions
 
     @functools.cached_property
     @override
@@ -137,10 +134,11 @@ class PairedDataset(Dataset):
         found = match(needs, self.features, self.name)
         keys = {key: self.keys[old] for key, old in found.items()}
         parts = {}
-        for side in _SIDES:
-            own = {old for of, old in keys.values() if of == side}
-            dataset = self.parts[side]
-            parts[side] = dataset.provide({old: (type(dataset.features[old]),) for old in own})
+        for side, dataset in self.parts.items():
+            own = {old: dataset.features[old] for of, old in keys.values() if of == side}
+            if not any(isinstance(feature, INPUTS) for feature in own.values()):
+                dataset = dataclasses.replace(dataset, options=_for_labels(self.options))
+            parts[side] = dataset.provide({old: (type(kind),) for old, kind in own.items()})
         return dataclasses.replace(self, parts=parts, keys=keys)
 
     @override
@@ -244,7 +242,14 @@ def build(name: str, kind: str, first: Dataset, second: Dataset) -> PairedDatase
             f" {_listed(sizes[0])} and {_listed(sizes[1])}"
         )
     keys = {f"{key}_{side}": (side, key) for side, part in parts.items() for key in part.features}
-    return PairedDataset(name, parts, kind == "zip", keys)
+    return PairedDataset(name, parts, kind == "zip", keys, first.options)
+
+
+def _for_labels(options: ExampleOptions) -> ExampleOptions:
+    """The options of a side that has no input: what is done to inputs does not concern it."""
+    return dataclasses.replace(
+        options, resize=0, length=0, pad=0, augment="", crop_size=0, test_crops=1
+    )
 
 
 def _listed(sizes: Mapping[str, int]) -> str:

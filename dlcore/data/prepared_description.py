@@ -22,7 +22,7 @@ class Readable(NamedTuple):
     Attributes:
       directory: the dataset's own, or a temporary one.
       rates: samples a second of what is sound in the dataset, by name; 0 where it is not known.
-      owner: keeps a temporary folder in being; None where there is none.
+      owner: removes a temporary folder when it is no longer used; None for the dataset's own.
     """
 
     directory: pathlib.Path

@@ -14,7 +14,7 @@ _CHUNK = 256
 
 
 def unit(feature: Feature, dtype: np.dtype) -> float:
-    """What stands for 1 in the stored arrays of something to look at."""
+    """What stands for 1 in the stored arrays of an input."""
     match feature:
         case kinds.Image() | kinds.Images() if dtype == np.uint8:
             return 255
@@ -26,7 +26,7 @@ def unit(feature: Feature, dtype: np.dtype) -> float:
 
 
 def mean_and_deviation(split: Split, key: str, feature: Feature) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of something to look at, as `transform` sees it.
+    """Mean and standard deviation of an input, in the units of `Dataset.transform`.
 
     float32 `[channels]`; of what has no channels `[1]`. Padding does not count.
     """

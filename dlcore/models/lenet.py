@@ -69,7 +69,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch 32 32 1"], train: bool = False
+        self, x: Float[Array, "batch height width channels"], train: bool = False
     ) -> Float[Array, "batch {self.num_classes}"]:
         """Scores of a batch of digits, centered in 32x32 pixels.
 

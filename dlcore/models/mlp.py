@@ -106,7 +106,7 @@ def window_mask(
       units: number of units, one window each.
 
     Raises:
-      UsageError: the inputs are no images, or the window does not fit into them.
+      UsageError: the inputs are not images, or the window does not fit into them.
     """
     if len(image) != 3 or len(window) != 2 or window[0] > image[0] or window[1] > image[1]:
         raise UsageError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from dlcore.registry import Registry
+from dlcore.registry import Registry, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +85,16 @@ def create(name: str, **overrides: Any) -> nn.Module:
     Raises:
       UsageError: no such model, or the model has no such field.
     """
-    _entries.check_options(name, overrides, defaults(name))
+    _entries.check_options(name, overrides, _fields(name))
     return entry(name).constructor(**overrides)
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The options of a model and their defaults, in the order of the module's fields."""
+    """The options of a model that a recipe can hold and their defaults, in the fields' order."""
+    return plain(_fields(name))
+
+
+def _fields(name: str) -> dict[str, Any]:
     module = entry(name).constructor()
     return {
         field.name: getattr(module, field.name)

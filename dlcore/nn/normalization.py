@@ -44,7 +44,7 @@ class RunningAverages:
         Args:
           mean: of the batch.
           var: the biased variance.
-          count: of the numbers, on all devices, that each of them is of.
+          count: how many numbers, on all devices, each of them was computed from.
         """
         if self._module.is_initializing():
             return
@@ -222,7 +222,7 @@ def normalization(name: str) -> Normalization:
       their defaults, for feature maps only.
 
     Raises:
-      UsageError: no such normalization, or (as it is applied) it does not fit the units.
+      UsageError: no such normalization, or, when it is applied, it does not fit the units.
     """
     kind, _, argument = name.partition(":")
     if kind == "group" and argument.isdecimal() and int(argument) > 0:

@@ -63,7 +63,7 @@ def _orthogonal_gates(
 
 
 class LSTM(nn.Module):
-    """One LSTM layer with its parameters: as many as Flax's `OptimizedLSTMCell`, as it fills them.
+    """One LSTM layer, with as many parameters as Flax's `OptimizedLSTMCell`, initialized alike.
 
     Attributes:
       hidden: number of units.

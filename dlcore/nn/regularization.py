@@ -1,4 +1,4 @@
-"""Layers that are noise in training, and connections that are missing by a mask.
+"""Layers that add noise in training, and connections that a mask leaves out.
 
 What a layer draws comes from the rng named "dropout" and is keyed by each example's position in the
 global batch (`parallel.example_keys`): it is the same on any number of devices. A `rate` is always
@@ -107,9 +107,9 @@ class DropConnectDense(nn.Module):
 
 
 class MaskedDense(nn.Module):
-    """A fully connected layer some of whose connections are missing, as a mask says beforehand.
+    """A fully connected layer in which a mask, given beforehand, leaves out some connections.
 
-    A missing connection's weight is a parameter without effect and without gradient.
+    The weight of such a connection is a parameter without effect and without gradient.
 
     Attributes:
       features: number of units.
@@ -139,7 +139,7 @@ class GaussianNoise(nn.Module):
       standard_deviation: of the noise, in units of the input; 0 for none.
 
     Raises:
-      UsageError: the standard deviation is negative or no number.
+      UsageError: the standard deviation is negative or not a number.
     """
 
     standard_deviation: float
@@ -162,7 +162,7 @@ class GaussianNoise(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual block's branch whole: the example passes by the shortcut alone.
+    """Drops the whole branch of a residual block: the example passes through the shortcut alone.
 
     The paper drops a branch for a whole mini-batch and multiplies it by its probability of staying
     in evaluation. Here each example draws for itself and what is left is divided by that
@@ -272,7 +272,7 @@ class DropPathJoin(nn.Module):
 
 
 def checked(name: str, rate: float) -> float:
-    """The rate, if it is one; its name is for the message.
+    """The rate itself, where it is valid; `name` is for the message.
 
     Raises:
       UsageError: the rate is out of range.

@@ -35,14 +35,14 @@ def save(figure: "Figure", path: pathlib.Path) -> None:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches that belongs to nobody."""
+    """A figure of that size, in inches, outside pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain_axes(axes: "Axes") -> None:
-    """Takes back all of an axes but its curves."""
+    """Makes all but the curves of axes inconspicuous."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.6")
     axes.tick_params(which="both", color="0.6", labelcolor="0.35", labelsize="small")
@@ -50,9 +50,9 @@ def plain_axes(axes: "Axes") -> None:
 
 
 def logarithmic(axes: "Axes", which: Literal["x", "y"]) -> None:
-    """Makes the abscissa or the ordinate of what is drawn logarithmic.
+    """Makes the x or the y axis of drawn axes logarithmic.
 
-    Its numbers are plain ones where they are not too long for that.
+    Its tick labels are plain numbers where these are not too long.
     """
     from matplotlib import ticker
 

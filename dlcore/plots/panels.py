@@ -58,11 +58,11 @@ class Panel:
 
     Attributes:
       title: of the panel.
-      lines: what is drawn.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
-      log_x: a logarithmic abscissa.
-      log_y: a logarithmic ordinate.
+      lines: the curves.
+      x_label: of the x axis.
+      y_label: of the y axis.
+      log_x: whether the x axis is logarithmic.
+      log_y: whether the y axis is logarithmic.
     """
 
     title: str
@@ -82,9 +82,9 @@ class Contour:
       x: `[columns]`, ascending.
       y: `[rows]`, ascending.
       values: `[rows, columns]`.
-      lines: what is drawn on top.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
+      lines: drawn on top.
+      x_label: of the x axis.
+      y_label: of the y axis.
       log: levels in geometric order, for values above 0 that range over orders of magnitude.
       filled: each value in its own color, for regions, instead of contour lines.
     """
@@ -101,10 +101,10 @@ class Contour:
 
 
 def line_panels(panels: Sequence[Panel], columns: int | None = None) -> "Figure":
-    """Curves, a panel each, with one legend for all, or each its own where their labels differ.
+    """Panels of curves, with one legend for all, or one for each panel where their labels differ.
 
     Args:
-      panels: what is drawn.
+      panels: to draw.
       columns: panels in a row; about as many as rows by default.
     """
     figure, axes = _panels(panels, columns, height=3.0)
@@ -122,12 +122,12 @@ def line_panels(panels: Sequence[Panel], columns: int | None = None) -> "Figure"
 
 
 def contour_panels(contours: Sequence[Contour], columns: int | None = None) -> "Figure":
-    """Functions of two numbers, a panel each, as long as wide where they are.
+    """Functions of two numbers, one in each panel, drawn to scale.
 
-    What is drawn on top has one legend for all, or each its own where their labels differ.
+    What is drawn on top has one legend for all panels, or one for each where their labels differ.
 
     Args:
-      contours: what is drawn.
+      contours: to draw.
       columns: panels in a row; about as many as rows by default.
     """
     figure, axes = _panels(contours, columns, height=3.4)
@@ -169,16 +169,16 @@ def surface(
     y_label: str = "",
     z_label: str = "",
 ) -> "Figure":
-    """A function of two numbers, seen from above and aside.
+    """A function of two numbers as a surface, seen from above at an angle.
 
     Args:
       x: `[columns]`.
       y: `[rows]`.
       values: `[rows, columns]`.
       title: of the figure.
-      x_label: what the abscissa is.
-      y_label: what the ordinate is.
-      z_label: what the height is.
+      x_label: of the x axis.
+      y_label: of the y axis.
+      z_label: of the height.
     """
     figure = new_figure(7.0, 5.6)
     axes = figure.add_subplot(projection="3d")
@@ -277,7 +277,7 @@ def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
 
 
 def _whole(lines: Sequence[Line]) -> bool:
-    """Whether every abscissa is a whole number, where one in between would mean nothing."""
+    """Whether every x is a whole number, so that ticks between them would mean nothing."""
     return all(np.array_equal(line.x, np.round(line.x)) for line in lines)
 
 

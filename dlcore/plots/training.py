@@ -19,7 +19,7 @@ _LOGARITHMIC = ("loss", "norm", "perplexity")
 
 
 def learning_curves(metrics: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
-    """Every metric over the epochs, a panel each, with a line for each split.
+    """Every metric over the epochs: a panel for each metric, a line for each split.
 
     Args:
       metrics: by split ("train", "validation", "test") and name, `[records]` each, "epoch" among
@@ -82,8 +82,8 @@ def _has_lone_points(values: np.ndarray) -> bool:
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     """How often examples of each class were taken for each class.
 
-    What is right is blue, what is wrong is orange, each by its share of the row. The orange is
-    scaled to the largest share of errors, so that they show in a good classifier, too.
+    Correct answers are blue, wrong ones orange, each by its share of the row. The orange is scaled
+    to the largest share of errors, so that they also show in a good classifier.
 
     Args:
       counts: `[classes, classes]`, row the true class, column the predicted one.

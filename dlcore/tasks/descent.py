@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dlcore import parallel
-from dlcore.metrics import Mean, Metrics
+from dlcore.metrics import Metrics, ReplicatedMean
 from dlcore.tasks.learner import Batch, Learner
 from dlcore.tasks.state import TrainState
 
@@ -68,7 +68,7 @@ class Descent(Learner):
         state, metrics, norm = descend(
             self.loss, state, batch, key, optimizer, accumulate=accumulate, kinds=self.state_kinds
         )
-        return state, {**metrics, "gradient_norm": Mean.of(norm)}
+        return state, {**metrics, "gradient_norm": ReplicatedMean.of(norm)}
 
 
 def descend(

@@ -54,7 +54,8 @@ class Learner(abc.ABC):
 
     model: nn.Module
 
-    # What an example has to hold: the kinds of feature that will do, by the key of a batch.
+    # What an example has to hold: the kinds of feature that will do, by the key of a batch. A
+    # batch then has nothing else; where nothing is named, all that the dataset has.
     needs: ClassVar[data.Needs] = {}
     # The random streams that the model draws from in training (`Module.make_rng`).
     rngs: ClassVar[tuple[str, ...]] = ("dropout",)
@@ -104,9 +105,9 @@ class Learner(abc.ABC):
     ) -> tuple[TrainState, Metrics]:
         """One update: the state with new `params`, `model_state` and `opt_state`, and metrics.
 
-        Metrics are sums over this device's examples; "loss" has to be among them. One called
-        "gradient_norm" is watched for numbers that are not finite; where there is none, the size
-        of the update is.
+        Metrics are sums over this device's examples, or a `ReplicatedMean` of what every device
+        has; "loss" has to be among them. One called "gradient_norm" is watched for numbers that are
+        not finite; where there is none, the size of the update is.
         """
 
     @abc.abstractmethod

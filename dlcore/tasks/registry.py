@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from dlcore.registry import Registry
+from dlcore.registry import Registry, plain
 from dlcore.tasks.learner import Learner
 
 _tasks: Registry[type[Learner]] = Registry(
@@ -29,8 +29,8 @@ register, names, kind = _tasks.add, _tasks.names, _tasks.get
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The options of a task and their defaults."""
-    return {f.name: f.default for f in dataclasses.fields(kind(name)) if f.name != "model"}
+    """The options of a task that a recipe can hold and their defaults."""
+    return plain(_fields(name))
 
 
 def create(name: str, model: nn.Module, **options: Any) -> Learner:
@@ -39,5 +39,9 @@ def create(name: str, model: nn.Module, **options: Any) -> Learner:
     Raises:
       UsageError: no such task, or it has no such option, or an option's value is out of range.
     """
-    _tasks.check_options(name, options, defaults(name))
+    _tasks.check_options(name, options, _fields(name))
     return kind(name)(model=model, **options)
+
+
+def _fields(name: str) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(kind(name)) if f.name != "model"}

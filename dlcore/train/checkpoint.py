@@ -28,6 +28,9 @@ _DESCRIPTION = "_CHECKPOINT_METADATA"
 # Checkpoints that are no longer kept go there whole before they are deleted file by file.
 _OBSOLETE = "obsolete"
 
+# What is another one where a part of the state does not fit.
+_OTHER = {"opt_state": "optimizer or version", "model_state": "model or number of devices"}
+
 _log = logging.getLogger(__name__)
 
 
@@ -297,7 +300,7 @@ class Checkpoints:
         # Parameters first: their names are the model's own.
         for name in sorted(names, key=lambda name: not name.startswith("params/")):
             if found.get(name) != expected.get(name):
-                kind = "optimizer or version" if name.startswith("opt_state/") else "model"
+                kind = _OTHER.get(name.partition("/")[0], "model")
                 raise UsageError(
                     f"the checkpoint {self.path(step)} is of another {kind}: {name} is "
                     f"{found.get(name, 'absent')} there and {expected.get(name, 'absent')} here"

@@ -87,7 +87,6 @@ class Start:
       position: bytes of `metrics.jsonl` before.
       seconds: of training before.
       skipped: updates that were left out before.
-      make_state: makes the first canonical state; the program's own by default.
     """
 
     step: int = 0
@@ -95,7 +94,6 @@ class Start:
     position: int = 0
     seconds: float = 0.0
     skipped: int = 0
-    make_state: Callable[[], TrainState] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +143,7 @@ class Loop:
       seed: of the order of the examples.
       callbacks: who listens.
       start: where it begins without a checkpoint.
+      make_state: makes the first canonical state; the program's own by default.
       checkpoints: the folder of its checkpoints in the run directory.
       on_evaluation: called after each evaluation.
     """
@@ -159,12 +158,14 @@ class Loop:
         seed: int,
         callbacks: Sequence[Callback] = (),
         start: Start | None = None,
+        make_state: Callable[[], TrainState] | None = None,
         checkpoints: str = "checkpoints",
         on_evaluation: OnEvaluation = lambda step, number, state: {},
     ) -> None:
         self._program, self._dataset, self._plan = program, dataset, plan
         self._seed, self._callbacks = seed, list(callbacks)
-        self._start, self._on_evaluation = start or Start(), on_evaluation
+        self._start, self._make_state = start or Start(), make_state or program.initialize
+        self._on_evaluation = on_evaluation
         self._layout = {
             "parallelism": program.parallelism.name,
             "devices": program.parallelism.device_count,
@@ -239,8 +240,7 @@ class Loop:
         restored = self._checkpoints.restore_newest(self._program.abstract_state)
         if restored is None:
             self._begin_anew()
-            state = (self._start.make_state or self._program.initialize)()
-            first = self._start.step
+            state, first = self._make_state(), self._start.step
             return place(state.replace(step=state.step + first)), first
         self._resume(restored)
         return place(restored.state), restored.step
@@ -248,7 +248,7 @@ class Loop:
     def _begin_anew(self) -> None:
         if not self._lines:
             return
-        if self._checkpoints.damaged.exists():
+        if self._checkpoints.damaged.exists() and self._lines.position() > self._start.position:
             kept = self._checkpoints.place_aside(self._lines.path.name)
             shutil.copy(self._lines.path, kept)
             _log.warning("no checkpoint is left: beginning anew; the records so far: %s", kept)
@@ -435,7 +435,7 @@ class Loop:
                 type(callback).__name__: callback.state() for callback in self._callbacks
             },
             "layout": self._layout,
-            "epoch": self._epoch(step),
+            "start": dataclasses.asdict(self._start),
         }
         canonical = self._program.parallelism.canonical_state(state)
         self._checkpoints.save(step, canonical, progress, watched)

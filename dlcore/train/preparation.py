@@ -68,7 +68,8 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
-    dataset = load(recipe, settings).provide(kind.needs)
+    dataset = load(recipe, settings)
+    dataset = dataset.provide(kind.needs) if kind.needs else dataset
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:

@@ -81,16 +81,17 @@ class Run:
         """What the run learned from."""
         return self.session.prepared.dataset
 
-    def trained(self, which: str = "best") -> Trained:
+    def trained(self, which: str = "best", phase: str = "") -> Trained:
         """The trained model: its learner, variables and data.
 
         Args:
           which: the checkpoint: "best", "newest" or the number of a step.
+          phase: at the end of which it is wanted; of the last by default.
 
         Raises:
-          UsageError: there is no such checkpoint, or it is damaged.
+          UsageError: there is no such phase or checkpoint, or it is damaged.
         """
-        return self.session.trained(self.directory, which)
+        return self.session.trained(self.directory, which, phase)
 
     def evaluate(self, split: str, which: str = "best") -> dict[str, Any]:
         """The "step" of a checkpoint and every metric of it on a split.

@@ -19,9 +19,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import parallel, processes, weights
+from dlcore import parallel, processes, tasks, weights
 from dlcore.errors import TrainingError, UsageError
 from dlcore.evaluators import Trained
+from dlcore.tasks import Learner, TrainState
 from dlcore.train import checks, evaluation, findings, report, workdir
 from dlcore.train.callbacks import (
     Callback,
@@ -37,6 +38,8 @@ from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
+
+_CHECKPOINTS = "checkpoints"
 
 
 class Session:
@@ -144,19 +147,28 @@ class Session:
                 return {"status": "stopped", "reason": outcome.reason}
             return self._judged(self._finish(directory, outcome))
 
-    def trained(self, directory: pathlib.Path, which: str = "best") -> Trained:
+    def trained(self, directory: pathlib.Path, which: str = "best", phase: str = "") -> Trained:
         """The trained model of a run directory.
 
         Args:
           directory: where this recipe was trained.
           which: "best", "newest" or the number of a step.
+          phase: at the end of which it is wanted; of the last by default.
 
         Raises:
-          UsageError: there is no such checkpoint, or it is damaged or of another model.
+          UsageError: there is no such phase or checkpoint, or it is damaged or of another model.
         """
-        restored = restore(self.prepared, directory, which)
-        placed = self.prepared.program.parallelism.place_state(restored.state)
-        return self._trained(directory, self.prepared, restored.state, placed)
+        index = self._index(phase) if phase else -1
+        prepared = self.phases[index] if phase else self.prepared
+        restored = restore(prepared, directory, which, self._folder(index))
+        placed = prepared.program.parallelism.place_state(restored.state)
+        return self._trained(directory, prepared, restored.state, placed)
+
+    def _index(self, phase: str) -> int:
+        names = [each.name for each in self._recipe.phases]
+        if phase not in names:
+            raise UsageError(f"phase={phase}: the recipe has {', '.join(names) or 'no phases'}")
+        return names.index(phase)
 
     def evaluate(self, directory: pathlib.Path, split: str, which: str = "best") -> dict[str, Any]:
         """The "step" of a checkpoint and every metric of it on a split; see `trained`.
@@ -201,11 +213,7 @@ class Session:
 
     def _train(self, directory: pathlib.Path) -> Outcome:
         """Trains the phases one after another, from the one that is under way."""
-        places = self._checkpoint_folders()
-        active = max(
-            (index for index, place in enumerate(places) if _has_any(directory / place)), default=0
-        )
-        start = self._after(directory, active - 1) if active else Start()
+        active, start = self._under_way(directory)
         resumed = active > 0
         for index in range(active, len(self.phases)):
             prepared = self.phases[index]
@@ -216,73 +224,65 @@ class Session:
                 directory,
                 seed=prepared.recipe.seed,
                 callbacks=self._callbacks(prepared, directory, start.step),
-                start=dataclasses.replace(
-                    start, make_state=functools.partial(self._first_state, directory, index)
-                ),
-                checkpoints=places[index],
+                start=start,
+                make_state=functools.partial(self._first_state, directory, index),
+                checkpoints=self._folder(index),
                 on_evaluation=functools.partial(self._on_evaluation, directory, prepared),
             ).run()
+            resumed |= outcome.resumed
             if outcome.status == "stopped":
                 break
-            resumed |= outcome.resumed
             start = Start(
                 outcome.step, outcome.epoch, outcome.position, outcome.seconds, outcome.skipped
             )
-        return dataclasses.replace(outcome, resumed=resumed | outcome.resumed)
+        return dataclasses.replace(outcome, resumed=resumed)
 
-    def _after(self, directory: pathlib.Path, index: int) -> Start:
-        """Where the phase behind a complete one begins."""
-        with contextlib.closing(_open(self.phases[index], directory, self._folder(index))) as found:
-            step = found.find("newest")
-            progress = found.progress(step)
-        return Start(
-            step,
-            progress["epoch"],
-            progress["log_position"],
-            progress["seconds"],
-            progress["skipped"],
-        )
-
-    def _checkpoint_folders(self) -> list[str]:
-        return [self._folder(index) for index in range(len(self.phases))]
+    def _under_way(self, directory: pathlib.Path) -> tuple[int, Start]:
+        """The last phase that has a sound checkpoint, and where it began; or the first one."""
+        for index in range(len(self.phases) - 1, 0, -1):
+            folder = directory / self._folder(index)
+            if not any(path.name.isdecimal() for path in folder.glob("*")):
+                continue
+            with contextlib.closing(_open(self.phases[index].learner, folder)) as checkpoints:
+                if steps := checkpoints.steps():
+                    return index, Start(**checkpoints.progress(steps[-1])["start"])
+        return 0, Start()
 
     def _folder(self, index: int) -> str:
-        """The last phase's checkpoints are the run's."""
-        if index == max(len(self._recipe.phases) - 1, 0):
-            return "checkpoints"
-        return f"phases/{self._recipe.phases[index].name}/checkpoints"
+        """Where a phase's checkpoints are in the run directory: the last phase's are the run's."""
+        if index in (-1, max(len(self._recipe.phases) - 1, 0)):
+            return _CHECKPOINTS
+        return f"phases/{self._recipe.phases[index].name}/{_CHECKPOINTS}"
 
-    def _first_state(self, directory: pathlib.Path, index: int) -> Any:
-        prepared = self.phases[index]
+    def _first_state(self, directory: pathlib.Path, index: int) -> TrainState:
+        prepared, source = self.phases[index], self._source(index)
         recipe = prepared.recipe
         if not recipe.start_from:
             return prepared.program.initialize()
-        source = self._weights(directory, recipe.start_from)
-        return prepared.program.initialize(source, recipe.start_mapping)
-
-    def _weights(self, directory: pathlib.Path, name: str) -> dict[str, Any]:
-        """Trained weights by path: of an earlier phase, a needed run, another run or a file."""
-        phases = [phase.name for phase in self._recipe.phases]
-        if name in phases:
-            index = phases.index(name)
-            return saved_weights(self.phases[index], directory, self._folder(index))
-        if name in self.needed:
-            return saved_weights(self.needed[name].prepared, directory / name)
-        return read_weights(name)
+        if source:
+            learner, folder = source[0].learner, directory / source[1]
+            return prepared.program.initialize(saved_weights(learner, folder), recipe.start_mapping)
+        return prepared.program.initialize(read_weights(recipe.start_from), recipe.start_mapping)
 
     def _check_start(self, index: int) -> None:
-        prepared = self.phases[index]
+        prepared, source = self.phases[index], self._source(index)
         recipe = prepared.recipe
-        if not recipe.start_from:
-            return
-        phases = [phase.name for phase in self._recipe.phases]
-        if recipe.start_from in phases[:index]:
-            source = _abstract_weights(self.phases[phases.index(recipe.start_from)])
-        elif recipe.start_from in self.needed:
-            source = _abstract_weights(self.needed[recipe.start_from].prepared)
-        else:
-            source = read_weights(recipe.start_from)
-        prepared.program.check_source(source, recipe.start_mapping)
+        if recipe.start_from:
+            found = _abstract_weights(source[0]) if source else read_weights(recipe.start_from)
+            prepared.program.check_source(found, recipe.start_mapping)
+
+    def _source(self, index: int) -> tuple[Prepared, str] | None:
+        """What a phase starts from, and where its checkpoints are in the run directory.
+
+        None where that is no part of this run: a file, another run or nothing.
+        """
+        name = self.phases[index].recipe.start_from
+        earlier = [phase.name for phase in self._recipe.phases[:index]]
+        if name in earlier:
+            return self.phases[earlier.index(name)], self._folder(earlier.index(name))
+        if name in self.needed:
+            return self.needed[name].prepared, f"{name}/{_CHECKPOINTS}"
+        return None
 
     def _on_evaluation(
         self, directory: pathlib.Path, prepared: Prepared, step: int, number: int, state: Any
@@ -383,35 +383,46 @@ def phase_recipes(recipe: Recipe) -> list[Recipe]:
     return recipes
 
 
-def restore(prepared: Prepared, directory: pathlib.Path, which: str = "best") -> Any:
+def restore(
+    prepared: Prepared, directory: pathlib.Path, which: str = "best", folder: str = _CHECKPOINTS
+) -> Any:
     """A run's checkpoint (`checkpoint.Restored`), canonical.
 
     Args:
       prepared: of the run's recipe.
       directory: the run directory.
       which: "best", "newest", or the number of a step.
+      folder: of the checkpoints, in the run directory.
 
     Raises:
       UsageError: there is none, or it is damaged or of another model.
     """
-    with contextlib.closing(_open(prepared, directory)) as checkpoints:
+    with contextlib.closing(_open(prepared.learner, directory / folder)) as checkpoints:
         return checkpoints.restore(prepared.program.abstract_state, checkpoints.find(which))
 
 
-def saved_weights(
-    prepared: Prepared, directory: pathlib.Path, folder: str = "checkpoints"
-) -> dict[str, Any]:
-    """The weights of the best checkpoint by path, those of examples and devices left out."""
-    with contextlib.closing(_open(prepared, directory, folder)) as checkpoints:
+def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dict[str, Any]:
+    """The weights of the best checkpoint by path, those of examples and devices left out.
+
+    Args:
+      learner: of the training, or its class.
+      folder: of its checkpoints.
+
+    Raises:
+      UsageError: there is none, or it is damaged.
+    """
+    with contextlib.closing(_open(learner, folder)) as checkpoints:
         variables = checkpoints.restore_variables(checkpoints.find("best"))
     return {
         path: np.asarray(array)
-        for path, array in weights.flatten(_replicated(prepared, variables)).items()
+        for path, array in weights.flatten(_replicated(learner, variables)).items()
     }
 
 
 def read_weights(name: str) -> dict[str, Any]:
     """The weights of a `.safetensors` file, or of the best checkpoint of a run directory.
+
+    Of the run only its recipe and its checkpoints have to be there, not its data.
 
     Raises:
       UsageError: there is no such file or run.
@@ -425,7 +436,9 @@ def read_weights(name: str) -> dict[str, Any]:
     with _about(f"start_from={name}"):
         if not path.is_dir():
             return weights.read(path)
-        return saved_weights(Session(workdir.read_recipe(path)).prepared, path)
+        last = phase_recipes(workdir.read_recipe(path))[-1]
+        last.import_modules()
+        return saved_weights(tasks.kind(last.task), path / _CHECKPOINTS)
 
 
 def split_batches(prepared: Prepared, split: str) -> Any:
@@ -442,21 +455,17 @@ def split_batches(prepared: Prepared, split: str) -> Any:
     )
 
 
-def _open(prepared: Prepared, directory: pathlib.Path, folder: str = "checkpoints") -> Checkpoints:
-    return Checkpoints(directory / folder, mode=prepared.plan.watched_mode, read_only=True)
-
-
-def _has_any(folder: pathlib.Path) -> bool:
-    return any(path.name.isdecimal() for path in folder.glob("*"))
+def _open(learner: Learner | type[Learner], folder: pathlib.Path) -> Checkpoints:
+    return Checkpoints(folder, mode=learner.watched_mode, read_only=True)
 
 
 def _abstract_weights(prepared: Prepared) -> dict[str, Any]:
-    state = prepared.program.abstract_state
-    return weights.flatten(_replicated(prepared, state.variables()))
+    variables = prepared.program.abstract_state.variables()
+    return weights.flatten(_replicated(prepared.learner, variables))
 
 
-def _replicated(prepared: Prepared, variables: Mapping[str, Any]) -> dict[str, Any]:
-    kinds = prepared.learner.state_kinds
+def _replicated(learner: Learner | type[Learner], variables: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = learner.state_kinds
     return {
         name: own
         for name, own in variables.items()

@@ -17,7 +17,7 @@ import optax
 
 from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
-from dlcore.metrics import Mean, Metrics
+from dlcore.metrics import Metrics, ReplicatedMean
 from dlcore.nn.normalization import MOMENTS
 from dlcore.optim.rate import learning_rate
 from dlcore.tasks import Batch, Descent, Learner, TrainState
@@ -86,13 +86,11 @@ def make_step(
         if "gradient_norm" not in sums:
             # The size of the change stands in for a gradient that a rule may not have.
             change = jax.tree.map(jnp.subtract, new_state.params, state.params)
-            sums["update_norm"] = Mean.of(optax.tree.norm(change))
-        loss, norm = (
-            _value(sums["loss"]),
-            _value(sums.get("gradient_norm", sums.get("update_norm"))),
-        )
+            sums["update_norm"] = ReplicatedMean.of(optax.tree.norm(change))
+        loss = _value(sums["loss"])
+        norm = _value(sums["gradient_norm" if "gradient_norm" in sums else "update_norm"])
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        sums["learning_rate"] = Mean.of(learning_rate(state.opt_state, schedule))
+        sums["learning_rate"] = ReplicatedMean.of(learning_rate(state.opt_state, schedule))
         if state.ema_params is not None:
             average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
             new_state = new_state.replace(ema_params=average)

@@ -124,7 +124,10 @@ def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
 
 def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
     """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
-    old, new = _decisive(there, here), _decisive(here, here)
+    # The launcher spells out all options of the data; a recipe with phases, as Python has it, does
+    # not.
+    known = _of_data({*there.data_options, *here.data_options})
+    old, new = _decisive(there, here, known), _decisive(here, here, known)
     names = sorted(old.keys() | new.keys(), key=lambda name: (name != "recipe", name))
     differing = [name for name in names if old.get(name) != new.get(name)]
     if not differing:
@@ -137,7 +140,7 @@ def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
     )
 
 
-def _decisive(recipe: Recipe, here: Recipe) -> dict[str, Any]:
+def _decisive(recipe: Recipe, here: Recipe, of_data: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's result, as JSON holds it, under the names that the launcher has for it.
 
     Options that are left open have their defaults. Those of another task or model than the recipe
@@ -150,14 +153,14 @@ def _decisive(recipe: Recipe, here: Recipe) -> dict[str, Any]:
     defaults: dict[str, Callable[[str], Mapping[str, Any]]] = {
         "task": tasks.defaults,
         "model": models.defaults,
-        "data": lambda _: _of_data(here.data_options),
+        "data": lambda _: of_data,
     }
     for component, of in defaults.items():
         known = of(plain[component]) if plain[component] == getattr(here, component) else {}
         options = {**known, **plain.pop(f"{component}_options")}
         facts |= {f"{component}.{option}": value for option, value in options.items()}
     for name, need in plain.pop("needs").items():
-        needed = _decisive(Recipe.from_json(need["recipe"]), here)
+        needed = _decisive(Recipe.from_json(need["recipe"]), here, of_data)
         facts[f"needs.{name}"] = needed.pop("recipe")
         facts |= {f"needs.{name}.{field}": value for field, value in needed.items()}
         facts[f"needs.{name}.same_data"] = need["same_data"]

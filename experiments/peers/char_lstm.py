@@ -11,6 +11,8 @@ class CharLSTM(Peer):
     """One-hot characters, LSTM layers, logits; the state goes on from batch to batch."""
 
     task = "language_model"
+    output: torch.Tensor
+    cell: torch.Tensor
 
     def __init__(
         self,
@@ -23,9 +25,7 @@ class CharLSTM(Peer):
         super().__init__()
         self.vocabulary_size = vocabulary_size
         # Dropout follows each layer; PyTorch's own leaves the last one out.
-        self.lstm = nn.LSTM(
-            vocabulary_size, hidden, layers, batch_first=True, dropout=dropout_rate
-        )
+        self.lstm = nn.LSTM(vocabulary_size, hidden, layers, batch_first=True, dropout=dropout_rate)
         self.dropout = nn.Dropout(dropout_rate)
         self.logits = nn.Linear(hidden, vocabulary_size)
         # A layer of ours has one bias, PyTorch's has two that add up.

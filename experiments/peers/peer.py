@@ -1,7 +1,8 @@
 """What a twin gives: a network, its loss, and its train step; and the twins by name."""
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,48 @@ class RefusedError(ValueError):
     """Something of a recipe that a twin does not follow."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """The fields of a recipe that a step follows, with the recipe's names and defaults."""
+
+    learning_rate: float
+    optimizer: str = "momentum"
+    schedule: str = "constant"
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+    def rule(self, params: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer; the penalty leaves biases and the scales of normalization out."""
+        groups = [
+            {"params": [one for one in params if one.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [one for one in params if one.ndim < 2], "weight_decay": 0.0},
+        ]
+        options: dict[str, Any] = {"lr": self.learning_rate, "fused": True}
+        if self.optimizer == "adam":
+            betas = self.beta1, self.beta2
+            return torch.optim.Adam(groups, betas=betas, eps=self.epsilon, **options)
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, **options)
+        if self.optimizer in ("momentum", "nesterov"):
+            options["nesterov"] = self.optimizer == "nesterov"
+            return torch.optim.SGD(groups, momentum=self.momentum, **options)
+        raise RefusedError(
+            f"optimizer={self.optimizer}: PyTorch's step has sgd, momentum, nesterov and adam"
+        )
+
+    def rate(self, rule: torch.optim.Optimizer, num_steps: int) -> Callable[[], None]:
+        """What is called after each step of a training of `num_steps`."""
+        if self.schedule == "constant":
+            return lambda: None
+        if self.schedule == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(rule, num_steps).step
+        raise RefusedError(f"schedule={self.schedule}: PyTorch's step has constant and cosine")
+
+
 class Peer(nn.Module):
     """The twin of a model, with the loss of a task.
 
@@ -28,56 +71,27 @@ class Peer(nn.Module):
         """The mean loss of a batch in training mode."""
         raise NotImplementedError
 
-    def make_step(
-        self,
-        compiled: bool,
-        num_steps: int,
-        *,
-        learning_rate: float,
-        optimizer: str = "momentum",
-        schedule: str = "constant",
-        momentum: float = 0.9,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
-        clip_norm: float = 0.0,
-    ) -> Step:
+    def make_step(self, training: Training, num_steps: int, compiled: bool) -> Step:
         """The step that learns from a batch and gives its loss.
 
         Args:
-          compiled: whether `torch.compile` is used for the loss and its gradient.
-          num_steps: of the whole training, which the schedule goes over.
-          **fields: the recipe's, with its names and defaults.
+          training: how it learns.
+          num_steps: of the whole training, over which the schedule goes.
+          compiled: whether `torch.compile` is used, for the loss and its gradient.
         """
         loss = torch.compile(self.loss) if compiled else self.loss
         params = [param for param in self.parameters() if param.requires_grad]
-        groups = [
-            {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        rule: Any
-        if optimizer == "adam":
-            rule = torch.optim.Adam(groups, learning_rate, (beta1, beta2), epsilon, fused=True)
-        elif optimizer in ("sgd", "momentum", "nesterov"):
-            rho, nesterov = momentum * (optimizer != "sgd"), optimizer == "nesterov"
-            rule = torch.optim.SGD(groups, learning_rate, rho, nesterov=nesterov, fused=True)
-        else:
-            raise RefusedError(f"optimizer={optimizer}: PyTorch's step has adam, momentum, ...")
-        rates = torch.optim.lr_scheduler
-        if schedule not in ("constant", "cosine"):
-            raise RefusedError(f"schedule={schedule}: PyTorch's step has constant and cosine")
-        rate = rates.CosineAnnealingLR(rule, num_steps) if schedule == "cosine" else None
+        rule = training.rule(params)
+        lower = training.rate(rule, num_steps)
 
         def step(batch: Batch) -> torch.Tensor:
             rule.zero_grad()
             value = loss(batch)
             value.backward()
-            if clip_norm:
-                nn.utils.clip_grad_norm_(params, clip_norm)
+            if training.clip_norm:
+                nn.utils.clip_grad_norm_(params, training.clip_norm)
             rule.step()
-            if rate:
-                rate.step()
+            lower()
             return value.detach()
 
         return step

@@ -1,7 +1,6 @@
 """The twins of the residual networks of `dlcore.models.resnet`."""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -72,7 +71,7 @@ class ResNet(Classifier):
         blocks: tuple[int, ...],
         dtype: str = "float32",
         *,
-        block: Callable[..., nn.Module],
+        block: type[BasicBlock] | type[BottleneckBlock],
         first: tuple[int, int, int],
     ):
         super().__init__()
@@ -99,9 +98,7 @@ class ResNet(Classifier):
 
 register(
     "resnet20_cifar",
-    functools.partial(
-        ResNet, num_classes=10, blocks=(3, 3, 3), block=BasicBlock, first=(16, 3, 1)
-    ),
+    functools.partial(ResNet, num_classes=10, blocks=(3, 3, 3), block=BasicBlock, first=(16, 3, 1)),
 )
 register(
     "resnet50",

@@ -2,12 +2,13 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import pkgutil
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Worker:
         torch.backends.cudnn.benchmark = True
         self._device = torch.device(device)
         self._steps: dict[str, peer.Step] = {}
-        self._batches: dict[str, Sequence[peer.Batch]] = {}
+        self._batches: dict[str, Iterator[peer.Batch]] = {}
 
     def make(
         self,
@@ -60,16 +61,17 @@ class Worker:
         Returns:
           How many parameters it learns.
         """
-        self._batches[name] = drawn = _batches(np.load(batches), self._device)
+        drawn = _batches(np.load(batches), self._device)
         made = peer.create(model, task, model_options, drawn[0])
-        peer.check_followed(made.make_step, training, "")
+        peer.check_followed(peer.Training, training, "")
         learned = {key: one for key, one in made.named_parameters() if one.requires_grad}
         if weights:
             arrays = {key: torch.from_numpy(one) for key, one in np.load(weights).items()}
             assert arrays.keys() == learned.keys(), sorted(arrays.keys() ^ learned.keys())
             made.load_state_dict(arrays, strict=False)
         made.to(self._device, memory_format=torch.channels_last)
-        self._steps[name] = made.make_step(compiled, num_steps, **training)
+        self._batches[name] = itertools.cycle(drawn)
+        self._steps[name] = made.make_step(peer.Training(**training), num_steps, compiled)
         return {"parameters": sum(parameter.numel() for parameter in learned.values())}
 
     def run(self, name: str, steps: int) -> dict[str, Any]:
@@ -77,8 +79,8 @@ class Worker:
         step, batches = self._steps[name], self._batches[name]
         self._wait()
         begin = time.perf_counter()
-        for number in range(steps):
-            loss = step(batches[number % len(batches)])
+        for batch in itertools.islice(batches, steps):
+            loss = step(batch)
         self._wait()
         return {"seconds": (time.perf_counter() - begin) / steps, "loss": loss.item()}
 

@@ -188,9 +188,9 @@ def _run(
 class _Cut:
     """How the arrays of a call are cut into tiles, and those shared out.
 
-    An array is seen as `[pieces, 4, columns]`. Channels that are no multiple of 128 are made one by
-    several rows side by side: in memory that is the same. A tile is some pieces of 128 columns; all
-    tiles of the same columns are a strip, which several blocks share.
+    An array is seen as `[pieces, 4, columns]`. Channels that are not a multiple of 128 are made one
+    by several rows side by side: in memory that is the same. A tile is some pieces of 128 columns;
+    all tiles of the same columns are a strip, which several blocks share.
     """
 
     def __init__(self, array: Array) -> None:

@@ -43,7 +43,7 @@ def conv_refusal(geometry: Geometry, dtype: Any) -> str | None:
     return (
         f"the kernel and a tile of {geometry.height}x{geometry.width} images with {geometry.inputs}"
         f" to {geometry.outputs} channels need {needed / 2**20:.0f} MiB of VMEM, and "
-        f"{most / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are available"
     )
 
 

@@ -99,7 +99,7 @@ def conv_bn_relu_inference(
 ) -> Outputs:
     """The block with statistics that are known: they are folded into the kernel.
 
-    A convolution with a bias is left, which XLA serves: no pass over its result is to be saved. In
+    What is left is a convolution with a bias, which XLA serves: there is no pass to save. In
     bfloat16 the folded kernel and the convolution are rounded, the latter as in the training block.
 
     Arguments and errors are those of `conv_bn_relu`; `mean` and `variance` are the running ones.

@@ -142,7 +142,9 @@ def right(case: Case, arguments: Arguments) -> dict[str, Any]:
             lambda array: jnp.asarray(np.asarray(array, np.float64)),
             (operands, arguments.cotangents),
         )
-        return jax.tree.map(np.asarray, _pulled_back(forward, *exact))
+        # Compiled as a whole: one operation after the other would be compiled for longer.
+        pulled_back = jax.jit(functools.partial(_pulled_back, forward))
+        return jax.tree.map(np.asarray, pulled_back(*exact))
 
 
 def _pulled_back(forward: Any, operands: Any, cotangents: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def refusal(batch: int, time: int, hidden: int, dtype: Any) -> str | None:
         return None
     return (
         f"{hidden} units need {needed / 2**20:.0f} MiB of VMEM for R, the state and one step, and "
-        f"{most / 2**20:.0f} are to be had"
+        f"{most / 2**20:.0f} are available"
     )
 
 

@@ -19,8 +19,10 @@ CLASSES = 5
 ROWS = 4
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
-numbers = npst.arrays(np.float32, (ROWS, CLASSES), elements=st.floats(-30, 30, width=32))
-labels = npst.arrays(np.int32, ROWS, elements=st.integers(0, CLASSES - 1))
+numbers = npst.arrays(np.float32, (ROWS, CLASSES), elements=st.floats(-30, 30, width=32)).map(
+    jnp.asarray
+)
+labels = npst.arrays(np.int32, ROWS, elements=st.integers(0, CLASSES - 1)).map(jnp.asarray)
 counts = npst.arrays(np.int32, (ROWS, CLASSES), elements=st.integers(0, 1000))
 few = settings(max_examples=30, deadline=None)
 
@@ -28,13 +30,13 @@ few = settings(max_examples=30, deadline=None)
 def distributions(counts):
     """Rows of frequencies; where nothing was counted, the uniform distribution."""
     counts = np.where(counts.any(1, keepdims=True), counts, 1)
-    return (counts / counts.sum(1, keepdims=True)).astype(np.float32)
+    return jnp.asarray(counts / counts.sum(1, keepdims=True), jnp.float32)
 
 
 @few
 @given(predictions=numbers, targets=numbers)
 def test_the_losses_of_outputs_are_sums_and_a_mean_over_an_example_s_outputs(predictions, targets):
-    error = np.float64(predictions) - targets
+    error = np.float64(predictions) - np.float64(targets)
     square = (error**2).sum(1)
     expected = {
         "square": square,
@@ -81,9 +83,10 @@ def test_zero_one_counts_errors_not_right_answers():
 @few
 @given(logits=numbers, counts=counts)
 def test_binary_cross_entropy_is_the_likelihood_s_logarithm(logits, counts):
-    targets = counts / 1000
+    targets = jnp.asarray(counts / 1000, jnp.float32)
     log_p, log_not_p = (scipy.special.log_expit(sign * np.float64(logits)) for sign in (1, -1))
-    expected = -(targets * log_p + (1 - targets) * log_not_p).sum(1)
+    share = np.float64(targets)
+    expected = -(share * log_p + (1 - share) * log_not_p).sum(1)
     np.testing.assert_allclose(losses.binary_cross_entropy(logits, targets), expected, **CLOSE)
 
 
@@ -118,7 +121,8 @@ def test_kl_divergence_is_never_negative_and_knows_no_shift_of_the_logits(logits
     targets = distributions(counts)
     divergence = losses.kl_divergence(logits, targets)
     log_q = scipy.special.log_softmax(np.float64(logits), axis=1)
-    expected = (scipy.special.xlogy(targets, np.float64(targets)) - targets * log_q).sum(1)
+    share = np.float64(targets)
+    expected = (scipy.special.xlogy(share, share) - share * log_q).sum(1)
     close = {"rtol": 1e-4, "atol": 1e-5}
     np.testing.assert_allclose(divergence, expected, **close)
     assert (divergence >= -1e-5).all()
@@ -140,9 +144,9 @@ def test_hinge_is_the_margin_to_the_best_rival_and_with_cross_entropy_bounds_zer
     scores, labels
 ):
     hinge = optax.losses.multiclass_hinge_loss(scores, labels)
-    for row, label in enumerate(labels):
-        rivals = np.delete(np.float64(scores[row]), label)
-        margin = scores[row, label] - rivals.max()
+    for row, label in enumerate(np.asarray(labels)):
+        own = np.float64(scores[row])
+        margin = own[label] - np.delete(own, label).max()
         assert float(hinge[row]) == pytest.approx(max(0.0, 1 - margin), rel=1e-4, abs=1e-4)
     wrong = losses.zero_one(scores, labels)
     bits = optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels) / np.log(2)
@@ -159,7 +163,7 @@ def test_with_two_classes_the_losses_of_several_are_those_of_one_output(score, l
         float(optax.losses.hinge_loss(score, 2 * label - 1)), abs=1e-5
     )
     nats = optax.losses.softmax_cross_entropy_with_integer_labels(both, jnp.array([label]))[0]
-    binary = losses.binary_cross_entropy(one, jnp.array([[label]]))[0]
+    binary = losses.binary_cross_entropy(one, jnp.array([[float(label)]]))[0]
     assert float(nats) == pytest.approx(float(binary), rel=1e-5, abs=1e-6)
 
 

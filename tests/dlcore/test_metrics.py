@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dlcore import metrics
-from dlcore.metrics import ExponentialOfMean, Mean, RSquared, Sum
+from dlcore.metrics import ExponentialOfMean, Mean, Rows, RSquared, Sum
 
 FINITE = st.floats(-100, 100, width=32)
 VALUES = hnp.arrays(np.float32, st.integers(1, 12), elements=FINITE)
@@ -107,3 +107,33 @@ def test_r_squared_merges_to_that_of_all_batches_and_is_0_for_the_targets_mean()
     assert RSquared.of(constant, targets, mask).compute() == pytest.approx(0, abs=1e-5)
     assert RSquared.of(targets, targets, mask).compute() == 1
     assert np.isnan(RSquared.of(predictions, np.ones_like(targets), mask).compute())
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
+def test_rows_of_any_batches_are_the_real_ones_in_their_order(sizes, data):
+    numbers = np.arange(sum(sizes))
+    mask = data.draw(hnp.arrays(np.float32, len(numbers), elements=st.sampled_from([0.0, 1.0])))
+    values = {"number": numbers, "pair": np.stack([numbers, -numbers], 1)}
+    batches = zip(
+        *(np.split(array, np.cumsum(sizes)[:-1]) for array in (*values.values(), mask)), strict=True
+    )
+    merged, *rest = [{"rows": Rows({"number": n, "pair": p}, m)} for n, p, m in batches]
+    for one in rest:
+        merged = metrics.merge(merged, one)
+    found = metrics.compute(merged)["rows"]
+    for name, array in values.items():
+        np.testing.assert_array_equal(found[name], array[mask > 0])
+
+
+def test_a_score_that_is_no_sum_is_a_number_of_all_rows():
+    class Median(Rows):
+        def compute(self):
+            return float(np.median(self.real()))
+
+    batches = [np.array([5.0, 1.0, 99.0]), np.array([2.0])]
+    masks = [np.array([1.0, 1.0, 0.0]), np.array([1.0])]
+    first, second = (Median(*batch) for batch in zip(batches, masks, strict=True))
+    merged = metrics.merge({"median": first}, {"median": second})
+    assert isinstance(merged["median"], Median)
+    # Neither the mean of the medians (2.5) nor what the padded row would make of it.
+    assert metrics.compute(merged) == {"median": 2.0}

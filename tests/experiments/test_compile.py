@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 
 from dlcore.errors import UsageError
@@ -109,7 +110,7 @@ def test_a_recipe_is_refused_when_every_parallelism_refuses_it(call, monkeypatch
         raise jit if settings.parallelism == "jit" else UsageError("these will not")
 
     monkeypatch.setattr(aot, "missing", lambda platform: None)
-    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    monkeypatch.setattr(aot.Target, "devices", jax.devices()[:1])
     monkeypatch.setattr(program, "compiled", compiled)
     found, output, errors = call(program, *SOFTMAX, "--target=tpu:v5e")
     assert found == code
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_said_to_be_too_much():
 )
 def test_bad_input_is_refused_by_name(call, monkeypatch, words, named):
     monkeypatch.setattr(aot, "missing", lambda platform: None)
-    monkeypatch.setattr(aot.Target, "devices", ["a device"])
+    monkeypatch.setattr(aot.Target, "devices", jax.devices()[:1])
     code, _, errors = call(program, *words)
     assert code == 2
     assert "Traceback" not in errors

@@ -119,7 +119,11 @@ COMMANDS = [
     ((*DIGITS, "--epsilon=0"), "--epsilon=0.0", "above 0"),
     ((*DIGITS, "--l1=-1"), "--l1=-1.0", "at least 0"),
     ((*DIGITS, "--clip_norm=-1"), "--clip_norm=-1.0", "at least 0"),
-    ((*DIGITS, "--clip_norm=1", "--clip_average_factor=2"), "--clip_norm=1.0", "--clip_average_factor=2.0"),
+    (
+        (*DIGITS, "--clip_norm=1", "--clip_average_factor=2"),
+        "--clip_norm=1.0",
+        "--clip_average_factor=2.0",
+    ),
     ((*DIGITS, "--gradient_noise=inf"), "--gradient_noise=inf", "at least 0"),
     (
         (*DIGITS, "--optimizer=heavy_ball", "--decoupled_weight_decay"),
@@ -136,14 +140,29 @@ COMMANDS = [
     ((*DIGITS, "--checkpoint_every=-1"), "--checkpoint_every=-1", "not be negative"),
     ((*DIGITS, "--step_timeout=-1"), "--step_timeout=-1", "not be negative"),
     ((*DIGITS, "--data.validation_fraction=1.5"), "--data.validation_fraction is 1.5", "[0, 1)"),
-    ((*DIGITS, "--data.test_fraction=0.9999"), "no examples for the train split", "--data.test_fraction"),
+    (
+        (*DIGITS, "--data.test_fraction=0.9999"),
+        "no examples for the train split",
+        "--data.test_fraction",
+    ),
     ((*DIGITS, "--data.split_seed=-1"), "--data.split_seed is -1", "not be negative"),
     ((*DIGITS, "--task.criterion=mse"), "unknown criterion 'mse'", "cross_entropy, hinge"),
-    (("--recipe=multitask_digits", "--task.tag_weight=-1"), "--task.tag_weight is -1.0", "from 0 on"),
-    ((*DIGITS, "--task.label_smoothing=2"), "--task.label_smoothing is at least 0 and below 1, not 2.0"),
+    (
+        ("--recipe=multitask_digits", "--task.tag_weight=-1"),
+        "--task.tag_weight is -1.0",
+        "from 0 on",
+    ),
+    (
+        (*DIGITS, "--task.label_smoothing=2"),
+        "--task.label_smoothing is at least 0 and below 1, not 2.0",
+    ),
     ((*DIGITS, "--overfit=5000"), "--overfit=5000", "from 1 to 1294"),
     ((*DIGITS, "--overfit=-1"), "--overfit=-1", "from 1 to 1294"),
-    (("--recipe=perceptron_digits", "--overfit=20"), "--overfit=20", "--task=perceptron has a rule of its own"),
+    (
+        ("--recipe=perceptron_digits", "--overfit=20"),
+        "--overfit=20",
+        "--task=perceptron has a rule of its own",
+    ),
     ((*DIGITS, "--model.num_classes=3"), "--model.num_classes=3 does not fit: digits has 10"),
     ((*DIGITS, "--patience=-1"), "--patience=-1", "not be negative"),
     ((*DIGITS, "--plateau_patience=-1"), "--plateau_patience=-1", "not be negative"),
@@ -191,7 +210,11 @@ COMMANDS = [
     ((*DIGITS, "--model=multitask_mlp"), "does not fit", "more than one input or output"),
     (("--recipe=multitask_digits", "--model=mlp"), "does not fit", "it has no num_tags"),
     (("--recipe=multitask_digits", "--data=iris"), "10 digits and 7 segments, not (3, 7)"),
-    (("--recipe=softmax_regression_iris", "--data=diabetes"), "the task needs 'image'", "'diabetes' has"),
+    (
+        ("--recipe=softmax_regression_iris", "--data=diabetes"),
+        "the task needs 'image'",
+        "'diabetes' has",
+    ),
     (("--recipe=ridge_diabetes", "--data=digits"), "the task needs 'image'", "'numbers'"),
     (("--recipe=segments_digits", "--data=digits"), "the task needs 'image'", "'tags'"),
     ((*DIGITS, "--task=gan"), "--model=lenet5_modern does not fit --task=gan", "generate"),
@@ -227,9 +250,16 @@ COMMANDS = [
     # Evaluators.
     ((*DIGITS, "--evaluators=prediction"), "unknown evaluator 'prediction'", "predictions"),
     ((*DIGITS, "--evaluators=predictions:x=1"), "evaluator 'predictions' has no option 'x'"),
-    ((*DIGITS, "--evaluators=filters:every=-1"), "evaluator 'filters': every=-1", "not be negative"),
+    (
+        (*DIGITS, "--evaluators=filters:every=-1"),
+        "evaluator 'filters': every=-1",
+        "not be negative",
+    ),
     ((*DIGITS, "--evaluators=filters:every=two"), "'filters': every=two: it takes an integer"),
-    ((*DIGITS, "--evaluators=filters:"), "--evaluators=filters:: '' in 'filters:' is not a setting"),
+    (
+        (*DIGITS, "--evaluators=filters:"),
+        "--evaluators=filters:: '' in 'filters:' is not a setting",
+    ),
     ((*DIGITS, "--evaluators=-samples"), "--evaluators=-samples: '-samples' drops what is not"),
     (
         (*DIGITS, "--evaluators=samples"),
@@ -238,8 +268,14 @@ COMMANDS = [
     ),
     (("--recipe=gan_digits", "--evaluators=samples:count=0"), "evaluator 'samples': count=0"),
     # Weights to start from.
-    ((*DIGITS, "--start_mapping=C1/.*<-"), "--start_mapping=C1/.*<- needs weights: set --start_from"),
-    ((*DIGITS, "--start_from=no/such/run"), "--start_from=no/such/run: it is the directory of a run"),
+    (
+        (*DIGITS, "--start_mapping=C1/.*<-"),
+        "--start_mapping=C1/.*<- needs weights: set --start_from",
+    ),
+    (
+        (*DIGITS, "--start_from=no/such/run"),
+        "--start_from=no/such/run: it is the directory of a run",
+    ),
     ((*DIGITS, "--start_from=w.safetensors"), "w.safetensors does not exist"),
     ((*DIGITS, "--start_from=dlcore"), "dlcore is no run directory: recipe.json is missing"),
     # Batches that do not divide.
@@ -423,11 +459,14 @@ def test_checkpoints_of_another_model_are_refused_and_left_alone(call, copy):
     [
         (
             ("--model=mlp",),
-            ("the weights do not fit the model; words in --start_mapping can mend it", "missing in the source"),
+            (
+                "the weights do not fit the model; words in --start_mapping can mend it",
+                "missing in the source",
+            ),
         ),
         (
             ("--start_mapping=logits/.*<-",),
-            ("2 left over in the source (logits/bias, logits/kernel): leave them out (<-logits/.*)",),
+            ("2 left over in the source (logits/bias, logits/kernel): leave them out",),
         ),
         (("--start_mapping=C1<-",), ("--start_mapping=C1<-: it matches nothing in the model",)),
         (("--start_mapping=(<-",), ("--start_mapping=(<-: it is not a regular expression",)),

@@ -15,6 +15,7 @@ SOFTMAX = (
     "--recipe=lenet5_digits",
     "--model=softmax_regression",
     "--data.resize=0",
+    "--data.augment=",
     "--optimizer=sgd",
     "--batch_size=64",
 )

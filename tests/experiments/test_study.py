@@ -18,16 +18,22 @@ def test_the_list_has_every_study_with_what_it_shows(call):
 
 
 def test_a_study_leaves_its_options_its_numbers_and_its_figure(call, tmp_path):
-    code, output, errors = call(
-        study, "--study=activations", "--points=20", f"--workdir={tmp_path}"
-    )
+    words = ("--study=activations", "--functions=tanh", "--points=20", f"--workdir={tmp_path}")
+    code, output, errors = call(study, *words)
     assert code == 0, errors
     assert str(tmp_path / "figure.png") in output
+    assert "expected" not in output
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["options"]["points"] == 20
+    assert summary["options"] == {"functions": "tanh", "limit": 4.0, "points": 20}
     with np.load(tmp_path / "numbers.npz", allow_pickle=False) as numbers:
         assert all(np.issubdtype(array.dtype, np.number) for array in numbers.values())
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_with_the_default_options_numbers_stand_beside_what_is_expected_of_them(call, tmp_path):
+    code, output, errors = call(study, "--study=threshold_logic", f"--workdir={tmp_path}")
+    assert code == 0, errors
+    assert "functions_of_one_unit  14, expected >= 14: met, expected <= 14: met\n" in output
 
 
 @pytest.mark.parametrize(
@@ -35,8 +41,8 @@ def test_a_study_leaves_its_options_its_numbers_and_its_figure(call, tmp_path):
     [
         ((), "--study is missing: it is one of "),
         (("--study=hopfeld",), "unknown study 'hopfeld': did you mean hopfield"),
-        (("--study=initialization", "--seed=-1"), "seed is -1: it must not be negative"),
-        (("--study=units", "--bias=nan"), "bias is nan: it must be a finite number"),
+        (("--study=initialization", "--seed=-1"), "--seed is -1: it must not be negative"),
+        (("--study=units", "--bias=nan"), "--bias is nan: it must be a finite number"),
         (("--study=units", "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
         (("--study=activations", "--width=3"), "Unknown command line flag 'width'"),
     ],
@@ -50,9 +56,11 @@ def test_a_bad_command_is_refused_in_one_line(call, words, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", studies.names())
-def test_every_study_runs_as_it_is_documented(name):
+def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
     chosen = studies.create(name)
     numbers = chosen.run()
     figure = chosen.draw(numbers)
     assert figure.axes
     assert all(np.isfinite(number) for number in numbers.values() if np.ndim(number) == 0)
+    missed = [str(own) for own in chosen.expectations if not own.met(numbers[own.metric])]
+    assert not missed

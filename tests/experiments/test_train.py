@@ -12,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from dlcore.train import callbacks
-from experiments import outputs, recipes, report, session, train, workdir
+from dlcore.train import Run, callbacks, preparation, session
+from experiments import recipes, train
 
 DIGITS = ("--recipe=lenet5_digits", "--batch_size=64")
-SOFTMAX = (*DIGITS, "--model=softmax_regression", "--data.resize=0")
+SOFTMAX = (*DIGITS, "--model=softmax_regression", "--data.resize=0", "--data.augment=")
+# Where nobody looks at them.
+NO_FIGURES = "--evaluators=-learning_curves -filters -predictions"
 
 
 def contents(directory: pathlib.Path) -> dict[str, tuple[bytes, int]]:
@@ -48,7 +50,7 @@ def softmax_run(tmp_path_factory) -> pathlib.Path:
     return directory
 
 
-GOES_ON = (*SOFTMAX, "--num_epochs=4", "--log_every=7", "--checkpoint_every=9")
+GOES_ON = (*SOFTMAX, NO_FIGURES, "--num_epochs=4", "--log_every=7", "--checkpoint_every=9")
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_the_summary_agrees_with_the_outputs_and_the_records(digits_run):
         np.add.at(confusion, (labels, predictions), 1)
         np.testing.assert_array_equal(stored["confusion"], confusion)
     assert summary["test"]["accuracy"] == pytest.approx((labels == predictions).mean(), abs=1e-12)
-    assert summary["parameters"] == 61_706
+    assert summary["parameters"] == 15_626
     assert (summary["status"], summary["resumed"]) == ("complete", False)
     lines = (digits_run / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == summary["step"]
@@ -119,7 +121,7 @@ def test_every_flag_is_in_the_recipe_that_is_saved(call, tmp_path):
     }
     words = [f"--{name}={value}" for name, value in given.items()]
     options = ("--model=mlp", "--model.hidden=6,5", "--data.augment=crop", "--data.resize=12")
-    command = ("--recipe=lenet5_digits", *options, *words)
+    command = ("--recipe=lenet5_digits", NO_FIGURES, *options, *words)
     code, output, _ = call(train, *command, f"--workdir={tmp_path / 'run'}")
     assert code == 0
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
@@ -190,7 +192,7 @@ def test_sigterm_saves_and_exits_with_0_and_the_same_command_goes_on(
 
     directory = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train.session, "ProgressBar", Terminated)
+        patch.setattr(session, "ProgressBar", Terminated)
         code, output, _ = call(train, *GOES_ON, f"--workdir={directory}")
     assert code == 0
     assert "stopped (SIGTERM at step 33), saved; run the same command again" in output
@@ -210,7 +212,8 @@ def test_sigterm_saves_and_exits_with_0_and_the_same_command_goes_on(
 
 
 def test_seeds_are_trained_one_by_one_and_reported_together(call, tmp_path):
-    words = (*SOFTMAX, "--num_epochs=1", "--seeds=0,3", f"--workdir={tmp_path / 'runs'}")
+    words = (*SOFTMAX, NO_FIGURES, "--num_epochs=1", "--seeds=0,3")
+    words = (*words, f"--workdir={tmp_path / 'runs'}")
     code, output, _ = call(train, *words)
     assert code == 0
     summaries = [summary_of(tmp_path / "runs" / f"seed_{seed}") for seed in (0, 3)]
@@ -228,18 +231,19 @@ def test_seeds_are_trained_one_by_one_and_reported_together(call, tmp_path):
     assert contents(tmp_path / "runs") == before
 
 
-def test_a_few_examples_are_learnt_by_heart(call, tmp_path):
-    words = ("--recipe=lenet5_digits", "--overfit=20", f"--workdir={tmp_path / 'run'}")
+def test_a_few_examples_are_learned_by_heart(call, tmp_path):
+    small = ("--model=mlp", "--model.hidden=32", "--data.resize=0", NO_FIGURES)
+    words = (*DIGITS, *small, "--overfit=20", f"--workdir={tmp_path / 'run'}")
     assert call(train, *words)[0] == 0
     summary = summary_of(tmp_path / "run")
     assert summary["validation"]["loss"] <= 0.01
     assert summary["validation"]["accuracy"] == 1
-    assert summary["learnt_by_heart"] is True
+    assert summary["learned_by_heart"] is True
     assert summary["step"] < 1000
 
 
 @pytest.mark.slow
-def test_what_cannot_be_learnt_by_heart_is_an_error(call, tmp_path):
+def test_what_cannot_be_learned_by_heart_is_an_error(call, tmp_path):
     words = (*SOFTMAX, "--overfit=20", "--learning_rate=1e-9", f"--workdir={tmp_path / 'run'}")
     code, _, errors = call(train, *words)
     assert code == 1
@@ -248,7 +252,7 @@ def test_what_cannot_be_learnt_by_heart_is_an_error(call, tmp_path):
 
 def test_a_dry_run_shows_the_training_and_writes_nothing(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, output, _ = call(train, *DIGITS, "--dry_run")
+    code, output, _ = call(train, *DIGITS, "--data.augment=", "--dry_run")
     assert code == 0
     assert "C1" in output
     assert re.search(r"parameters +61,706", output)
@@ -263,7 +267,7 @@ def test_a_dry_run_shows_the_training_and_writes_nothing(call, tmp_path, monkeyp
 
 
 def test_a_profile_is_left_on_demand(call, tmp_path):
-    words = (*SOFTMAX, "--num_epochs=1", "--profile", f"--workdir={tmp_path / 'run'}")
+    words = (*SOFTMAX, NO_FIGURES, "--num_epochs=1", "--profile", f"--workdir={tmp_path / 'run'}")
     assert call(train, *words)[0] == 0
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
@@ -289,7 +293,7 @@ def test_skipped_updates_are_counted_in_the_summary(call, tmp_path):
     # The first update is too large, and every later one is therefore not finite.
     words = ("--learning_rate=1e38", "--optimizer=sgd", "--on_nonfinite=skip", "--num_epochs=1")
     directory = tmp_path / "run"
-    code, _, errors = call(train, *SOFTMAX, *words, f"--workdir={directory}")
+    code, _, errors = call(train, *SOFTMAX, NO_FIGURES, *words, f"--workdir={directory}")
     assert code == 0, errors
     skipped = summary_of(directory)["skipped_updates"]
     assert 0 < skipped < 20
@@ -312,7 +316,7 @@ def records_of(directory, split):
 
 def test_the_whole_training_split_is_one_batch(call, tmp_path):
     words = (*SOFTMAX[:1], *SOFTMAX[2:], "--batch_size=0", "--optimizer=sgd", "--schedule=constant")
-    more = ("--learning_rate=0.01", "--num_epochs=2", f"--workdir={tmp_path}")
+    more = (NO_FIGURES, "--learning_rate=0.01", "--num_epochs=2", f"--workdir={tmp_path}")
     assert call(train, *words, *more)[0] == 0
     recipe = json.loads((tmp_path / "recipe.json").read_text())
     assert recipe["batch_size"] == 1294
@@ -326,13 +330,12 @@ def test_the_whole_training_split_is_one_batch(call, tmp_path):
 
 def test_flags_alone_prune_and_fine_tune(call, tmp_path):
     words = ("--prune_fraction=0.9", "--prune_epoch=2", "--num_epochs=4", f"--workdir={tmp_path}")
-    assert call(train, *SOFTMAX, *words)[0] == 0
+    assert call(train, *SOFTMAX, NO_FIGURES, *words)[0] == 0
     before, after = (record["accuracy"] for record in records_of(tmp_path, "validation")[1:3])
     assert before != after
     # However good it was before, only what is pruned is a candidate.
     assert summary_of(tmp_path)["best"]["step"] > 40
-    prepared = session.prepare(workdir.read_recipe(tmp_path), session.Settings())
-    (layer,) = jax.device_get(report.restore(prepared, tmp_path).state.params).values()
+    (layer,) = jax.device_get(Run(tmp_path).trained().variables["params"]).values()
     assert (layer["kernel"] == 0).sum() == round(0.9 * layer["kernel"].size)
     assert (layer["bias"] != 0).all()
 
@@ -341,7 +344,7 @@ def test_flags_alone_make_the_rate_fall_on_a_plateau_and_restart(call, tmp_path)
     # So high a rate that the accuracy soon stalls.
     words = ("--schedule=plateau", "--plateau_patience=1", "--decay_factor=0.5", "--num_epochs=6")
     more = ("--restart_from_best", "--learning_rate=0.5", f"--workdir={tmp_path}", "--log_every=20")
-    assert call(train, *SOFTMAX, *words, *more)[0] == 0
+    assert call(train, *SOFTMAX, NO_FIGURES, *words, *more)[0] == 0
     rates = [record["learning_rate"] for record in records_of(tmp_path, "train")]
     accuracies = [record["accuracy"] for record in records_of(tmp_path, "validation")]
     expected, best = [0.5], 0.0
@@ -352,30 +355,31 @@ def test_flags_alone_make_the_rate_fall_on_a_plateau_and_restart(call, tmp_path)
     assert rates[-1] < 0.5
 
 
-def test_flags_alone_give_normalisation_the_statistics_of_the_training_set():
+def test_flags_alone_give_normalization_the_statistics_of_the_training_set():
     recipe = dataclasses.replace(
         recipes.get("lenet5_digits"), model="convnet_bn", recompute_statistics=True
     )
-    moments = session.prepare(recipe, session.Settings()).program.moments
+    moments = preparation.prepare(recipe).program.moments
     assert moments is not None
 
 
 # A text.
 
 
-def test_a_text_of_ones_own_is_learnt_and_sampled(call, tmp_path):
+def test_a_text_of_ones_own_is_learned_and_continued(call, tmp_path):
     text = "the quick brown fox jumps over the lazy dog.\n" * 60
     (tmp_path / "fox.txt").write_text(text)
     words = ("--recipe=char_lstm_shakespeare", f"--data={tmp_path / 'fox.txt'}")
-    small = ("--model.hidden=16", "--model.layers=1", "--batch_size=4", "--num_epochs=1")
+    small = ("--model.hidden=16", "--model.layers=1", "--data.sequence_length=8", "--num_epochs=1")
+    small = (*small, "--evaluators=-learning_curves -filters continuation:length=40")
     code, _, errors = call(train, *words, *small, f"--workdir={tmp_path / 'run'}")
     assert code == 0, errors
     sample = (tmp_path / "run" / "sample.txt").read_text()
-    assert len(sample) >= outputs.SAMPLE_CHARACTERS
+    assert len(sample) >= 40
     assert set(sample) <= set(text)
 
 
-def test_a_text_that_is_to_be_learnt_by_heart_is_one_row_for_one_device(call, tmp_path):
+def test_a_text_that_is_to_be_learned_by_heart_is_one_row_for_one_device(call, tmp_path):
     (tmp_path / "fox.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 60)
     words = ("--recipe=char_lstm_shakespeare", f"--data={tmp_path / 'fox.txt'}", "--overfit=2")
     command = (*words, "--parallelism=data", f"--workdir={tmp_path / 'run'}")
@@ -383,3 +387,47 @@ def test_a_text_that_is_to_be_learnt_by_heart_is_one_row_for_one_device(call, tm
     assert code == 2
     assert "--overfit=2 makes the batch 1, which does not divide over the 8 device(s)" in errors
     assert "--parallelism=jit" in errors
+
+
+# Groups, evaluators, weights to start from, and runs that are needed first.
+
+
+def params_of(directory):
+    return jax.device_get(Run(directory).trained().variables["params"])
+
+
+def test_flags_alone_start_from_a_run_freeze_a_part_and_choose_who_looks(
+    call, softmax_run, tmp_path
+):
+    words = (*SOFTMAX, "--num_epochs=2", f"--start_from={softmax_run}")
+    more = ("--start_mapping=logits/kernel<- <-logits/kernel", "--groups=.*/bias:frozen")
+    seen = "--evaluators=learning_curves:every=1 -predictions -filters"
+    directory = tmp_path / "run"
+    code, _, errors = call(train, *words, *more, seen, f"--workdir={directory}")
+    assert code == 0, errors
+    source, found = params_of(softmax_run)["logits"], params_of(directory)["logits"]
+    np.testing.assert_array_equal(found["bias"], source["bias"])
+    assert not np.array_equal(found["kernel"], source["kernel"])
+    figures = {str(path.relative_to(directory)) for path in directory.rglob("*.png")}
+    assert figures == {
+        "plots/learning_curves.png",
+        "evaluations/step_20/plots/learning_curves.png",
+        "evaluations/step_40/plots/learning_curves.png",
+    }
+    assert not (directory / "test_outputs.npz").exists()
+
+
+def test_another_judge_is_trained_first_on_the_same_data(call, tmp_path):
+    small = ("--model.generator_hidden=8", "--model.discriminator_hidden=8", "--num_epochs=1")
+    judged = "--evaluators=judged_samples:count=60 -samples -learning_curves -filters"
+    words = ("--recipe=gan_digits", "--needs.judge=softmax_regression_mnist", *small, judged)
+    code, _, errors = call(train, *words, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, errors
+    judge = Run(tmp_path / "run" / "judge")
+    assert (judge.recipe.name, judge.recipe.data) == ("softmax_regression_mnist", "digits")
+    assert judge.summary["test"]["accuracy"] > 0.8
+    assert summary_of(tmp_path / "run")["test"]["frechet_ratio"] > 0
+    code, _, errors = call(train, *words[:1], *small, judged, f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    told = "--needs.judge=softmax_regression_mnist, this one has --needs.judge=lenet5_digits"
+    assert told in errors

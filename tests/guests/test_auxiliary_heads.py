@@ -6,6 +6,7 @@ its output stays one, a learner of one's own picks that up; the training is the 
 """
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from dlcore import models, tasks
 from dlcore.tasks import Aux, Batch
 from dlcore.tasks.classification import Classification
 from dlcore.train import Recipe, Run, Session
-from tests.guests.harness import Guest, assert_close
+from tests.guests.harness import Guest, assert_close, stop
 
 
 class Inception(nn.Module):
@@ -31,7 +32,7 @@ class Inception(nn.Module):
     """
 
     num_classes: int = 10
-    features: tuple[int, ...] = (16, 16, 32)
+    features: tuple[int, ...] = (8, 8, 16)
     sows: bool = False
 
     @nn.compact
@@ -103,7 +104,7 @@ class TestGuest(Guest):
     arrays = ("test_outputs",)
 
     def test_it_learns_the_digits(self, run: Run):
-        assert run.summary["test"]["accuracy"] > 0.9
+        assert run.summary["test"]["accuracy"] > 0.88
 
     def test_the_auxiliary_losses_count_three_tenths(self, session: Session, run: Run):
         prepared = session.prepared
@@ -117,16 +118,13 @@ class TestGuest(Guest):
         assert first["loss"] == pytest.approx(main + 0.3 * sum(auxiliary), rel=1e-5)
 
     def test_heads_that_sow_their_scores_train_the_same_network(
-        self, session: Session, run: Run, tmp_path_factory: pytest.TempPathFactory
+        self, session: Session, tmp_path: pathlib.Path
     ):
-        directory = tmp_path_factory.mktemp("sowing")
-        other = Session(sowing)
-        other.run(directory)
-        params, expected = (
-            each.trained(place, "newest").variables["params"]
-            for each, place in ((other, directory), (session, run.directory))
-        )
-        assert_close(params, expected, 1e-4)
+        params = []
+        for name, each in (("sowing", Session(sowing)), ("returning", session)):
+            stop(each, tmp_path / name, 15)
+            params.append(each.trained(tmp_path / name, "newest").variables["params"])
+        assert_close(*params, tolerance=1e-5)
 
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:

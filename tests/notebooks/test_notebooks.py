@@ -1,26 +1,32 @@
-"""Every notebook runs from its first cell to its last on a run that the launcher has just made."""
+"""Every notebook runs from its first cell to its last on a run that the library has just made."""
 
 import os
 import pathlib
-import subprocess
-import sys
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = pathlib.Path(__file__).parents[2]
-NOTEBOOKS = ROOT / "notebooks"
+from dlcore.train import Recipe, Session
+
+NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory) -> pathlib.Path:
-    """What `make train` leaves, after one epoch."""
+    """What `make train` leaves, after two epochs on smaller images without augmentation."""
     directory = tmp_path_factory.mktemp("runs") / "lenet5_digits"
-    command = [sys.executable, "-m", "experiments.train", "--recipe=lenet5_digits"]
-    command += ["--num_epochs=1", f"--workdir={directory}"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
+    recipe = Recipe(
+        name="lenet5_digits",
+        model="lenet5_modern",
+        data="digits",
+        data_options={"resize": 12},
+        optimizer="adam",
+        learning_rate=1e-3,
+        batch_size=64,
+        num_epochs=2,
+    )
+    Session(recipe).run(directory)
     return directory
 
 

@@ -31,7 +31,7 @@ _LABELS = {
 class Acceleration(study.Study):
     """The error of gradient descent, momentum and Nesterov's method by step, and its power of t.
 
-    The function is a quadratic without a least curvature: curvatures fill (0, 1] and each holds
+    The function is a quadratic without a smallest curvature: curvatures fill (0, 1] and each holds
     an equal part of the error. On it the error of gradient descent falls as 1/t, and with a
     constant momentum of either kind it still does, sooner by a factor; 1/t^2 takes a momentum that
     grows, as in Nesterov's own method (1983).

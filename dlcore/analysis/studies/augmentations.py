@@ -28,10 +28,10 @@ class Augmentations(study.Study):
     """Every augmentation by itself on handwritten digits and on a photograph, several times.
 
     Attributes:
-      augment: what is shown, each by itself: as the option of that name takes it.
+      augment: the augmentations, in the form of the dataset's option of that name.
       digits: how many different digits each is shown on.
       photographs: how many times each is shown on the photograph.
-      seed: of what is random.
+      seed: of the random changes.
     """
 
     augment: str = ",".join(augmentation.AUGMENTATIONS)

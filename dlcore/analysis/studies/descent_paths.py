@@ -34,7 +34,7 @@ class DescentPaths(study.Study):
       batch_size: examples in a mini-batch, a divisor of the training set's size.
       epochs: passes over the training set, at least 1.
       learning_rate: of all three, above 0.
-      noise: standard deviation of what the targets hold beside the linear function.
+      noise: standard deviation of the targets around the linear function.
       seed: of the examples and of their order.
     """
 
@@ -47,7 +47,7 @@ class DescentPaths(study.Study):
 
     expectations = (
         Expectation("error_of_batch", 1e-9, "min", "the closed form on a quadratic, to rounding"),
-        Expectation("first_epoch_stochastic_over_batch", 0.5, "min", "P: more updates an epoch"),
+        Expectation("first_epoch_stochastic_over_batch", 0.5, "min", "P: more updates per epoch"),
         Expectation(
             "excess_stochastic_over_mini_batch", 3, "max", "P: smaller batches, more noise"
         ),
@@ -77,7 +77,7 @@ class DescentPaths(study.Study):
         return features, targets, np.asarray(orders)
 
     def run(self) -> study.Numbers:
-        """Paths, the loss over the plane and at the end of each epoch, and what they come to.
+        """Paths, the loss over the plane and at the end of each epoch, and scalars from these.
 
         `error_of_batch` is the largest distance of the batch path from its closed form.
         """

@@ -1,7 +1,7 @@
-"""Ways to differentiate: by differences, by dual numbers, by hand and by JAX (Krawiec's slides).
+"""Ways of differentiating: differences, dual numbers, by hand and JAX (Krawiec's slides).
 
-The gradient of one small network's error, every way. Symbolic differentiation stands beside them in
-the test, which needs SymPy.
+Each gives the gradient of one small network's error. The test compares them with symbolic
+differentiation, too, for which it needs SymPy.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _INPUTS, _OUTPUTS = 3, 2
 _EXACT = ("dual", "layer_form", "index_form", "unit_form")
-# Down to where a step is still thousands of units in the last place of a parameter.
+# The smallest is still thousands of units in the last place of a parameter.
 _STEPS = np.logspace(-12, 0, 49)
 
 # For NumPy, for dual numbers and for JAX alike; smooth, as the theory of differences wants it.

@@ -12,7 +12,7 @@ import optax
 
 from dlcore import data, models, plots, tasks
 from dlcore.analysis import study
-from dlcore.analysis.descent import descend
+from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.tasks.classification import Classification
@@ -142,18 +142,18 @@ class DropoutEnsemble(study.Study):
         order = np.concatenate([own[:whole].reshape(-1, _BATCH_SIZE) for own in orders])
 
         @jax.jit
-        def train_all(train: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
+        def train_all(start: Any, train: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
             def gradient(params: Any, own: tuple[jax.Array, jax.Array]) -> Any:
                 chosen, mask_key = own
                 batch = {name: array[chosen] for name, array in train.items()}
                 gradients, _ = jax.grad(task.loss, has_aux=True)(params, {}, batch, mask_key)
                 return jax.tree.map(lambda total: total / _BATCH_SIZE, gradients)
 
-            start = task.init(key, train)["params"]
             keys = jax.random.split(key, len(order))
             return descend(optax.adam(_LEARNING_RATE), gradient, start, (order, keys))
 
-        return train_all(train, order, key)
+        shapes = jax.eval_shape(task.init, key, train)["params"]
+        return train_all(random_start(shapes, generator), train, order, key)
 
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Losses by the number of sub-networks, and how near the averages come to scaling."""

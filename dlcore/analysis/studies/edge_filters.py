@@ -18,9 +18,9 @@ from dlcore.nn.pooling import max_pool
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Sobel's operator: brightness that grows to the right, and downwards. It is smoothed across.
-_RIGHTWARDS = np.outer([1, 2, 1], [-1, 0, 1])
-FILTERS = {"vertical": _RIGHTWARDS, "horizontal": _RIGHTWARDS.T}
+# Sobel's operator: how fast brightness grows to the right, and down, smoothed across.
+_RIGHTWARD = np.outer([1, 2, 1], [-1, 0, 1])
+FILTERS = {"vertical": _RIGHTWARD, "horizontal": _RIGHTWARD.T}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EdgeFilters(study.Study):
     def run(self) -> study.Numbers:
         """The photograph and, for each filter, what it makes of it: filtered, rectified, pooled.
 
-        `error` is the largest difference from Sobel's operator without a convolution.
+        `error` is the largest difference from Sobel's operator written without a convolution.
         """
         image = photograph(self.size)
         kernel = np.stack(list(FILTERS.values()), axis=-1).astype(np.float32)
@@ -95,7 +95,7 @@ class EdgeFilters(study.Study):
 
 
 def _sobel(image: np.ndarray) -> np.ndarray:
-    """How fast the brightness grows to the right, smoothed downwards."""
+    """How fast the brightness grows to the right, smoothed from top to bottom."""
     growth = image[:, 2:] - image[:, :-2]
     return growth[:-2] + 2 * growth[1:-1] + growth[2:]
 

@@ -17,7 +17,7 @@ from dlcore.nn import hopfield
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Patterns a unit: where energies are watched, and where overlaps are measured.
+# Patterns per unit: where energies are watched, and where overlaps are measured.
 _LOW_LOAD, _LOADS = 0.06, np.array([*range(100, 160, 5), *range(160, 250, 10)]) / 1000
 # Share of a pattern's units that are flipped before its recall.
 _DAMAGES = (0.1, 0.2, 0.3)
@@ -27,10 +27,10 @@ _DAMAGES = (0.1, 0.2, 0.3)
 class Hopfield(study.Study):
     """Random patterns stored by Hebb's rule and recalled, more and more of them.
 
-    First damaged patterns are recalled, at a load of 0.06 patterns a unit, and the energy is
+    First damaged patterns are recalled, at a load of 0.06 patterns per unit, and the energy is
     watched. Then the network starts in its patterns themselves: within its capacity they stay
     nearly where they are, beyond it they drift away. In theory the mean overlap of infinitely many
-    units falls to 0.967 at 0.138 patterns a unit, and drops there; the load at which a network's
+    units falls to 0.967 at 0.138 patterns per unit, and drops there; the load at which a network's
     falls to 0.967 is its measured capacity.
 
     Attributes:
@@ -105,7 +105,7 @@ class Hopfield(study.Study):
         return plots.line_panels(
             [
                 plots.Panel("recall of a damaged pattern", energies, "updates", "energy"),
-                plots.Panel(title, [*overlaps, theory], "patterns a unit", "mean overlap"),
+                plots.Panel(title, [*overlaps, theory], "patterns per unit", "mean overlap"),
             ]
         )
 

@@ -24,7 +24,7 @@ from dlcore.nn.initializers import initializer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# So many numbers of each distribution are kept, for the figure.
+# How many numbers of each distribution are kept for the figure.
 _SAMPLE = 5000
 
 

@@ -14,7 +14,7 @@ import optax
 
 from dlcore import data, models, plots, tasks
 from dlcore.analysis import parameter_plane, study
-from dlcore.analysis.descent import descend
+from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.tasks.classification import Classification
@@ -51,15 +51,15 @@ class Landscape(study.Study):
       plane: random, along two filter-normalized directions around one model; or points, through
         three models.
       runs: directories of the trained runs, one or three, with commas between them; by default
-        networks of one hidden layer are trained on the bundled digits, for seconds.
+        networks of one hidden layer are trained on the bundled digits, which takes seconds.
       view: contour or surface.
       resolution: points along each axis of the grid.
       extent: how far a random plane goes each way; 1 is a change as large as the filter itself.
-      examples: at most so many of the training split's; whole batches of them.
+      examples: how many of the training split's are used at most, in whole batches.
       seed: of the random directions, and of the networks that are trained here.
 
     Raises:
-      UsageError: an option is out of range, or the runs are not as many as the plane needs.
+      UsageError: an option is out of range, or the plane needs another number of runs.
     """
 
     plane: str = "random"
@@ -112,8 +112,8 @@ class Landscape(study.Study):
             margin = _MARGIN * np.ptp(points, axis=0)
             low, high = points.min(0) - margin, points.max(0) + margin
         else:
-            draw = jax.jit(parameter_plane.random_plane)
-            plane = draw(trained.params[0], jax.random.key(self.seed))
+            generator = np.random.default_rng(self.seed)
+            plane = parameter_plane.random_plane(trained.params[0], generator)
             points = np.zeros((1, 2))
             low, high = np.full(2, -self.extent), np.full(2, self.extent)
         x, y = np.linspace(low, high, self.resolution).T
@@ -184,18 +184,22 @@ class Landscape(study.Study):
         task = Classification(models.create("mlp", hidden=(32,), activation="relu"))
         host = dataset.example_batch(dataset.num_examples("train"))
         examples = dataset.transform(jax.tree.map(jnp.asarray, host), None, False)
+        key = jax.random.key(self.seed)
+        shapes = jax.eval_shape(task.init, key, examples)["params"]
         generator = np.random.default_rng(self.seed)
         params = []
-        for point in range(_POINTS[self.plane]):
+        for _ in range(_POINTS[self.plane]):
+            start = random_start(shapes, generator)
             order = generator.integers(0, len(host["label"]), (_STEPS, _TRAIN_BATCH_SIZE))
-            key = jax.random.fold_in(jax.random.key(self.seed), point)
-            params.append(_descend(task, examples, order, key))
+            params.append(_descend(task, examples, start, order, key))
         return _Trained(task, dataset, params, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(task: tasks.Descent, examples: tasks.Batch, order: jax.Array, key: jax.Array) -> Any:
-    """The parameters that Adam reaches from a random start, by the batches of an order."""
+def _descend(
+    task: tasks.Descent, examples: tasks.Batch, start: Any, order: jax.Array, key: jax.Array
+) -> Any:
+    """The parameters that Adam reaches from a start, by the batches of an order."""
 
     def gradient(params: Any, chosen: jax.Array) -> Any:
         batch = jax.tree.map(lambda array: array[chosen], dict(examples))
@@ -207,7 +211,7 @@ def _descend(task: tasks.Descent, examples: tasks.Batch, order: jax.Array, key: 
 
         return jax.grad(mean)(params)
 
-    return descend(optax.adam(_RATE), gradient, task.init(key, examples)["params"], order)
+    return descend(optax.adam(_RATE), gradient, start, order)
 
 
 study.register("landscape", Landscape)

@@ -27,11 +27,11 @@ class LearningRates(study.Study):
 
     Along a direction of curvature c a step multiplies the distance by `1 - rate c`: the descent
     converges below the rate `2 / c` of the steepest direction, and is fastest at 2 over the sum of
-    the least and the largest curvature.
+    the smallest and the largest curvature.
 
     Attributes:
       percents: the rates, in percent of the largest that converges; each at least 1.
-      condition: largest curvature over the least, which is 1; above 1.
+      condition: largest curvature over the smallest, which is 1; above 1.
       steps: how many steps to take, at least 2.
     """
 
@@ -56,7 +56,7 @@ class LearningRates(study.Study):
         """Paths and losses, and the factor of a step: by theory and as seen at the end.
 
         `speed_error` is the largest relative difference of these two, `fastest_rate` the one with
-        the least factor; by theory that is `best_rate`.
+        the smallest factor; by theory that is `best_rate`.
         """
         curvature = np.asarray([1.0, self.condition])
         rates = np.asarray(self.percents) / 100 * 2 / self.condition

@@ -83,8 +83,8 @@ class Losses(study.Study):
     def draw(self, numbers: Mapping[str, np.ndarray]) -> "Figure":
         """Four panels: margins, label smoothing, errors, probabilities."""
 
-        def panel(title: str, abscissa: str, names: Sequence[str], label: str) -> plots.Panel:
-            lines = [plots.Line(numbers[abscissa], numbers[name], name) for name in names]
+        def panel(title: str, x: str, names: Sequence[str], label: str) -> plots.Panel:
+            lines = [plots.Line(numbers[x], numbers[name], name) for name in names]
             return plots.Panel(title, lines, label, "loss")
 
         smoothed = [f"smoothing {smoothing:g}" for smoothing in _SMOOTHINGS]

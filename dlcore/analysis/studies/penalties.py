@@ -75,9 +75,9 @@ class Penalties(study.Study):
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
-        """Measures, for each penalty: weights, codes and slopes, and what they come to.
+        """For each penalty weights, codes and slopes, and scalars that sum them up.
 
-        What each penalty is there for is also given over what it is without any.
+        What a penalty is meant to change is also divided by its value without a penalty.
         """
         split: Any = data.load("digits").splits["train"]
         x = split.fetch(np.arange(len(split)))["image"].reshape(len(split), -1)
@@ -127,7 +127,7 @@ class Penalties(study.Study):
 
 @jax.jit
 def _measure(params: Params, x: jax.Array) -> dict[str, jax.Array]:
-    """Weights, codes and slopes, and what they come to."""
+    """Weights, codes and slopes, and scalars that sum them up."""
     code = _encode(params, x)
     slopes = jax.vmap(jax.jacrev(lambda x: _encode(params, x)))(x)
     squares = jnp.square(slopes).sum((1, 2))

@@ -123,7 +123,7 @@ class ReceptiveField(study.Study):
                     "weights",
                 ),
                 plots.Panel(
-                    "what is seen of a 7x7 field",
+                    "gradient over a 7x7 field",
                     compared("offset", "gradient"),
                     "pixels from the middle",
                     "root mean square gradient",

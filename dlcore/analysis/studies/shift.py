@@ -23,8 +23,9 @@ from dlcore.nn.pooling import lp_pool, max_pool
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Of every layer: channels, and height and width of the kernels.
 _CHANNELS, _SIZE = 8, 5
-# Layers of so many channels with kernels of that height and width, by name with their strides.
+# Layers by name, with their strides.
 _LAYERS = {"convolution": 1, "convolution of stride 2": 2, "locally connected": 1}
 
 
@@ -37,9 +38,9 @@ class Shift(study.Study):
     rectified convolution) are from each other. Both are shares of the norm.
 
     Attributes:
-      size: pixels of what is seen of the photograph, in height and width.
-      max_shift: pixels of the farthest move.
-      windows: sizes of the pooling windows that are compared; 1 is no pooling.
+      size: height and width of the view of the photograph, in pixels.
+      max_shift: the largest shift, in pixels.
+      windows: sizes of the pooling windows to compare; 1 is no pooling.
       seed: of the filters.
     """
 

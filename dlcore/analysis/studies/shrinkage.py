@@ -45,7 +45,7 @@ class Shrinkage(study.Study):
     expectations = (
         *study.near("ridge_zeros", 0, 0, "P: the weights shrink and stay"),
         *study.near("lasso_zeros", 197, 0, "scikit-learn's Lasso"),
-        # Of the strengths each is 1.17 times the one before.
+        # Each strength is 1.17 times the one before.
         Expectation("dropped_all_over_theory", 1, "max", "Hastie et al. (2009): at max |x'y| / n"),
         Expectation(
             "dropped_all_over_theory", 1.18, "min", "Hastie et al. (2009): at max |x'y| / n"

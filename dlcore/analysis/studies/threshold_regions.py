@@ -1,4 +1,4 @@
-"""What one, two and three layers of threshold units can carve out of the plane (deck K)."""
+"""Regions of the plane that one, two and three layers of threshold units can mark (deck K)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ class ThresholdRegions(study.Study):
 
     One unit answers 1 on a half-plane. In a second layer, a unit that needs all of n units
     intersects their half-planes to a convex region; a third layer unites such regions to any shape.
-    Two layers can carve convex regions, and more than that: a unit that needs all sides of a
+    Two layers can do more than convex regions, though: a unit that needs all sides of a
     pentagon but one answers 1 on a pentagram.
 
     Attributes:
       sides: of the polygons, at least 5.
-      resolution: points a side of the square from -1 to 1, an even number.
+      resolution: points on each side of the square from -1 to 1, an even number.
     """
 
     sides: int = 5

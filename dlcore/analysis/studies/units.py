@@ -51,7 +51,7 @@ class Units(study.Study):
             raise UsageError(f"points is {self.points}: it must be at least 2")
 
     def run(self) -> study.Numbers:
-        """Measures the outputs [points, points] over the plane; `axis` is either coordinate.
+        """The outputs `[points, points]` over the plane; `axis` is either coordinate.
 
         The scalars are areas: where the threshold unit answers 1, where the norm is below 1, and
         where the radial basis unit answers more than exp(-1/2), as it does within its width.

@@ -32,7 +32,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
     "hills": (lambda x: np.sin(2 * np.pi * x).prod(axis=1), 2),
 }
 _TENTH_OF_STAIRCASE = "a tenth of the error of 32 steps, with which one proves the theorem"
-# Points a side of the cube, by its dimension, that a network is fitted to.
+# Points per side of the cube that a network is fitted to, by the cube's dimension.
 _POINTS = {1: 201, 2: 21}
 
 
@@ -137,7 +137,7 @@ class UniversalApproximation(study.Study):
 
 
 def grid(points: int, inputs: int) -> np.ndarray:
-    """`points` a side of the unit cube: `[points ** inputs, inputs]`."""
+    """`points` per side of the unit cube: `[points ** inputs, inputs]`."""
     axes = np.meshgrid(*[np.linspace(0, 1, points)] * inputs)
     return np.stack(axes, axis=-1).reshape(-1, inputs)
 

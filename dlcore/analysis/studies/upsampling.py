@@ -68,8 +68,7 @@ class Upsampling(study.Study):
     def run(self) -> study.Numbers:
         """The restored photographs, how near they come (in decibels), and the checkerboards."""
         image = photograph(self.size)
-        pooled, indices = max_pool_with_indices(jnp.asarray(image)[None, :, :, None])
-        unpooled = unpool(pooled, indices, image.shape)
+        pooled, indices, unpooled = _pooled_and_unpooled(image[None, :, :, None])
         numbers: study.Numbers = {
             "photograph": image,
             "pooled": np.asarray(pooled[0, :, :, 0]),
@@ -114,17 +113,26 @@ class Upsampling(study.Study):
     def _best(self, layer: _Layer, small: jax.Array, image: np.ndarray) -> np.ndarray:
         """The layer's output, with the kernel of the least squared error."""
         taps = self.kernel_size**2
-        single = jnp.eye(taps).reshape(taps, self.kernel_size, self.kernel_size, 1, 1)
+        single = np.eye(taps, dtype=np.float32)
+        single = single.reshape(taps, self.kernel_size, self.kernel_size, 1, 1)
         outputs = jax.jit(jax.vmap(layer, (None, 0)))(small, single)
         columns = np.asarray(outputs, np.float64).reshape(taps, -1).T
         kernel = np.linalg.lstsq(columns, image.ravel())[0]
         return (columns @ kernel).reshape(image.shape)
 
     def _checkerboard(self, layer: _Layer, small: jax.Array) -> float:
-        ones = jnp.ones((self.kernel_size, self.kernel_size, 1, 1))
+        ones = np.ones((self.kernel_size, self.kernel_size, 1, 1), np.float32)
         inside = slice(self.kernel_size, -self.kernel_size)
-        even = np.asarray(layer(jnp.ones_like(small), ones))[0, inside, inside]
+        flat = np.ones(small.shape, np.float32)
+        even = np.asarray(jax.jit(layer)(flat, ones))[0, inside, inside]
         return float(even.std() / even.mean())
+
+
+@jax.jit
+def _pooled_and_unpooled(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Maxima over 2x2 pixels, their positions, and each maximum put back at its position."""
+    pooled, indices = max_pool_with_indices(image)
+    return pooled, indices, unpool(pooled, indices, image.shape[1:3])
 
 
 study.register("upsampling", Upsampling)

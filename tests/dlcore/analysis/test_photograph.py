@@ -8,7 +8,7 @@ from dlcore.errors import UsageError
 
 
 def test_a_smaller_photograph_is_the_larger_one_averaged():
-    # 2 pixels a side of 400, and 4 of 400: the same view at half the resolution.
+    # Averages over 2x2 and 4x4 pixels of the same 400x400: the same view at half the resolution.
     large, small = photograph(200), photograph(100)
     assert large.dtype == np.float32
     assert 0 <= large.min() < 0.2 < 0.8 < large.max() <= 1
@@ -17,6 +17,8 @@ def test_a_smaller_photograph_is_the_larger_one_averaged():
 
 
 @pytest.mark.parametrize("size", [0, 428])
-def test_a_size_that_the_photograph_has_not_is_refused(size):
-    with pytest.raises(UsageError, match=f"1 to 427 pixels a side, not {size}"):
+def test_a_size_beyond_the_photograph_is_refused(size):
+    with pytest.raises(
+        UsageError, match=f"of {size} pixels: it must have from 1 to 427 on each side"
+    ):
         photograph(size)

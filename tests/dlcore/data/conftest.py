@@ -3,11 +3,13 @@
 import io
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+
+from dlcore.data import registration
 
 WriteDataset = Callable[..., pathlib.Path]
 WriteImage = Callable[[str, np.ndarray], pathlib.Path]
@@ -19,6 +21,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """`data.register`, for the time of one test."""
+    added = []
+
+    def register(name: str, *arguments: Any) -> None:
+        registration.register(name, *arguments)
+        added.append(name)
+
+    yield register
+    for name in added:
+        del registration._datasets._things[name]
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ def test_the_digits_can_be_as_large_as_mnist():
 
 
 def test_mnist_is_the_known_dataset(data_dir):
-    data = load("mnist", data_dir, {"validation_fraction": 0})
+    needs = {"image": (Image,), "label": (ClassLabel,)}
+    data = load("mnist", data_dir, {"validation_fraction": 0}).provide(needs)
     assert {split: data.num_examples(split) for split in data.splits} == {
         "train": 60000,
         "test": 10000,

@@ -7,7 +7,19 @@ from jax.sharding import PartitionSpec
 
 from dlcore import parallel
 from dlcore.data import crops, curriculum, from_arrays
-from dlcore.data.features import ClassLabel, Image, Row
+from dlcore.data.features import (
+    INPUTS,
+    Audio,
+    Boxes,
+    ClassLabel,
+    Image,
+    Images,
+    Numbers,
+    Row,
+    Segmentation,
+    Series,
+    Volume,
+)
 from dlcore.errors import UsageError
 
 rng = np.random.default_rng(0)
@@ -105,8 +117,52 @@ def test_colors_are_jittered_along_the_components_of_the_training_images():
     assert "color_components" not in dataset(augment="flip").statistics["image"]
 
 
-def test_eight_devices_prepare_a_batch_as_one_does():
-    data = dataset(augment="crop", crop_size=4)
+def things(**options):
+    """Images with a class for every pixel and with boxes."""
+    corners = np.sort(rng.uniform(size=(100, 2, 2, 2)), axis=2).reshape(100, 2, 4)
+    features = {
+        "image": Image((6, 5, 3)),
+        "classes": Segmentation(("a", "b"), (6, 5), ignore=255),
+        "boxes": Boxes(("x", "y"), 2),
+    }
+    arrays = {
+        "image": images,
+        "classes": images[..., 0] % 2,
+        "boxes": corners,
+        "boxes_label": np.ones((100, 2), np.int64),
+        "boxes_mask": np.arange(200).reshape(100, 2) % 3 > 0,
+    }
+    return from_arrays(features, {"train": arrays}, options, "things")
+
+
+@pytest.mark.parametrize("options", [{}, {"pad": 1}, {"pad": 1, "crop_size": 4}])
+def test_outside_training_images_classes_and_boxes_are_padded_and_cut_alike(options):
+    data = things(normalize="none", **options)
+    batch = data.example_batch(20)
+    result = data.transform(batch, None, False)
+    pad, side = options.get("pad", 0), options.get("crop_size")
+    around = ((0, 0), (pad, pad), (pad, pad))
+    pixels = np.pad(batch["image"] / 255, (*around, (0, 0)))
+    classes = np.pad(batch["classes"].astype(np.int32), around, constant_values=255)
+    boxes = batch["boxes"] * (6, 5, 6, 5) + pad
+    size = np.array([6, 5, 6, 5]) + 2 * pad
+    if side:
+        row, column = (size[:2] - side) // 2
+        pixels = pixels[:, row : row + side, column : column + side]
+        classes = classes[:, row : row + side, column : column + side]
+        boxes, size = boxes - [row, column, row, column], side
+    np.testing.assert_allclose(result["image"], pixels, atol=1e-6)
+    np.testing.assert_array_equal(result["classes"], classes)
+    assert result["classes"].dtype == np.int32
+    kept = np.asarray(result["boxes_mask"]) > 0
+    assert kept.sum() > 5
+    assert (kept <= (batch["boxes_mask"] > 0)).all()
+    np.testing.assert_allclose(result["boxes"][kept], (boxes / size)[kept].clip(0, 1), atol=1e-5)
+    assert data.facts["image_shape"] == result["image"].shape[1:]
+
+
+@pytest.mark.parametrize("data", [dataset(augment="crop", crop_size=4), things(augment="shift")])
+def test_eight_devices_prepare_a_batch_as_one_does(data):
     batch = next(data.train_batches(16, seed=0).start(0))
 
     def transform(batch):
@@ -202,6 +258,82 @@ def test_bad_examples_are_refused_before_any_training():
         dataset(rows, test=np.array([[1, 2, 3], [4, np.nan, 6]], np.float32))
     with pytest.raises(UsageError, match=r"split 'train' .* example 2 has label 2: .* in 0\.\.1"):
         from_arrays({"label": ClassLabel(("a", "b"))}, {"train": {"label": labels}}, name="shapes")
+
+
+def test_a_task_gets_what_it_needs_under_its_own_keys_and_nothing_else():
+    data = from_arrays(
+        {"photo": Image((6, 5, 3)), "kind": ClassLabel(tuple("abcd")), "weight": Numbers(("g",))},
+        {"train": {"photo": images, "kind": labels, "weight": rows[:, :1]}},
+    )
+    assert set(data.example_batch(2)) == {"photo", "kind", "weight", "mask"}
+    provided = data.provide({"image": INPUTS, "label": (ClassLabel,)})
+    assert provided.features == {"image": Image((6, 5, 3)), "label": ClassLabel(tuple("abcd"))}
+    batch = provided.train_batches(8, seed=1).batch(0)
+    whole = data.train_batches(8, seed=1).batch(0)
+    assert set(batch) == {"image", "label", "mask"}
+    np.testing.assert_array_equal(batch["image"], whole["photo"])
+    np.testing.assert_array_equal(batch["label"], whole["kind"])
+    assert set(provided.statistics) == {"image"}
+    assert provided.facts["num_classes"] == 4
+    assert {key: len(split) for key, split in provided.splits.items()} == {
+        key: len(split) for key, split in data.splits.items()
+    }
+
+
+def test_options_have_to_fit_what_a_task_needs_and_not_what_else_there_is():
+    data = things(augment="elastic:5")
+    assert set(data.provide({"image": INPUTS}).example_batch(1)) == {"image", "mask"}
+    with pytest.raises(UsageError, match="augment has 'elastic', which boxes cannot follow"):
+        data.provide({"image": INPUTS, "boxes": (Boxes,)})
+    with pytest.raises(UsageError, match="pad is for images: dataset 'things' has 'boxes' .boxes."):
+        things(pad=1).provide({"boxes": (Boxes,)})
+
+
+def test_sound_and_series_come_in_units_of_one_with_nothing_behind_their_end():
+    sound = rng.integers(-30000, 30000, (100, 7), dtype=np.int16)
+    steps, lengths = rng.normal(5, 2, (100, 6, 2)), rng.integers(1, 7, 100)
+    features = {
+        "audio": Audio((7,), 8000),
+        "series": Series((6, 2), padded=True),
+        "volume": Volume((2, 2, 2, 1)),
+        "video": Volume((2, 2, 2, 1), 255),
+        "several": Images((2, 6, 5, 3)),
+    }
+    arrays = {
+        "audio": sound,
+        "series": steps,
+        "series_length": lengths,
+        "volume": images[:, :2, :2, :2, None] % 2,
+        "video": images[:, :2, :2, :2, None],
+        "several": np.stack([images, 255 - images], axis=1),
+    }
+    data = from_arrays(features, {"train": arrays}, {"normalize": "none"})
+    batch = data.example_batch(9)
+    plain = data.transform(batch, None, True)
+    np.testing.assert_allclose(plain["audio"], batch["audio"] / 32768, rtol=1e-6)
+    np.testing.assert_array_equal(plain["volume"], batch["volume"])
+    np.testing.assert_allclose(plain["video"], batch["video"] / 255, rtol=1e-6)
+    np.testing.assert_allclose(plain["several"], batch["several"] / 255, rtol=1e-6)
+    assert all(plain[key].dtype == np.float32 for key in features)
+    data = from_arrays(features, {"train": arrays})
+    batch = data.example_batch(72)
+    normalized = data.transform(batch, None, True)
+    real = np.arange(6) < batch["series_length"][:, None]
+    series = np.asarray(normalized["series"])
+    np.testing.assert_allclose(series[real].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(series[real].std(0), 1, rtol=1e-5)
+    assert not series[~real].any()
+    for key in ("audio", "volume", "video", "several"):
+        assert abs(np.asarray(normalized[key]).mean()) < 1e-5
+
+
+def test_arrays_are_resized_images_bilinearly_and_classes_to_the_nearest():
+    data = things(resize=3, normalize="none")
+    assert data.features["image"] == Image((3, 3, 3))
+    assert data.features["classes"].shape == (3, 3)
+    batch = data.example_batch(4)
+    assert batch["image"].shape == (4, 3, 3, 3)
+    assert set(np.unique(batch["classes"])) <= {0, 1}
 
 
 def test_a_row_of_numbers_may_be_a_series():

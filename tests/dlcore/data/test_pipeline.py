@@ -74,6 +74,7 @@ def test_an_epoch_has_no_example_twice_on_any_number_of_processes(count, process
     ]
     steps = batches[0].steps_per_epoch
     assert steps == count // batch_size
+    assert all(batch.batch_size == batch_size for batch in batches)
     for epoch in range(2):
         seen = [
             label

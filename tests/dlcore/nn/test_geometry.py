@@ -181,7 +181,7 @@ def test_weights_that_are_local_and_shared_are_as_few_as_the_lectures_say():
         (lambda: output_size(5, Window(3, 0), "SAME"), "stride is at least 1, not 0"),
         (lambda: receptive_field([Window(0)]), "kernel_size is at least 1, not 0"),
         (lambda: output_size(5, Window(3), "FULL"), "SAME, VALID or two numbers"),
-        (lambda: parameter_count((3,), 4, 6, groups=4), "do not fall into 4 groups"),
+        (lambda: parameter_count((3,), 4, 6, groups=4), "do not divide into 4 groups"),
     ],
 )
 def test_bad_geometry_is_refused_by_name(call, complaint):

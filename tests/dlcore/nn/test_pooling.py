@@ -239,8 +239,8 @@ def test_unpooling_and_its_gradient_are_pytorch_s():
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (lambda x: max_pool(x, (2,)), "window and strides of 2 numbers"),
-        (lambda x: max_pool(x, (2, 0)), "from 1 on, not 2x0"),
+        (lambda x: max_pool(x, (2,)), "window and strides of 2 positive numbers"),
+        (lambda x: max_pool(x, (2, 0)), "positive numbers, not 2x0"),
         (lambda x: sum_pool(x, (5, 2)), "5x2 does not fit into 4x6"),
         (lambda x: max_pool(x, padding=((2, 0), (0, 0))), "not larger than its padding"),
         (lambda x: max_pool_with_indices(x, (9, 9)), "does not fit"),

@@ -1,5 +1,8 @@
 """Classification against closed forms in float64, with masks, and over several devices."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +17,10 @@ from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks import classification
+from tests import small
 from tests.fixtures import cases
 
-CLASSES = 4
+CLASSES, KEY = 4, jax.random.key(0)
 
 
 def make_batch(count=12, seed=0, masked=0):
@@ -40,7 +44,7 @@ def identity_task(**options):
 
 def loss_of(batch, **options):
     task, params = identity_task(**options)
-    total, aux = task.loss(params, {}, batch, jax.random.key(0))
+    total, aux = task.loss(params, {}, batch, KEY)
     return float(total), aux
 
 
@@ -81,8 +85,9 @@ def test_label_smoothing_and_its_gradient_equal_pytorch_s():
         task = tasks.create("classification", model, label_smoothing=float(smoothing))
 
         def loss(logits, task=task):
-            batch = {"image": logits, "label": case["labels"], "mask": np.ones(12)}
-            return task.loss(params, {}, batch, jax.random.key(0))[0]
+            labels, mask = jnp.asarray(case["labels"]), jnp.ones(12)
+            batch = {"image": logits, "label": labels, "mask": mask}
+            return task.loss(params, {}, batch, KEY)[0]
 
         total, gradient = jax.value_and_grad(loss)(jnp.asarray(case["logits"]))
         assert float(total) == pytest.approx(stored["losses"][row], rel=1e-5)
@@ -111,10 +116,10 @@ def test_five_steps_of_momentum_equal_pytorch_s(name):
     }
     optimizer = optax.sgd(cases.LEARNING_RATE, cases.MOMENTUM)
 
-    @jax.jit
+    @small.jit
     def step(params, opt_state):
         (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            params, {}, batch, jax.random.key(0)
+            params, {}, batch, KEY
         )
         gradients = jax.tree.map(lambda sums: sums / aux.count, gradients)
         updates, opt_state = optimizer.update(gradients, opt_state)
@@ -162,12 +167,9 @@ def test_an_evaluation_counts_unmasked_examples_whatever_the_others_hold(masked)
     batch["image"] = jnp.where(batch["mask"][:, None] > 0, batch["image"], jnp.nan)
     batch["label"] = jnp.where(batch["mask"] > 0, batch["label"], 99)
     task, params = identity_task()
-    sums = task.evaluate({"params": params}, batch)
-
-    confusion = np.zeros((CLASSES, CLASSES))
-    np.add.at(confusion, (labels[:count], scores[:count].argmax(1)), 1)
-    np.testing.assert_array_equal(sums["confusion"].total, confusion)
-    assert float(sums["accuracy"].total) == np.trace(confusion)
+    sums = task.evaluate({"params": params}, batch, KEY)
+    right = scores[:count].argmax(1) == labels[:count]
+    assert float(sums["accuracy"].total) == right.sum()
     surprise = -log_softmax(scores)[np.arange(count), labels[:count]].sum()
     assert float(sums["loss"].total) == pytest.approx(surprise, rel=1e-5)
     assert float(sums["loss"].count) == float(sums["accuracy"].count) == count
@@ -219,39 +221,70 @@ def test_predictions_are_probabilities_and_leave_rubbish_out():
     np.testing.assert_allclose(probabilities, np.exp(log_softmax(batch["image"])), rtol=1e-5)
 
 
-def test_training_moves_the_model_s_state_and_evaluation_does_not():
-    model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
+class Heads(nn.Module):
+    """The images themselves as scores, in training beside those of two auxiliary heads."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        factors = self.param("factors", nn.initializers.ones, (2,))
+        return (x, factors[0] * x, factors[1] * jnp.flip(x, 1)) if train else x
+
+
+def test_auxiliary_heads_add_their_weighted_losses_in_training_only():
+    # Szegedy et al. (2015), section 5.
+    batch, factors = make_batch(masked=2), np.array([2.0, -1.0])
+    task = tasks.create("classification", Heads())
+    total, aux = task.loss({"factors": jnp.asarray(factors)}, {}, batch, KEY)
+    scores, labels = np.float64(batch["image"])[:10], np.asarray(batch["label"])[:10]
+    heads = (scores, 2 * scores, -scores[:, ::-1])
+    main, *others = (-log_softmax(head)[np.arange(10), labels].sum() for head in heads)
+    assert float(total) == pytest.approx(main + 0.3 * sum(others), rel=1e-5)
+    accuracy = (scores.argmax(1) == labels).mean()
+    values = metrics.compute(aux.metrics)
+    assert values["accuracy"] == pytest.approx(accuracy)
+    evaluated = metrics.compute(task.evaluate({"params": {"factors": factors}}, batch, KEY))
+    assert evaluated == pytest.approx({"loss": main / 10, "accuracy": accuracy}, rel=1e-5)
+    heavier = tasks.create("classification", Heads(), auxiliary_weight=1.0)
+    total, _ = heavier.loss({"factors": jnp.asarray(factors)}, {}, batch, KEY)
+    assert float(total) == pytest.approx(main + sum(others), rel=1e-5)
+
+
+@functools.cache
+def normalized():
+    """A task whose model has batch normalization, its first variables and a batch."""
+    model = models.create("convnet_bn", num_classes=CLASSES, features=(3,))
     task = tasks.create("classification", model)
-    batch = {**make_batch(), "image": jax.random.normal(jax.random.key(1), (12, 8, 8, 1))}
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
+    images = np.random.default_rng(1).normal(size=(16, 4, 4, 1)).astype(np.float32)
+    batch = {**make_batch(16), "image": jnp.asarray(images)}
+    return task, small.init(task, batch), batch
+
+
+def gradients(batch):
+    """The sums of a training step and of an evaluation, over all devices, and the new state."""
+    task, variables, _ = normalized()
     state = {"batch_stats": variables["batch_stats"]}
-    _, aux = jax.jit(task.loss)(variables["params"], state, batch, jax.random.key(0))
-    moved = jax.tree.map(lambda a, b: bool((a != b).all()), dict(aux.model_state), state)
+    (total, aux), slopes = jax.value_and_grad(task.loss, has_aux=True)(
+        variables["params"], state, batch, jax.random.key(5)
+    )
+    sums = (total, aux.count, slopes, aux.metrics, task.evaluate(variables, batch, KEY))
+    return psum(sums), aux.model_state
+
+
+def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_gives():
+    _, variables, batch = normalized()
+    sums, state = small.jit(gradients)(batch)
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).all()), dict(state), {"batch_stats": variables["batch_stats"]}
+    )
     assert all(jax.tree.leaves(moved))
-    assert set(jax.eval_shape(task.evaluate, variables, batch)) == {"loss", "accuracy", "confusion"}
-
-
-def test_eight_devices_sum_to_what_one_gives():
-    model = models.create("convnet_bn", num_classes=CLASSES, features=(4,))
-    task = tasks.create("classification", model)
-    batch = {**make_batch(16), "image": jax.random.normal(jax.random.key(1), (16, 8, 8, 1))}
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
-    state = {"batch_stats": variables["batch_stats"]}
-
-    def sums(batch):
-        (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            variables["params"], state, batch, jax.random.key(5)
-        )
-        evaluated = task.evaluate(variables, batch)
-        return psum((total, aux.count, gradients, aux.metrics, evaluated)), aux.model_state
-
+    assert sums[-1].keys() == {"loss", "accuracy"}
     mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     split, same = PartitionSpec(AXIS), PartitionSpec()
-    several = jax.shard_map(sums, mesh=mesh, in_specs=split, out_specs=same, check_vma=False)
+    several = jax.shard_map(gradients, mesh=mesh, in_specs=split, out_specs=same, check_vma=False)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        jax.jit(several)(batch),
-        jax.jit(sums)(batch),
+        small.jit(several)(batch),
+        (sums, state),
     )
 
 
@@ -270,6 +303,7 @@ def test_eight_devices_sum_to_what_one_gives():
         ),
         ({"label_smoothing": -0.1}, "label_smoothing is at least 0"),
         ({"rubbish_penalty": -1.0}, "rubbish_penalty is a positive number, or 0 for none, not -1"),
+        ({"auxiliary_weight": -0.3}, "auxiliary_weight is a number of at least 0, not -0.3"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -291,7 +325,7 @@ def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion)
 
     def measured_with(**options):
         task, params = identity_task(criterion=criterion, **options)
-        return metrics.compute(task.evaluate({"params": params}, seen))
+        return metrics.compute(task.evaluate({"params": params}, seen, KEY))
 
     measured = measured_with()
     accuracy = (scores.argmax(1) == batch["label"])[:5].mean()
@@ -303,6 +337,6 @@ def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion)
         rubbish = measured_with(rubbish_penalty=0.5)["loss"] - measured["loss"]
         assert rubbish == pytest.approx(np.log(1 + np.exp(-0.5)), rel=1e-5)
     one_view = {**batch, "views": batch["image"][:, None]}
-    single = metrics.compute(task.evaluate({"params": params}, one_view))
-    plain = metrics.compute(task.evaluate({"params": params}, batch))
+    single = metrics.compute(task.evaluate({"params": params}, one_view, KEY))
+    plain = metrics.compute(task.evaluate({"params": params}, batch, KEY))
     assert single["loss"] == pytest.approx(plain["loss"], rel=1e-5)

@@ -17,6 +17,7 @@ from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks.evolution import population_noise, utilities
+from tests import small
 
 
 @flax.struct.dataclass
@@ -48,7 +49,7 @@ def make_batch(points, labels, mask=None):
 
 
 def start(task, batch, optimizer):
-    params = jax.jit(task.init)(jax.random.key(0), batch)["params"]
+    params = small.init(task, batch)["params"]
     return State(params, {}, task.init_optimizer(optimizer, params))
 
 
@@ -78,7 +79,7 @@ def one_generation(fitness="cross_entropy", rate=1.0, layout="whole"):
         update = jax.shard_map(
             update, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False
         )
-    return state, jax.jit(update)(state, batch)
+    return state, small.jit(update)(state, batch)
 
 
 def ranked_weights(costs):
@@ -153,24 +154,25 @@ def test_the_optimizer_moves_the_parameters_and_leaves_the_deviations():
 def test_threshold_units_without_a_gradient_learn_exclusive_or():
     batch = make_batch([[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0])
     task = tasks.create("evolution", Thresholds(), deviation=1.0, fitness="errors")
-    optimizer = optax.sgd(1.0)
+    optimizer, key = optax.sgd(1.0), jax.random.key(2)
     state = start(task, batch, optimizer)
 
     def evolve(state, key):
         return task.update(state, batch, key, optimizer)[0], None
 
-    @jax.jit
+    @small.jit
     def measure(state):
         """The gradient at the start, and the scores when sixty generations have gone by."""
-        gradient = jax.grad(lambda params: task.evaluate({"params": params}, batch)["loss"].total)
-        evolved, _ = jax.lax.scan(evolve, state, jax.random.split(jax.random.key(2), 60))
-        return gradient(state.params), task.evaluate({"params": evolved.params}, batch)
+        gradient = jax.grad(
+            lambda params: task.evaluate({"params": params}, batch, key)["loss"].total
+        )
+        evolved, _ = jax.lax.scan(evolve, state, jax.random.split(key, 60))
+        return gradient(state.params), task.evaluate({"params": evolved.params}, batch, key)
 
     gradient, sums = measure(state)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
     values = metrics.compute(sums)
     assert values["accuracy"] == 1
-    np.testing.assert_array_equal(values["confusion"], [[2, 0], [0, 2]])
 
 
 def test_the_best_class_is_predicted():

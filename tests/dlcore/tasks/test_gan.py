@@ -18,8 +18,9 @@ from dlcore.errors import UsageError
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
 from dlcore.parallel import AXIS, psum
+from dlcore.tasks import TrainState
 from dlcore.tasks.gan import GENERATOR_LOSSES
-from dlcore.train.state import TrainState
+from tests import small
 
 
 class Pair(nn.Module):
@@ -48,7 +49,7 @@ class LinearPair(Pair):
 
 
 def started(task, batch, optimizer, seed=0):
-    variables = dict(jax.jit(task.init)(jax.random.key(seed), batch))
+    variables = dict(small.init(task, batch, seed))
     params = variables.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -135,7 +136,7 @@ def test_each_player_keeps_its_own_optimizer():
     task = tasks.create("gan", LinearPair(), discriminator_steps=3)
     batch, optimizer = pixels(6), optax.adam(1e-3)
     state = started(task, batch, optimizer)
-    new_state, _ = jax.jit(task.update, static_argnums=3)(
+    new_state, _ = small.jit(task.update, static_argnums=3)(
         state, batch, jax.random.key(0), optimizer
     )
     assert int(optax.tree.get(new_state.opt_state["discriminator"], "count")) == 3
@@ -160,8 +161,8 @@ def test_both_generator_losses_push_the_same_way_but_not_as_hard(logit):
 def test_a_discriminator_in_doubt_makes_the_value_minus_log_4(generator_loss, expected):
     task = tasks.create("gan", LinearPair(), generator_loss=generator_loss)
     batch = pixels(5)
-    variables = jax.tree.map(jnp.zeros_like, task.init(jax.random.key(0), batch))
-    assert metrics.compute(task.evaluate(variables, batch)) == pytest.approx(
+    variables = jax.tree.map(jnp.zeros_like, small.init(task, batch))
+    assert metrics.compute(task.evaluate(variables, batch, jax.random.key(0))) == pytest.approx(
         {
             "loss": math.log(4),
             "discriminator_loss": math.log(4),
@@ -211,7 +212,8 @@ def test_the_discriminator_tends_to_p_over_p_plus_q():
         state, sums = task.update(state, batch, key, optimizer)
         return state, sums["loss"].total / sums["loss"].count
 
-    state, losses = jax.lax.scan(step, state, jax.random.split(jax.random.key(0), 300))
+    play = small.jit(lambda state, keys: jax.lax.scan(step, state, keys))
+    state, losses = play(state, jax.random.split(jax.random.key(0), 300))
     scores = jax.nn.sigmoid(state.params["discriminator"]["logits"])
     np.testing.assert_allclose(scores, p / (p + q), atol=0.02)
     m = (p + q) / 2
@@ -259,7 +261,7 @@ def test_eight_devices_equal_one():
     sharded = jax.shard_map(
         train, mesh=mesh, in_specs=(replicated, split), out_specs=replicated, check_vma=False
     )
-    one, eight = jax.jit(train)(state, batch), jax.jit(sharded)(state, batch)
+    one, eight = small.jit(train)(state, batch), small.jit(sharded)(state, batch)
     assert not jax.tree.all(jax.tree.map(np.allclose, one[0].params, state.params))
     stayed = jax.tree.map(np.allclose, one[0].model_state, state.model_state)
     assert not any(jax.tree.leaves(stayed)), "every batch statistic moves"
@@ -273,12 +275,12 @@ def test_the_pairs_of_masked_examples_do_not_count():
     batch["mask"] = batch["mask"].at[6:].set(0)
     other = {**batch, "image": batch["image"].at[6:].set(100.0)}
     state = started(task, batch, optimizer)
-    update = jax.jit(lambda batch: task.update(state, batch, jax.random.key(0), optimizer))
+    update = small.jit(lambda batch: task.update(state, batch, jax.random.key(0), optimizer))
     assert jax.tree.all(jax.tree.map(np.array_equal, update(batch), update(other)))
     assert float(update(batch)[1]["loss"].count) == 6
     variables = {"params": state.params}
     whole, padded = (
-        metrics.compute(jax.jit(task.evaluate)(variables, batch))
+        metrics.compute(small.jit(task.evaluate)(variables, batch, jax.random.key(0)))
         for batch in (jax.tree.map(lambda leaf: leaf[:6], batch), other)
     )
     assert padded == pytest.approx(whole)
@@ -286,8 +288,8 @@ def test_the_pairs_of_masked_examples_do_not_count():
 
 def test_samples_are_images_that_their_key_determines():
     task = tasks.create("gan", models.create("gan", image_size=4, generator_hidden=(8,)))
-    variables = jax.jit(task.init)(jax.random.key(0), {"image": jnp.zeros((2, 4, 4, 1))})
-    sample = jax.jit(task.sample, static_argnums=2)
+    variables = small.init(task, {"image": jnp.zeros((2, 4, 4, 1))})
+    sample = small.jit(task.sample, static_argnums=2)
     images = sample(variables, jax.random.key(1), 6)
     assert images.shape == (6, 4, 4, 1)
     assert np.abs(images).max() <= 1
@@ -309,11 +311,11 @@ def test_fewer_discriminator_steps_than_one_are_refused():
 def test_a_batch_that_does_not_hold_k_minibatches_is_refused():
     task, optimizer = tasks.create("gan", LinearPair(), discriminator_steps=3), optax.sgd(0.1)
     state = started(task, pixels(8), optimizer)
-    with pytest.raises(UsageError, match="--batch_size.* 8 .*--task.discriminator_steps=3"):
+    with pytest.raises(UsageError, match="batch_size gives .* 8 .* discriminator_steps=3"):
         task.update(state, pixels(8), jax.random.key(0), optimizer)
 
 
 def test_images_of_another_size_than_the_generators_are_refused():
     task = tasks.create("gan", models.create("gan"))
-    with pytest.raises(UsageError, match="8x8x1.*28x28x1.*--model.image_size.*--data.resize"):
+    with pytest.raises(UsageError, match="8x8x1.*28x28x1.*model.image_size.*data.resize"):
         task.init(jax.random.key(0), {"image": jnp.zeros((2, 8, 8, 1))})

@@ -1,6 +1,5 @@
 """Truncated back-propagation through time: loss, carried state, evaluation and sampling."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from dlcore import metrics, models, parallel, tasks
 from dlcore.errors import UsageError
+from tests import small
 
 VOCABULARY, ROWS, TIME = 7, 8, 5
 
@@ -25,14 +25,12 @@ def _batch(time=TIME, rows=ROWS, seed=0, start=True):
     }
 
 
-# Compiled as a whole: op by op, the first call of each would compile a hundred small programs.
-_init = jax.jit(lambda task, key, batch: task.init(key, batch), static_argnums=0)
-_evaluate = jax.jit(
-    lambda task, variables, batch: task.evaluate(variables, batch), static_argnums=0
-)
+@functools.partial(small.jit, static_argnums=0)
+def _evaluate(task, variables, batch):
+    return task.evaluate(variables, batch, jax.random.key(0))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(small.jit, static_argnums=0)
 def _read(task, params, tokens):
     """The logits after every token, and the state after the last."""
     carry = task.model.initial_carry(tokens.shape[0])
@@ -51,14 +49,14 @@ def task():
 
 @pytest.fixture(scope="module")
 def variables(task):
-    return _init(task, jax.random.key(0), _batch())
+    return small.init(task, _batch())
 
 
 @pytest.fixture(scope="module")
 def loss(task):
     """The compiled loss, `(params, carry, batch) -> (sum, aux)`."""
     key = jax.random.key(1)
-    return jax.jit(lambda params, carry, batch: task.loss(params, {"carry": carry}, batch, key))
+    return small.jit(lambda params, carry, batch: task.loss(params, {"carry": carry}, batch, key))
 
 
 def _noise(carry, seed=2):
@@ -70,7 +68,7 @@ def _close(first, second, rtol=1e-5, atol=1e-6):
 
 
 def test_a_fresh_model_is_about_as_surprised_as_by_chance():
-    task = tasks.create("language_model", models.create("char_lstm"))
+    task = tasks.create("language_model", models.create("char_lstm", hidden=32))
     text = jax.random.randint(jax.random.key(0), (4, 33), 0, 65)
     batch = {
         "tokens": text[:, :-1],
@@ -78,7 +76,7 @@ def test_a_fresh_model_is_about_as_surprised_as_by_chance():
         "mask": jnp.ones((4, 32)),
         "start": jnp.ones(4, bool),
     }
-    variables = _init(task, jax.random.key(1), batch)
+    variables = small.init(task, batch, seed=1)
     values = metrics.compute(_evaluate(task, variables, batch))
     assert values["loss"] == pytest.approx(np.log(65), abs=0.05)
     assert values["perplexity"] == pytest.approx(np.exp(values["loss"]))
@@ -146,7 +144,7 @@ def test_evaluation_does_not_depend_on_how_rows_are_batched(task, variables):
 def test_eight_devices_give_the_loss_gradient_and_state_of_one():
     task = _task(dropout_rate=0.5)
     batch = _batch(start=False)
-    variables = _init(task, jax.random.key(0), batch)
+    variables = small.init(task, batch)
     params, carry = variables["params"], _noise(variables["carry"])
 
     def step(params, carry, batch):
@@ -163,13 +161,13 @@ def test_eight_devices_give_the_loss_gradient_and_state_of_one():
         check_vma=False,
     )
     assert jax.device_count() == ROWS
-    _close(jax.jit(sharded)(params, carry, batch), jax.jit(step)(params, carry, batch))
+    _close(small.jit(sharded)(params, carry, batch), small.jit(step)(params, carry, batch))
 
 
 def test_samples_are_a_function_of_the_key_and_stay_in_the_vocabulary(task, variables):
     prompt = _batch()["tokens"][:, :3]
     first, again, other = (
-        task.sample(variables, jax.random.key(seed), prompt, 20) for seed in (0, 0, 1)
+        task.continuation(variables, jax.random.key(seed), prompt, 20) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -182,7 +180,7 @@ def test_at_temperature_zero_each_character_is_the_likeliest_one_after_all_befor
 ):
     sharp = jax.tree.map(lambda x: 3 * x, variables)  # So that the text is not one character only.
     prompt = _batch()["tokens"][:, :3]
-    sampled = task.sample(sharp, jax.random.key(0), prompt, 10, temperature=0.0)
+    sampled = task.continuation(sharp, jax.random.key(0), prompt, 10, temperature=0.0)
     text = jnp.concatenate([prompt, sampled], axis=1)
     logits, _ = _read(task, sharp["params"], text)
     np.testing.assert_array_equal(sampled, logits.argmax(axis=-1)[:, 2:-1])
@@ -196,7 +194,7 @@ def test_samples_have_the_frequencies_of_the_softmax_at_that_temperature(
     count = 20_000
     sharp = jax.tree.map(lambda x: 3 * x, variables)
     prompt = jnp.tile(jnp.array([[1, 2, 3]]), (count, 1))
-    drawn = task.sample(sharp, jax.random.key(0), prompt, 1, temperature)[:, 0]
+    drawn = task.continuation(sharp, jax.random.key(0), prompt, 1, temperature)[:, 0]
     logits, _ = _read(task, sharp["params"], prompt[:1])
     scores = np.exp(np.asarray(logits[0, -1], np.float64) / temperature)
     expected = count * scores / scores.sum()
@@ -216,10 +214,4 @@ def test_samples_have_the_frequencies_of_the_softmax_at_that_temperature(
 def test_an_impossible_sample_is_refused(task, variables, change, message):
     arguments = {"prompt": jnp.zeros((1, 1), jnp.int32), "length": 1, "temperature": 1.0, **change}
     with pytest.raises(UsageError, match=message):
-        task.sample(variables, jax.random.key(0), **arguments)
-
-
-def test_the_task_is_a_frozen_function_of_its_model(task):
-    assert task == _task()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        task.model = None
+        task.continuation(variables, jax.random.key(0), **arguments)

@@ -8,6 +8,7 @@ import scipy.special
 import sklearn.metrics
 
 from dlcore import metrics, models, tasks
+from tests import small
 
 COUNT, TAGS, MASKED = 20, 4, 5
 
@@ -20,7 +21,7 @@ def batch():
     logits = (2 * tags - 1 + rng.normal(size=(COUNT, TAGS))).astype(np.float32)
     mask = (np.arange(COUNT) < COUNT - MASKED).astype(np.float32)
     logits[mask == 0] = np.nan
-    return {"image": logits, "tags": tags, "mask": mask}
+    return jax.tree.map(jnp.asarray, {"image": logits, "tags": tags, "mask": mask})
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ PARAMS = {"logits": {"kernel": jnp.eye(TAGS), "bias": jnp.zeros(TAGS)}}
 
 def test_an_evaluation_scores_each_tag_and_whole_answers(task, batch):
     logits, tags = (batch[name][: COUNT - MASKED] for name in ("image", "tags"))
-    scores = metrics.compute(jax.jit(task.evaluate)({"params": PARAMS}, batch))
+    scores = metrics.compute(small.jit(task.evaluate)({"params": PARAMS}, batch, jax.random.key(0)))
     log_p = scipy.special.log_expit((2 * np.float64(tags) - 1) * logits)
     assert scores["loss"] == pytest.approx(-log_p.sum(1).mean(), rel=1e-5)
     answers = logits > 0
@@ -51,14 +52,13 @@ def test_predictions_are_each_tag_s_own_probability(task, batch):
 
 
 def test_a_tag_s_loss_moves_no_other_tag(task, batch):
-    @jax.jit
+    @small.jit
     @jax.grad
     def gradient(params, tags):
-        clean = {**batch, "image": np.nan_to_num(batch["image"]), "tags": tags}
+        clean = {**batch, "image": jnp.nan_to_num(batch["image"]), "tags": tags}
         return task.loss(params, {}, clean, jax.random.key(0))[0]
 
-    others = batch["tags"].copy()
-    others[:, 2] = 1 - others[:, 2]
+    others = batch["tags"].at[:, 2].set(1 - batch["tags"][:, 2])
     before, after = (
         np.asarray(gradient(PARAMS, tags)["logits"]["kernel"]) for tags in (batch["tags"], others)
     )

@@ -8,6 +8,7 @@ import scipy.special
 
 from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
+from tests import small
 
 MODEL = models.create("multitask_mlp", hidden=(6,))
 RNG = np.random.default_rng(0)
@@ -33,7 +34,7 @@ SEGMENTS = np.array(
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(MODEL.init)(jax.random.key(0), BATCH["image"])
+    return small.jit(MODEL.init)(jax.random.key(0), BATCH["image"])
 
 
 def weighted(class_weight, tag_weight):
@@ -43,10 +44,14 @@ def weighted(class_weight, tag_weight):
 def test_the_loss_is_the_weighted_sum_of_both_heads_losses(variables):
     task = weighted(2.0, 0.5)
 
-    @jax.jit
+    @small.jit
     def run():
         outputs = MODEL.apply(variables, BATCH["image"])
-        return outputs, task.evaluate(variables, BATCH), task.predict(variables, BATCH)
+        return (
+            outputs,
+            task.evaluate(variables, BATCH, jax.random.key(0)),
+            task.predict(variables, BATCH),
+        )
 
     outputs, sums, probabilities = run()
     values = metrics.compute(sums)
@@ -58,12 +63,11 @@ def test_the_loss_is_the_weighted_sum_of_both_heads_losses(variables):
     assert values["loss"] == pytest.approx(2 * of_class.mean() + 0.5 * of_tags.mean(), rel=1e-5)
     right = scores.argmax(1) == np.arange(8)
     assert values["accuracy"] == pytest.approx(right[real].mean())
-    assert values["confusion"].sum() == 7
     np.testing.assert_allclose(probabilities, scipy.special.softmax(scores, axis=1), rtol=1e-4)
 
 
 def test_the_trunk_gets_the_weighted_sum_of_what_the_heads_ask_and_a_head_its_own(variables):
-    @jax.jit
+    @small.jit
     def gradients(params):
         return [
             jax.grad(lambda own, task=task: task.loss(own, {}, BATCH, jax.random.key(0))[0])(params)
@@ -86,7 +90,7 @@ def test_the_trunk_gets_the_weighted_sum_of_what_the_heads_ask_and_a_head_its_ow
     [
         ({"class_weight": -1.0}, "class_weight is -1.0: it must be a number from 0 on"),
         ({"tag_weight": float("nan")}, "tag_weight is nan"),
-        ({"class_weight": 0.0, "tag_weight": 0.0}, "both 0: nothing would be learnt"),
+        ({"class_weight": 0.0, "tag_weight": 0.0}, "both 0: nothing would be learned"),
     ],
 )
 def test_weights_that_cannot_be_are_refused(options, message):

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from dlcore import data, models, optim, parallel, tasks
-from dlcore.data import text
-from dlcore.data.features import ClassLabel, Image
 from dlcore.train import program
 from dlcore.train.callbacks import Callback
 from dlcore.train.loop import Loop, Outcome, Plan
+from tests import small
 
 SEED = 3
 NUM_STEPS = 20
@@ -36,44 +35,33 @@ class Training:
     plan: Plan
 
     def loop(self, workdir: pathlib.Path, *callbacks: Callback, **changes: Any) -> Loop:
-        """A loop over it in a run directory; `changes` are fields of the plan, or `dataset`."""
+        """A loop over it in a run directory.
+
+        `changes` are fields of the plan, `dataset`, or arguments of the loop.
+        """
         dataset = changes.pop("dataset", self.dataset)
-        plan = dataclasses.replace(self.plan, **changes)
+        fields = {field.name for field in dataclasses.fields(Plan)}
+        plan = {name: changes.pop(name) for name in fields & changes.keys()}
+        plan = dataclasses.replace(self.plan, **plan)
         workdir.mkdir(exist_ok=True)
-        return Loop(self.program, dataset, plan, workdir, seed=SEED, callbacks=callbacks)
+        return Loop(self.program, dataset, plan, workdir, seed=SEED, callbacks=callbacks, **changes)
 
     def run(self, workdir: pathlib.Path, *callbacks: Callback, **changes: Any) -> Outcome:
         """What came of such a loop."""
         return self.loop(workdir, *callbacks, **changes).run()
 
 
-def _images(**options: Any) -> data.Dataset:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(3, size=88).astype(np.int32)
-    pixels = rng.normal(labels[:, None, None, None] / 2, 1, (88, 4, 4, 1)).astype(np.float32)
-    features = {"image": Image((4, 4, 1)), "label": ClassLabel(("a", "b", "c"))}
-    arrays = {"train": {"image": pixels, "label": labels}}
-    options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
-    return data.from_arrays(features, arrays, options, "blobs")
-
-
-def _text() -> data.Dataset:
-    letters = "".join(np.random.default_rng(0).choice(list("abcd "), 600))
-    splits = {"train": letters, "validation": letters[:100]}
-    return text.load_text("letters", splits, data.TextOptions(sequence_length=8))
-
-
-def _regime(name: str) -> tuple[tasks.Task, data.Dataset]:
+def _regime(name: str) -> tuple[tasks.Learner, data.Dataset]:
     if name == "classification":
         model = models.create("mlp", num_classes=3, hidden=(8,), dropout_rate=0.3)
-        return tasks.create(name, model), _images(augment="flip")
+        return tasks.create(name, model), small.images(augment="flip")
     if name == "perceptron":
-        return tasks.create(name, models.create(name, num_classes=3)), _images()
+        return tasks.create(name, models.create(name, num_classes=3)), small.images()
     if name == "language_model":
         model = models.create("char_lstm", vocabulary_size=5, hidden=6, layers=1, dropout_rate=0.2)
-        return tasks.create(name, model), _text()
+        return tasks.create(name, model), small.letters()
     sizes = {"latent_size": 3, "generator_hidden": (5,), "discriminator_hidden": (4,)}
-    return tasks.create(name, models.create(name, image_size=4, **sizes)), _images()
+    return tasks.create(name, models.create(name, image_size=4, **sizes)), small.images()
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +85,7 @@ def training() -> Callable[..., Training]:
             schedule,
             dataset.transform,
             dataset.example_batch(8),
-            parallel.make(parallelism),
+            parallel.make(parallelism, kinds=task.state_kinds),
             seed=SEED,
             log_every=3,
             accumulate=2 if plain and parallelism == "jit" else 1,
@@ -112,7 +100,7 @@ def training() -> Callable[..., Training]:
             watched_metric=task.watched_metric,
             watched_mode=task.watched_mode,
         )
-        return Training(prepared, dataset, plan)
+        return Training(small.quick(prepared), dataset, plan)
 
     return build
 

@@ -165,7 +165,7 @@ def test_the_newest_few_and_the_best_stay_also_across_a_resume(
 def test_a_checkpoint_can_be_named_and_only_by_a_word_that_there_is(run):
     with opened(run, read_only=True) as checkpoints:
         assert checkpoints.find("1") == 1
-        with pytest.raises(UsageError, match=r"--checkpoint=latest: it is best, newest or"):
+        with pytest.raises(UsageError, match=r"^checkpoint=latest: it is best, newest or"):
             checkpoints.find("latest")
         with pytest.raises(UsageError, match=r"no checkpoint of step 7 .* there is 1, 2"):
             checkpoints.restore(abstract(state_of(0)), 7)

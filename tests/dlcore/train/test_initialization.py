@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dlcore import models, optim, parallel, tasks
+from dlcore import models, tasks
 from dlcore.errors import UsageError
 from dlcore.nn import initializers
 from dlcore.nn.convolution import PartiallyConnectedConv
 from dlcore.nn.pooling import TrainableSubsampling
-from dlcore.train import initialization, program
+from dlcore.train import initialization
 from kernels import dispatch
+from tests import small
 
 
 def images(count=16, shape=(6, 6, 1), seed=0):
@@ -30,7 +31,8 @@ def images(count=16, shape=(6, 6, 1), seed=0):
 
 def letters(count=16):
     text = np.random.default_rng(0).integers(5, size=(count, 4)).astype(np.int32)
-    return {"tokens": text, "targets": text, "mask": np.ones((count, 4), np.float32)}
+    mask, start = np.ones((count, 4), np.float32), np.ones(count, bool)
+    return {"tokens": text, "targets": text, "mask": mask, "start": start}
 
 
 class SmallLeNet(nn.Module):
@@ -81,7 +83,7 @@ class Subject:
         )
 
         # One compilation for all rules, with every module's answers after each.
-        self._run = jax.jit(self._after_all)
+        self._run = small.jit(self._after_all)
         self._found = {}
 
     def _after_all(self, variables, batch, key):
@@ -117,7 +119,14 @@ subject = functools.cache(Subject)
 # Which parameters a rule reaches.
 
 
-@pytest.mark.parametrize("name", models.names())
+# Their layers are those of their smaller relatives, over and over.
+DEEP = {"resnet34", "resnet44_cifar", "resnet56_cifar", "resnet101", "resnet110_cifar", "resnet152"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in models.names()],
+)
 def test_every_model_can_start_by_a_rule_that_draws_each_kernel_once_and_by_lsuv(name):
     model, inputs = models.create(name), models.entry(name).example_inputs
     shapes = jax.eval_shape(lambda *inputs: model.init(jax.random.key(0), *inputs), *inputs)
@@ -134,7 +143,7 @@ def test_every_model_can_start_by_a_rule_that_draws_each_kernel_once_and_by_lsuv
     kernels = [leaf.shape for path, leaf in flat.items() if leaf.ndim > 1 and path[-1] != "bias"]
     assert sorted(drawn) == sorted(kernels)
 
-    task = types.SimpleNamespace(model=model, describe_inputs=lambda batch: batch)
+    task = types.SimpleNamespace(model=model, state_kinds={}, describe_inputs=lambda batch: batch)
     lsuv = functools.partial(initialization.lsuv, task, key=key)
     assert jax.eval_shape(lsuv, shapes, inputs) == shapes
 
@@ -256,7 +265,7 @@ def test_a_layer_that_sees_a_constant_keeps_its_orthogonal_kernel():
 
 
 class Twice(nn.Module):
-    """One layer used twice, under rematerialisation."""
+    """One layer used twice, under rematerialization."""
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -264,9 +273,9 @@ class Twice(nn.Module):
         return nn.Dense(3, name="top")(jnp.tanh(shared(jnp.tanh(shared(x.reshape(len(x), -1))))))
 
 
-def test_a_layer_used_twice_is_scaled_by_its_first_use_also_under_rematerialisation():
+def test_a_layer_used_twice_is_scaled_by_its_first_use_also_under_rematerialization():
     task, batch = tasks.create("classification", Twice()), subject("mlp").batch
-    lsuv = jax.jit(lambda own, key: initialization.lsuv(task, own, batch, key))
+    lsuv = small.jit(lambda own, key: initialization.lsuv(task, own, batch, key))
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params = lsuv(own, jax.random.key(1))["params"]
@@ -284,34 +293,24 @@ def test_by_unit_is_refused_where_a_layer_mixes_its_units():
         jax.eval_shape(functools.partial(change, lenet.task), *inputs)
 
 
-def test_lsuv_measures_without_pallas_kernels_which_cannot_be_split_over_devices():
-    letters, change = subject("char_lstm"), initialization.make("lsuv")
-    inputs = (letters.variables, letters.batch, jax.random.key(0))
-    with dispatch.target("TPU v5 lite"), dispatch.using("mosaic_tpu"):
-        own = jax.make_jaxpr(lambda: letters.task.init(jax.random.key(0), letters.batch))()
-        measured = jax.make_jaxpr(functools.partial(change, letters.task))(*inputs)
-    assert "pallas_call[" in str(own)
-    assert "pallas_call[" not in str(measured)
-
-
 # In a program.
 
 
 @functools.cache
 def built(layout, rule):
-    model = models.create("mlp", num_classes=3, hidden=(64,))
-    schedule = optim.schedules.build("constant", 0.1, 10)
-    return program.build(
-        tasks.create("classification", model),
-        optim.builder.build("sgd", schedule),
-        schedule,
-        lambda batch, key, train: batch,
-        images(),
-        parallel.make(layout),
-        seed=7,
-        log_every=1,
-        initializer=rule,
-    )
+    task = tasks.create("classification", models.create("mlp", num_classes=3, hidden=(64,)))
+    return small.build(task, images(), layout, seed=7, log_every=1, initializer=rule)
+
+
+def test_first_states_are_made_without_pallas_kernels_which_cannot_be_split_over_devices():
+    with dispatch.target("TPU v5 lite"):
+        made = small.build(
+            make_task("char_lstm"), letters(), kernels="mosaic_tpu", initializer="lsuv"
+        )
+        first = made.make_state.func.trace(*made.make_state.args).jaxpr
+        step = jax.make_jaxpr(made.step.function)(made.abstract_state, letters())
+    assert "pallas_call[" in str(step)
+    assert "pallas_call[" not in str(first)
 
 
 def test_the_first_state_is_the_same_under_every_parallelism():

@@ -16,6 +16,7 @@ from dlcore.train import loop as loop_module
 from dlcore.train.callbacks import Callback, LossTarget, Plateau
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.evaluation import evaluate
+from dlcore.train.loop import Start
 
 
 def records(directory):
@@ -114,6 +115,43 @@ def test_two_trainings_are_equal_to_the_last_bit(training, whole, assert_same_ru
     assert_same_run(tmp_path / "run", training().run(tmp_path / "run"), directory, outcome)
 
 
+def test_what_is_found_after_an_evaluation_is_recorded_beside_its_metrics(training, tmp_path):
+    small, seen = training(), []
+
+    def find(step, number, state):
+        seen.append((step, number, int(state.step)))
+        return {"found": step / 2}
+
+    small.run(tmp_path / "run", on_evaluation=find)
+    assert seen == [(7, 1, 7), (14, 2, 14), (20, 3, 20)]
+    written = [record for record in records(tmp_path / "run") if record["split"] == "validation"]
+    assert [record["found"] for record in written] == [3.5, 7, 10]
+    assert all("accuracy" in record for record in written)
+
+
+def test_a_training_may_go_on_with_the_numbers_of_another(training, tmp_path):
+    small, directory = training(), tmp_path / "run"
+    first = small.run(directory, num_steps=6)
+    start = Start(first.step, first.epoch, first.position, first.seconds, first.skipped)
+    assert start.epoch == pytest.approx(6 / 7)
+    second = small.run(directory, num_steps=8, start=start, checkpoints="later")
+    assert (second.first_step, second.step) == (6, 14)
+    assert second.epoch == pytest.approx(2)
+    assert int(second.state.step) == 14
+    after = [(r["split"], r["step"]) for r in records(directory) if r["step"] > 6]
+    # Evaluations are counted from where it began, records by the number of the step.
+    assert after == [
+        ("train", 9),
+        ("train", 12),
+        ("validation", 13),
+        ("train", 14),
+        ("validation", 14),
+    ]
+    # Its batches are its own: what it learned first is what the other one did.
+    losses = {r["step"]: r["loss"] for r in records(directory) if r["split"] == "train"}
+    assert losses[6] != losses[9]
+
+
 # How it ends.
 
 
@@ -205,11 +243,17 @@ def test_a_fallen_rate_is_recorded_and_the_parameters_go_on(training, whole, tmp
     assert outcome.best["step"] in saved(directory)
 
 
-# Of the loss, which falls, the first is the highest.
-FIRST_IS_BEST = {"watched_metric": "loss", "watched_mode": "max", "keep": 3, "checkpoint_every": 0}
+# The younger the better: the first evaluation is the best.
+FIRST_IS_BEST = {
+    "watched_metric": "age",
+    "watched_mode": "min",
+    "keep": 3,
+    "checkpoint_every": 0,
+    "on_evaluation": lambda step, number, state: {"age": float(step)},
+}
 
 
-def test_a_restart_takes_all_that_was_learnt_from_the_best_checkpoint(training, tmp_path):
+def test_a_restart_takes_all_that_was_learned_from_the_best_checkpoint(training, tmp_path):
     small, directory = training(), tmp_path / "run"
     outcome = small.run(directory, Falling(), restart_from_best=True, **FIRST_IS_BEST)
     assert outcome.best["step"] == 7
@@ -230,8 +274,8 @@ def test_a_restart_takes_all_that_was_learnt_from_the_best_checkpoint(training, 
 
 
 def test_what_is_saved_after_a_restart_is_not_taken_for_what_was_evaluated(training, tmp_path):
-    # The loss of steps 14 and 20 is lower than that of 7, but the checkpoints there hold 7's.
-    plan = {**FIRST_IS_BEST, "watched_mode": "min"}
+    # Steps 14 and 20 are older than 7, but the checkpoints there hold what 7 had learned.
+    plan = {**FIRST_IS_BEST, "watched_mode": "max"}
     outcome = training().run(tmp_path / "run", Falling(), restart_from_best=True, **plan)
     assert outcome.best["step"] == 7
 
@@ -281,7 +325,7 @@ def test_a_loss_that_is_not_finite_stops_it_and_names_step_metric_and_checkpoint
     message = str(error.value)
     assert "step 10: loss is nan" in message
     assert f"last good checkpoint: step 8 in {tmp_path}/run/checkpoints/8" in message
-    assert "--on_nonfinite=skip" in message
+    assert "on_nonfinite=skip" in message
     assert saved(tmp_path / "run") == [7, 8]
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     state = checkpoints.restore_newest(small.program.abstract_state).state
@@ -299,13 +343,14 @@ def test_a_skipped_update_changes_nothing_but_the_count(training, poisoned, tmp_
     small = training()
     steps = {}
 
-    class Look(Callback):
-        def on_step(self, step):
-            steps[step] = jax.device_get(running._state)
+    def noting(state, batch):
+        state, report = small.program.step(state, batch)
+        steps[len(steps) + 1] = jax.device_get(state)
+        return state, report
 
+    noted = dataclasses.replace(small, program=dataclasses.replace(small.program, step=noting))
     plan = {"dataset": poisoned(small.dataset, {5}), "on_nonfinite": "skip", "num_steps": 6}
-    running = small.loop(tmp_path / "run", Look(), **plan)
-    outcome = running.run()
+    outcome = noted.run(tmp_path / "run", **plan)
     assert (outcome.status, outcome.skipped) == ("complete", 1)
     for part in ("params", "opt_state", "ema_params", "model_state", "metrics"):
         before, after = getattr(steps[4], part), getattr(steps[5], part)
@@ -377,5 +422,5 @@ def test_without_a_watched_metric_the_newest_checkpoint_counts(training, tmp_pat
 
 
 def test_a_watched_metric_that_no_evaluation_gives_is_refused(training, tmp_path):
-    with pytest.raises(UsageError, match="'f1' is not evaluated: it is one of accuracy, confusion"):
+    with pytest.raises(UsageError, match="'f1' is not evaluated: it is one of accuracy, loss"):
         training().run(tmp_path / "run", watched_metric="f1")

@@ -44,7 +44,7 @@ def trained(layout, batch):
     # As a checkpoint is restored.
     shardings = jax.tree.map(lambda array: array.sharding, made.abstract_state)
     earlier = made.parallelism.place_state(jax.device_put(kept, shardings))
-    state = state.restarted_from(earlier)
+    state = state.restarted_from(earlier, {})
     state = state.replace(opt_state=rate.rescale(state.opt_state, 0.1))
     for _ in range(2):
         state, _ = made.step(state, placed)
@@ -84,7 +84,7 @@ def test_what_examples_carry_from_batch_to_batch_is_not_taken_back():
     params = {"kernel": np.zeros((2, 2), np.float32)}
 
     def state(step, carry):
-        return program.TrainState(
+        return tasks.TrainState(
             step=step,
             params=params,
             model_state={"carry": carry, "batch_stats": {"mean": step}},
@@ -94,5 +94,5 @@ def test_what_examples_carry_from_batch_to_batch_is_not_taken_back():
             metrics={},
         )
 
-    mixed = state(5, "now").restarted_from(state(2, "then"))
+    mixed = state(5, "now").restarted_from(state(2, "then"), {"carry": "examples"})
     assert mixed.model_state == {"carry": "now", "batch_stats": {"mean": 2}}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import pytest
 
 from dlcore import models, optim, parallel, tasks
 from dlcore.errors import UsageError
-from dlcore.metrics import Mean
-from dlcore.tasks import Aux, Task
-from dlcore.train import program
+from dlcore.metrics import Mean, Rows
+from dlcore.tasks import Aux, Descent
+from dlcore.tasks.perceptron import Perceptron
+from dlcore.train import evaluation
+from tests import small
 
 BATCH_SIZE = 16
 
@@ -55,21 +58,12 @@ def task(name):
 
 
 @functools.cache
-def build(which, layout="jit", *, rule="sgd", count=BATCH_SIZE, log_every=4, seed=0, **options):
-    """The program of a task."""
+def build(which, layout="jit", *, count=BATCH_SIZE, **options):
+    """The program of a task; its rate falls by half every five steps."""
     chosen = task(which) if isinstance(which, str) else which
+    batch = letters(count=count) if which == "char_lstm" else images(count=count)
     schedule = optim.schedules.build("exponential", 0.1, 10, decay_steps=5, decay_factor=0.5)
-    return program.build(
-        chosen,
-        optim.builder.build(rule, schedule),
-        schedule,
-        lambda batch, key, train: batch,
-        letters(count=count) if which == "char_lstm" else images(count=count),
-        parallel.make(layout),
-        seed=seed,
-        log_every=log_every,
-        **options,
-    )
+    return small.build(chosen, batch, layout, schedule=schedule, **{"log_every": 4, **options})
 
 
 def run(made, *batches):
@@ -135,8 +129,17 @@ def test_a_masked_example_is_as_good_as_absent(layout):
     np.testing.assert_allclose(report.gradient_norm, alone.gradient_norm, rtol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["noisy_mlp", "char_lstm"])
-@pytest.mark.parametrize("layout", ["jit", "data", "fsdp"])
+@pytest.mark.parametrize(
+    ("which", "layout"),
+    [
+        ("noisy_mlp", "jit"),
+        ("char_lstm", "jit"),
+        ("char_lstm", "data"),
+        ("noisy_mlp", "fsdp"),
+        pytest.param("noisy_mlp", "data", marks=pytest.mark.slow),
+        pytest.param("char_lstm", "fsdp", marks=pytest.mark.slow),
+    ],
+)
 def test_accumulation_gives_the_gradient_of_the_whole_batch_noise_included(which, layout):
     make = letters if which == "char_lstm" else images
     batches = [make(seed) for seed in range(3)]
@@ -163,7 +166,7 @@ def test_accumulation_moves_the_running_statistics_once_for_every_part():
 
 
 def test_accumulation_is_refused_to_a_rule_of_its_own():
-    with pytest.raises(UsageError, match="^--accumulate=2 needs .* Perceptron has .*=1$"):
+    with pytest.raises(UsageError, match="^accumulate=2 needs .* Perceptron has .*=1$"):
         build("perceptron", accumulate=2)
 
 
@@ -186,9 +189,10 @@ def test_the_moving_average_is_the_sum_of_its_closed_form():
 def test_the_moving_average_is_what_is_evaluated():
     made = build("mlp", ema_decay=0.75)
     states, _ = run(made, *(images(seed) for seed in range(6)))
-    sums = made.evaluate(jax.device_put(states[-1]), images())
+    sums = made.evaluate(jax.device_put(states[-1]), images(), np.int32(0))
+    real = jax.tree.map(jnp.asarray, images())
     by_hand = {
-        name: made.task.evaluate({"params": params}, images())["loss"].compute()
+        name: made.learner.evaluate({"params": params}, real, jax.random.key(0))["loss"].compute()
         for name, params in (("average", states[-1].ema_params), ("latest", states[-1].params))
     }
     assert float(sums["loss"].compute()) == pytest.approx(by_hand["average"], rel=1e-5)
@@ -242,6 +246,42 @@ def test_the_first_state_is_a_function_of_the_seed():
     assert not any(np.any(total) for total in jax.tree.leaves(one.metrics))
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawing(Perceptron):
+    """Its evaluation gives numbers that it draws: one a batch, and one an example."""
+
+    parallelisms: ClassVar = parallel.NAMES
+
+    def evaluate(self, variables, batch, key):
+        count = len(batch["mask"])
+        of_batch = jnp.broadcast_to(jax.random.normal(key), (count,))
+        of_examples = jax.vmap(jax.random.normal)(parallel.example_keys(key, count))
+        return {"drawn": Rows(jnp.stack([of_batch, of_examples], 1), batch["mask"])}
+
+
+def drawn(layout="jit", count=3, **changes):
+    """What three batches of an evaluation draw, `[batches, examples, 2]`."""
+    made = build(Drawing(models.create("perceptron", num_classes=3)), layout, devices=4)
+    state = made.parallelism.place_state(made.initialize().replace(**changes))
+    found = evaluation.evaluate(made, state, [images(seed) for seed in range(count)])
+    return found["drawn"].reshape(count, BATCH_SIZE, 2)
+
+
+def test_an_evaluation_draws_the_same_at_every_call_and_anew_for_every_batch():
+    first, later, other = drawn(), drawn(step=jnp.int32(9)), drawn(rng=jnp.zeros(2, jnp.uint32))
+    np.testing.assert_array_equal(first, later)
+    assert not np.isin(other, first).any()
+    of_batch, of_examples = first[..., 0], first[..., 1]
+    assert [len(set(numbers)) for numbers in of_batch] == [1, 1, 1]
+    assert len(np.unique(of_batch)) == 3
+    assert len(np.unique(of_examples)) == 3 * BATCH_SIZE
+
+
+@pytest.mark.parametrize("layout", ["pmap", "data", "fsdp"])
+def test_what_an_evaluation_draws_does_not_depend_on_the_layout(layout):
+    np.testing.assert_array_equal(drawn(layout), drawn())
+
+
 # Numbers that are not finite.
 
 
@@ -269,25 +309,25 @@ def test_a_step_that_is_not_finite_changes_the_number_of_the_step_and_no_other_b
 def test_a_record_that_begins_with_such_a_step_does_not_hold_the_one_before():
     poisoned = images()
     poisoned["image"][0] = np.nan
-    states, _ = run(build("mlp", log_every=2), images(1), images(2), poisoned, images(3))
-    assert states[2].metrics["loss"].count == 2 * BATCH_SIZE
-    assert states[3].metrics["loss"].count == 0
-    assert states[4].metrics["loss"].count == BATCH_SIZE
+    states, _ = run(build("mlp"), *(images(seed) for seed in range(4)), poisoned, images(4))
+    assert states[4].metrics["loss"].count == 4 * BATCH_SIZE
+    assert states[5].metrics["loss"].count == 0
+    assert states[6].metrics["loss"].count == BATCH_SIZE
 
 
 @dataclasses.dataclass(frozen=True)
-class Root(Task):
+class Root(Descent):
     """sqrt(w) at w = 0: a finite loss whose gradient is not."""
 
-    def init(self, rng, batch):
+    def init(self, key, batch):
         return {"params": {"w": jnp.zeros(())}}
 
-    def loss(self, params, model_state, batch, rng):
-        total = jnp.sqrt(params["w"]) * batch["mask"].sum()
+    def loss(self, params, model_state, batch, key):
         count = batch["mask"].sum()
+        total = jnp.sqrt(params["w"]) * count
         return total, Aux(count, model_state, {"loss": Mean(total, count)})
 
-    def evaluate(self, variables, batch):
+    def evaluate(self, variables, batch, key):
         return {"loss": Mean.of(jnp.sqrt(variables["params"]["w"]))}
 
 

@@ -50,7 +50,7 @@ def test_a_training_without_progress_is_ended_with_a_line_that_says_where_it_sto
     )
     assert code == 1
     assert output.strip() == (
-        "error: at step 12: no progress for 0.5 s; --step_timeout sets the limit. Do it again."
+        "error: at step 12: no progress for 0.5 s; step_timeout sets the limit. Do it again."
     )
 
 

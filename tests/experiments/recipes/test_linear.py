@@ -6,9 +6,10 @@ import pytest
 import scipy.special
 from sklearn import linear_model
 
-from experiments import recipes, session
+from dlcore.train.preparation import prepare
+from experiments import recipes
 
-# Of standardised inputs; the targets of diabetes are in the hundreds, classes' scores near one.
+# Of standardized inputs; the targets of diabetes are in the hundreds, classes' scores near one.
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}
 
 
@@ -24,13 +25,13 @@ class Trained:
     """A recipe, trained step by step without a run directory."""
 
     def __init__(self, name):
-        prepared = session.prepare(recipes.get(name), session.Settings())
+        prepared = prepare(recipes.get(name))
         program, resolved = prepared.program, prepared.recipe
         state = program.parallelism.place_state(program.initialize())
         batches = prepared.dataset.train_batches(resolved.batch_size, resolved.seed).start(0)
         for _ in range(prepared.plan.num_steps):
             state, _ = program.step(state, next(batches))
-        layer = jax.device_get(state.params)["Dense_0"]
+        (layer,) = jax.device_get(state.params).values()
         self.recipe, self.dataset, self.num_steps = (
             resolved,
             prepared.dataset,
@@ -57,9 +58,9 @@ def test_ridge_regression_is_the_closed_form_and_scikit_learn_s():
     alpha = trained.recipe.weight_decay * len(trained.x)
     ridge = linear_model.Ridge(alpha, tol=1e-12).fit(trained.x, trained.y)
     trained.assert_equal(ridge.coef_.reshape(-1, 1), ridge.intercept_)
-    centred = trained.x - trained.x.mean(0)
-    gram = centred.T @ centred + alpha * np.eye(centred.shape[1])
-    trained.assert_equal(np.linalg.solve(gram, centred.T @ trained.y), trained.y.mean(0))
+    centered = trained.x - trained.x.mean(0)
+    gram = centered.T @ centered + alpha * np.eye(centered.shape[1])
+    trained.assert_equal(np.linalg.solve(gram, centered.T @ trained.y), trained.y.mean(0))
 
 
 def test_the_lasso_is_scikit_learn_s_and_drops_the_same_inputs():

@@ -1,11 +1,12 @@
-"""Several answers at once are learnt, and scored, by the launcher's own parts."""
+"""Several answers at once are learned, and scored, by the launcher's own parts."""
 
 import dataclasses
 
 import pytest
 
 from dlcore.train import evaluation
-from experiments import recipes, session
+from dlcore.train.preparation import prepare
+from experiments import recipes
 
 
 @pytest.mark.slow
@@ -19,7 +20,7 @@ from experiments import recipes, session
 )
 def test_four_epochs_of_the_digits_teach_codes_and_classes(name, scores):
     recipe = dataclasses.replace(recipes.get(name), num_epochs=4)
-    prepared = session.prepare(recipe, session.Settings())
+    prepared = prepare(recipe)
     program, dataset = prepared.program, prepared.dataset
     state = program.parallelism.place_state(program.initialize())
     batches = dataset.train_batches(recipe.batch_size, recipe.seed).start(0)

@@ -120,9 +120,17 @@ def normalized(batch):
 
 NAMES = ["normalize"] * 2 + ["normalize_cotangent"] + ["normalize_sums"] * 2
 FAST = (25088, 1024, "bfloat16")
+
+
+def different(shapes):
+    """For another chip or batch the tiles are others, whatever the number of channels."""
+    return testing.one_of_each(shapes, lambda shape: (shape[0], shape[2]))
+
+
 SWEEP = [
-    *(("v5e", shape) for batch in (128, 7, 1) for shape in normalized(batch)),
-    *(("v6e", shape) for shape in normalized(128)),
+    *(("v5e", shape) for shape in normalized(128)),
+    *(("v5e", shape) for batch in (7, 1) for shape in different(normalized(batch))),
+    *(("v6e", shape) for shape in different(normalized(128))),
 ]
 
 

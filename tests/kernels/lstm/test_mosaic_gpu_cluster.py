@@ -66,7 +66,8 @@ def launch_threads(layout, reverse, kernel, results, scratch, name):
 # Three blocks and four, a tile of the batch and two, and the fewest steps: of a first and a last
 # step, and of one that is both.
 CASES = [
-    (Case(17, 4, 3, 150, state=True, ragged=True), False),
+    (Case(3, 2, 3, 129, state=True, ragged=True), False),
+    (Case(17, 4, 3, 150, state=True, ragged=True), True),
     (Case(3, 5, 3, 129, state=True, ragged=True, reverse=True, recompute=True), True),
     (Case(1, 2, 1, 192), True),
     (Case(2, 1, 3, 192, state=True), True),

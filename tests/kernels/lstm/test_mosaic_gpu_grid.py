@@ -107,7 +107,7 @@ def with_threads(monkeypatch):
 # Four blocks and eight, a tile of the batch and two, and the fewest steps: of a first and a last
 # step, and of one that is both.
 CASES = [
-    (Case(3, 3, 2, 20, state=True, ragged=True, reverse=True), False),
+    (Case(3, 2, 2, 20, state=True, ragged=True, reverse=True), False),
     (Case(20, 4, 2, 33, state=True, ragged=True, recompute=True), True),
     (Case(2, 5, 3, 128, state=True, ragged=True), True),
     (Case(1, 2, 1, 64, reverse=True), True),

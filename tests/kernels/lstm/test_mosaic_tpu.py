@@ -14,15 +14,12 @@ FAST = [
 SLOW = [
     Case(2, 2, 4, 300, "bfloat16", state=True, recompute=True),
     Case(1, 1, 1, 1, "bfloat16"),
-    Case(1, 1, 1, 1, "float32", state=True, reverse=True),
     Case(1, 1, 1, 1, "bfloat16", ragged=True),
-    Case(3, 7, 5, 9, "bfloat16"),
     Case(3, 7, 5, 9, "float32", recompute=True),
     Case(17, 17, 3, 130, "bfloat16", state=True, ragged=True, reverse=True, recompute=True),
     Case(9, 35, 7, 128, "float32", state=True, ragged=True),
     Case(2, 33, 4, 512, "bfloat16", state=True, ragged=True),
     Case(2, 3, 4, 384, "float32", reverse=True),
-    Case(257, 3, 3, 5, "float32", state=True, ragged=True),
     Case(300, 18, 3, 5, "bfloat16", state=True, ragged=True, reverse=True),
 ]
 
@@ -57,7 +54,7 @@ def test_what_does_not_fit_in_memory_is_refused_by_its_size(kind, batch, hidden,
     else:
         had = 48 if kind == "TPU v5" else 96
         assert reason.startswith(f"{hidden} units need {needed}")
-        assert reason.endswith(f"and {had} are to be had")
+        assert reason.endswith(f"and {had} are available")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])

@@ -83,8 +83,8 @@ def value_and_gradients(loss):
     return run
 
 
-def expected(*arguments):
-    return jax.jit(value_and_gradients(losses("xla")))(*arguments)
+# Compiled once for all tests.
+expected = jax.jit(value_and_gradients(losses("xla")))
 
 
 def test_under_vmap(implementation):
@@ -114,7 +114,7 @@ def test_under_scan(implementation):
         return sums.sum() + sum((array.astype(jnp.float32) ** 2).sum() for array in last)
 
     params, (inputs, first, _) = operands()
-    everything = jnp.full(CASE.batch, CASE.time)
+    everything = jnp.full(CASE.batch, CASE.time, jnp.int32)
     rows = (inputs, first, everything)
     assert_close(jax.jit(value_and_gradients(loss))(params, rows), expected(params, rows))
 

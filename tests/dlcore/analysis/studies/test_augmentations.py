@@ -22,7 +22,9 @@ def numbers(gallery):
 @pytest.mark.parametrize(
     ("kind", "shape"), [("digits", (2, 28, 28, 1)), ("photographs", (3, 112, 112, 3))]
 )
-def test_the_first_row_are_the_originals_and_each_other_one_change_of_them(numbers, kind, shape):
+def test_the_first_row_has_the_originals_and_every_other_row_one_change_of_them(
+    numbers, kind, shape
+):
     original, flipped, upside_down, brighter = numbers[kind]
     assert original.shape == shape
     assert original.std() > 0.1

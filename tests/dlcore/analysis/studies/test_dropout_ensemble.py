@@ -3,11 +3,13 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dlcore import models
 from dlcore.analysis import studies
+from dlcore.analysis.descent import random_start
 from dlcore.errors import UsageError
 
 
@@ -22,9 +24,14 @@ def test_the_geometric_average_of_all_sub_networks_of_one_layer_is_test_time_sca
     rate, units = 0.3, sum(hidden)
     options = {"hidden": hidden, "activation": "relu", "dropout_rate": rate}
     model = models.create("mlp", classic_dropout=True, **options)
-    images = jax.random.normal(jax.random.key(0), (5, 4))
-    params = model.init(jax.random.key(1), images)["params"]
-    scaled = np.asarray(jax.nn.softmax(model.apply({"params": params}, images)))
+    generator = np.random.default_rng(0)
+    images = jnp.asarray(generator.normal(size=(5, 4)), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    params = random_start(shapes, generator)
+    predict = jax.jit(
+        lambda params, images: jax.nn.softmax(model.apply({"params": params}, images))
+    )
+    scaled = np.asarray(predict(params, images))
 
     masks = np.arange(2**units)[:, None] >> np.arange(units) & 1
     weight = np.prod(np.where(masks, 1 - rate, rate), axis=1)

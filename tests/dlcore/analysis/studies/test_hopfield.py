@@ -19,7 +19,7 @@ def test_small_networks_recall_what_they_can_hold_and_lose_what_they_cannot():
     numbers = studies.create("hopfield", sizes=(64, 256), networks=2, patterns=10).run()
     assert numbers["largest_rise_of_energy"] <= 0
     assert (numbers["energy"][:, -1] < numbers["energy"][:, 0]).all()
-    # At 0.1 patterns a unit, below capacity, theory has the overlap 0.994; at 0.24 nothing stays.
+    # At 0.1 patterns per unit, below capacity, theory has the overlap 0.994; at 0.24 nothing stays.
     theory = np.interp(0.1, numbers["theory_load"][::-1], numbers["theory_overlap"][::-1])
     large = numbers["overlap"][1]
     assert large[0] == pytest.approx(theory, abs=0.02)

@@ -13,7 +13,7 @@ def test_linear_layers_collapse_and_layers_with_a_nonlinearity_do_not():
     assert numbers["collapse_error"] < 1e-5
     assert numbers["linear_unexplained"] < 1e-8
     assert numbers["nonlinear_unexplained"] > 0.01
-    # What is left of a straight line when the line through its ends is taken off.
+    # The line through its ends is the whole of it.
     ends = numbers["linear"][[0, -1]]
     line = np.interp(numbers["x"], [-3, 3], ends)
     np.testing.assert_allclose(numbers["collapsed"], line, atol=1e-5 * np.abs(ends).max())

@@ -1,4 +1,4 @@
-"""What threshold units carve out, against the areas and the shapes of geometry."""
+"""Regions of threshold units, against the areas and shapes of geometry."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_one_unit_answers_on_one_side_of_a_line(numbers):
     assert numbers["half_plane_area"] == 2
 
 
-def test_what_two_layers_carve_is_convex_where_they_ask_for_every_side(numbers):
+def test_the_region_of_two_layers_is_convex_where_they_need_every_side(numbers):
     assert middles_inside(numbers["polygon"]) > 0.99
     assert middles_inside(numbers["star"]) < 0.95
     assert middles_inside(numbers["ring"]) < 0.8

@@ -12,12 +12,12 @@ def numbers():
     return studies.create("upsampling", size=32, kernel_size=3).run()
 
 
-def test_the_photograph_is_pooled_and_each_maximum_put_back_in_its_place(numbers):
+def test_the_photograph_is_pooled_and_each_maximum_put_back_at_its_position(numbers):
     blocks = numbers["photograph"].reshape(16, 2, 16, 2)
     largest = blocks.max((1, 3))
     np.testing.assert_array_equal(numbers["pooled"], largest)
     unpooled = np.where(blocks == largest[:, None, :, None], blocks, 0).reshape(32, 32)
-    # Where a maximum is there twice, the first has it.
+    # Where a maximum occurs twice, it is put at the first.
     assert (numbers["unpooled"] != unpooled).mean() < 0.02
     np.testing.assert_array_equal(numbers["unpooled"].reshape(16, 2, 16, 2).max((1, 3)), largest)
 
@@ -36,7 +36,7 @@ def test_no_other_kernel_restores_the_photograph_better(numbers):
 
 
 def test_a_kernel_that_the_stride_does_not_divide_leaves_a_checkerboard(numbers):
-    # A 3x3 kernel writes 1, 2, 2 or 4 times to a place: mean 9/4, variance 19/16.
+    # A 3x3 kernel writes 1, 2, 2 or 4 times to a position: mean 9/4, variance 19/16.
     assert numbers["transposed_checkerboard"] == pytest.approx(np.sqrt(19) / 9)
     assert numbers["upsampled_checkerboard"] == 0
     even = studies.create("upsampling", size=32, kernel_size=4).run()

@@ -7,20 +7,24 @@ import pathlib
 import pytest
 
 from dlcore.errors import TrainingError, UsageError
-from experiments import recipes, workdir
+from dlcore.train import Need, Phase, Recipe, workdir
 
-RECIPE = dataclasses.replace(
-    recipes.get("lenet5_digits"), num_epochs=20, data_options={"resize": 28}
+RECIPE = Recipe(
+    name="lenet5_digits",
+    model="lenet5_modern",
+    data="digits",
+    data_options={"resize": 28},
+    learning_rate=0.1,
+    num_epochs=20,
+    needs={"judge": Need(Recipe(name="softmax", model="mlp", data="digits", learning_rate=0.1))},
+    phases=(Phase("start", {"learning_rate": 0.3}), Phase("end", {"num_epochs": 2})),
 )
 
 
 def test_a_new_directory_is_made_and_claimed_for_its_recipe(tmp_path):
     directory = tmp_path / "some" / "run"
     with workdir.claim(directory, RECIPE):
-        assert json.loads((directory / "recipe.json").read_text()) == json.loads(
-            json.dumps(RECIPE.to_json())
-        )
-        assert workdir.read_recipe(directory).to_json() == RECIPE.to_json()
+        assert workdir.read_recipe(directory) == RECIPE
 
 
 def test_a_claimed_directory_can_be_claimed_again_by_the_same_recipe(tmp_path):
@@ -50,21 +54,37 @@ def test_it_is_free_again_after_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "other"}, "--recipe=lenet5_digits, this command has --recipe=other"),
-        ({"seed": 1}, "--seed=0, this command has --seed=1:"),
-        ({"seed": 1, "num_epochs": 3}, r"--num_epochs=20, .* --num_epochs=3 \(and 1 more\)"),
+        ({"name": "other"}, "recipe=lenet5_digits, this one has recipe=other"),
+        ({"seed": 1}, "seed=0, this one has seed=1:"),
+        ({"seed": 1, "num_epochs": 3}, r"num_epochs=20, .* num_epochs=3 \(and 1 more\)"),
+        ({"data_options": {"resize": 32}}, "data.resize=28, this one has data.resize=32"),
+        ({"model_options": {"width": 2}}, "model.width=None, .* model.width=2"),
         (
-            {"data_options": {**RECIPE.data_options, "resize": 32}},
-            "--data.resize=28, this command has --data.resize=32",
+            {"needs": {"judge": Need(dataclasses.replace(RECIPE, needs={}, name="other"))}},
+            "needs.judge=softmax, this one has needs.judge=other",
         ),
-        ({"model_options": {"width": 2}}, "--model.width=None, .* --model.width=2"),
+        ({"needs": {}}, "needs.judge=softmax, this one has needs.judge=None"),
+        (
+            {"phases": (RECIPE.phases[0], Phase("end", {"num_epochs": 3}))},
+            "phase.end.num_epochs=2, this one has phase.end.num_epochs=3",
+        ),
+        ({"phases": RECIPE.phases[::-1]}, r"phases=\['start', 'end'\], .*\['end', 'start'\]"),
     ],
 )
-def test_another_recipe_is_refused_by_the_first_flag_that_differs(tmp_path, change, message):
+def test_another_recipe_is_refused_by_the_first_field_that_differs(tmp_path, change, message):
     with workdir.claim(tmp_path, RECIPE):
         pass
     other = workdir.claim(tmp_path, dataclasses.replace(RECIPE, **change))
     with pytest.raises(UsageError, match=message), other:
+        pass
+
+
+def test_a_run_of_a_model_that_is_not_here_is_refused_by_that_model(tmp_path):
+    plain = {**RECIPE.to_json(), "model": "of_ones_own"}
+    (tmp_path / "recipe.json").write_text(json.dumps(plain))
+    claimed = workdir.claim(tmp_path, RECIPE)
+    told = "model=of_ones_own, this one has model=lenet5_modern"
+    with pytest.raises(UsageError, match=told), claimed:
         pass
 
 
@@ -80,7 +100,7 @@ def test_what_a_program_leaves_that_is_killed_at_once_does_not_stand_in_the_way(
     for name in left:
         (tmp_path / name).write_text("")
     with workdir.claim(tmp_path, RECIPE):
-        assert workdir.read_recipe(tmp_path).to_json() == RECIPE.to_json()
+        assert workdir.read_recipe(tmp_path) == RECIPE
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
@@ -90,25 +110,48 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
-def test_a_recipe_of_another_version_is_named(tmp_path):
-    (tmp_path / "recipe.json").write_text(json.dumps({**RECIPE.to_json(), "flux": 1}))
-    with pytest.raises(UsageError, match="recipe.json is of another version: .*flux"):
+def test_options_that_are_left_open_have_their_defaults(tmp_path):
+    with workdir.claim(tmp_path, RECIPE):
+        pass
+    closed = {"resize": 28, "pad": 0, "normalize": "mean_std"}
+    with workdir.claim(tmp_path, dataclasses.replace(RECIPE, data_options=closed)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": None}, "of dlcore before 0.2 .*: use dlcore 0.1, or train anew"),
+        ({"flux": 1}, "which does not know flux: use dlcore"),
+        ({"version": "7.0", "flux": 1}, "of dlcore 7.0 .*: use dlcore 7.0, or train anew"),
+    ],
+)
+def test_a_run_of_another_version_is_named(tmp_path, change, message):
+    plain = {**RECIPE.to_json(), **change}
+    (tmp_path / "recipe.json").write_text(json.dumps(plain))
+    with pytest.raises(UsageError, match=f"^{tmp_path}: a run .*{message}"):
         workdir.read_recipe(tmp_path)
-
-
-def test_a_run_of_another_version_is_not_gone_on_with(tmp_path):
-    of_old = RECIPE.to_json()
-    del of_old["plateau_patience"]
-    (tmp_path / "recipe.json").write_text(json.dumps(of_old))
     claimed = workdir.claim(tmp_path, RECIPE)
-    with pytest.raises(UsageError, match="run of another version: .* --plateau_patience"), claimed:
+    with pytest.raises(UsageError, match=message), claimed:
+        pass
+
+
+def test_a_run_from_before_a_field_goes_on_with_its_default(tmp_path):
+    earlier = RECIPE.to_json()
+    del earlier["plateau_patience"], earlier["data_options"]["resize"]
+    recipe = dataclasses.replace(RECIPE, data_options={})
+    (tmp_path / "recipe.json").write_text(json.dumps(earlier))
+    with workdir.claim(tmp_path, recipe):
+        pass
+    other = workdir.claim(tmp_path, dataclasses.replace(recipe, plateau_patience=3))
+    with pytest.raises(UsageError, match="plateau_patience=0, this one has"), other:
         pass
 
 
 def test_a_run_of_a_recipe_that_is_gone_can_still_be_read(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({**RECIPE.to_json(), "name": "gone"}))
     recipe = workdir.read_recipe(tmp_path)
-    assert (recipe.name, recipe.expected) == ("gone", None)
+    assert dataclasses.replace(recipe, name=RECIPE.name) == RECIPE
 
 
 def test_a_reader_finds_the_old_file_or_the_whole_new_one(tmp_path, monkeypatch):

@@ -1,0 +1,96 @@
+"""Small things to train: datasets of a few examples, and programs without a recipe around them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlcore import data, optim, parallel
+from dlcore.data import text
+from dlcore.data.features import ClassLabel, Image
+from dlcore.tasks import Learner
+from dlcore.train import program
+
+
+def images(count: int = 88, shape: tuple[int, ...] = (4, 4, 1), **options: Any) -> data.Dataset:
+    """Pictures, brighter from class to class; three fifths are to learn from."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=count).astype(np.int32)
+    pixels = rng.normal(labels[:, None, None, None] / 2, 1, (count, *shape)).astype(np.float32)
+    features = {"image": Image(shape), "label": ClassLabel(("a", "b", "c"))}
+    arrays = {"train": {"image": pixels, "label": labels}}
+    options = {"validation_fraction": 0.2, "test_fraction": 0.2, **options}
+    return data.from_arrays(features, arrays, options, "blobs")
+
+
+def letters(words: int = 250, **options: Any) -> data.Dataset:
+    """A text of three words over five characters."""
+    written = "".join(np.random.default_rng(0).choice(["ab ", "cd", "dab"], words))
+    splits = {"train": written, "validation": written[: len(written) // 5]}
+    return text.load_text("letters", splits, data.TextOptions(**{"sequence_length": 8, **options}))
+
+
+# What runs a few times in a test is not worth LLVM's time.
+_QUICK = {"xla_backend_optimization_level": 0}
+jit = functools.partial(jax.jit, compiler_options=_QUICK)
+
+
+class _Quick:
+    """A jitted function, compiled for the first arguments, to which all others are alike."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self._compiled = function, None
+
+    def __call__(self, *args: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = self.function.lower(*args).compile(compiler_options=_QUICK)
+        return self._compiled(*args)
+
+
+def quick(made: program.Program) -> program.Program:
+    """A program that is compiled in half the time."""
+    compiled = {name: _Quick(getattr(made, name)) for name in ("step", "evaluate")}
+    return dataclasses.replace(made, **compiled, moments=made.moments and _Quick(made.moments))
+
+
+@functools.partial(jit, static_argnums=0)
+def init(learner: Learner, batch: Any, seed: int = 0) -> Any:
+    """First variables of a learner."""
+    return learner.init(jax.random.key(seed), batch)
+
+
+def build(
+    learner: Learner,
+    batch: Any,
+    layout: str = "jit",
+    *,
+    rule: str = "sgd",
+    schedule: Any = 0.1,
+    devices: int | None = None,
+    **options: Any,
+) -> program.Program:
+    """The program of a learner, compiled quickly.
+
+    Args:
+      learner: what is trained.
+      batch: a global one, whose examples need no preparation unless `transform` is given.
+      layout: the parallelism.
+      rule: the optimizer.
+      schedule: of the learning rate, or a constant one.
+      devices: how many there are; all by default.
+      options: of `dlcore.train.program.build`.
+    """
+    if not callable(schedule):
+        schedule = optim.schedules.build("constant", schedule, 100)
+    made = program.build(
+        learner,
+        optim.builder.build(rule, schedule),
+        schedule,
+        options.pop("transform", lambda batch, key, train: batch),
+        batch,
+        parallel.make(layout, devices=jax.devices()[:devices], kinds=learner.state_kinds),
+        **{"seed": 0, "log_every": 100, **options},
+    )
+    return quick(made)
