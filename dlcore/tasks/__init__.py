@@ -12,6 +12,7 @@ from dlcore.tasks.protocols import (
 )
 from dlcore.tasks.registry import create, defaults, kind, names, register
 from dlcore.tasks.state import TrainState
+from dlcore.tasks.supervised import Supervised
 
 __all__ = [
     "Applied",
@@ -26,6 +27,7 @@ __all__ = [
     "Predicts",
     "Reconstructs",
     "Samples",
+    "Supervised",
     "TrainState",
     "Variables",
     "create",

@@ -73,10 +73,6 @@ class Evolution(Learner):
         if self.fitness not in _FITNESS:
             raise UsageError(f"unknown fitness {self.fitness!r}: it is {' or '.join(_FITNESS)}")
 
-    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
-        """Fresh variables of the model."""
-        return self._classifier.init(key, batch)
-
     def init_optimizer(self, optimizer: optax.GradientTransformation, params: Any) -> Any:
         """The optimizer's first state, and the deviations'."""
         deviations = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.deviation), params)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +58,27 @@ def test_training_is_random_by_its_key_and_evaluation_is_not(task, variables):
     assert evaluated == again
     outputs = task.model.apply(variables, BATCH["image"])
     assert float(evaluated) == pytest.approx(float(outputs[:4].sum()) - 6, rel=1e-5)
+
+
+class Distance(nn.Module):
+    """How far apart the codes of two inputs are."""
+
+    @nn.compact
+    def __call__(self, one, other, train=False):
+        code = nn.Dense(3, name="code")
+        return jnp.abs(code(one) - code(other)).sum(-1, keepdims=True)
+
+
+class Apart(SumOfOutputs):
+    def describe_inputs(self, batch):
+        return batch["image"], batch["image"][::-1]
+
+
+def test_a_model_of_two_inputs_needs_them_described_once():
+    task = Apart(Distance())
+    variables = small.init(task, BATCH)
+    assert variables["params"]["code"]["kernel"].shape == (5, 3)
+    evaluated = task.evaluate(variables, BATCH, jax.random.key(0))["loss"].total
+    outputs = task.model.apply(variables, BATCH["image"], BATCH["image"][::-1])
+    assert float(evaluated) == pytest.approx(float(outputs[:4].sum()) - 6, rel=1e-5)
+    assert float(trained(task, variables, 1)[0]) == pytest.approx(float(evaluated), rel=1e-5)
