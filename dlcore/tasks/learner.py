@@ -87,13 +87,14 @@ class Learner(abc.ABC):
         variables = self.model.init(key, *inputs, method=method)
         return {name: own for name, own in variables.items() if name not in self.sown}
 
-    @abc.abstractmethod
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables: `params`, and the model's and the learner's other collections.
 
-        The batch is the global one. A collection whose kind is "examples" has the global batch as
-        the first axis of its arrays; one of kind "device" is given for a single device.
+        Those of the model alone, unless a learner adds some. The batch is the global one. A
+        collection whose kind is "examples" has the global batch as the first axis of its arrays;
+        one of kind "device" is given for a single device.
         """
+        return self.init_model(key, *self.describe_inputs(batch))
 
     @abc.abstractmethod
     def update(
@@ -122,7 +123,7 @@ class Learner(abc.ABC):
         return optimizer.init(params)
 
     def describe_inputs(self, batch: Batch) -> tuple[Any, ...]:
-        """The positional inputs of the model's `__call__` for a batch, for tables and counts."""
+        """The positional inputs of the model's `__call__` for a batch."""
         return (batch["image"],)
 
     def apply(

@@ -48,10 +48,6 @@ class Perceptron(Learner):
         """False: the optimizer is called once an example."""
         return False
 
-    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
-        """Fresh variables of the model."""
-        return self.init_model(key, batch["image"])
-
     def update(
         self,
         state: TrainState,

@@ -22,15 +22,11 @@ class Supervised(Descent):
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums over the batch's unmasked examples; "loss" is the one that is descended."""
 
-    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
-        """Fresh variables of the model."""
-        return self.init_model(key, batch["image"])
-
     def loss(
         self, params: Any, model_state: Mapping[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         """The summed loss, with every metric of the outputs in training mode."""
-        applied = self.apply(params, model_state, batch["image"], key=key)
+        applied = self.apply(params, model_state, *self.describe_inputs(batch), key=key)
         metrics: Any = self.metrics(applied.outputs, batch)
         loss = metrics["loss"]
         return loss.total, Aux(loss.count, applied.model_state, metrics, applied.sown)
@@ -38,4 +34,5 @@ class Supervised(Descent):
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
         """Every metric of the outputs in evaluation mode."""
         del key
-        return self.metrics(self.model.apply(variables, batch["image"], train=False), batch)
+        outputs = self.model.apply(variables, *self.describe_inputs(batch), train=False)
+        return self.metrics(outputs, batch)
