@@ -122,6 +122,7 @@ recipe = dataclasses.replace(
     task="guest_against_attacks",
     num_epochs=7,
     evaluate_every=2,
+    log_every=5,
 )
 
 

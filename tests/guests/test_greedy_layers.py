@@ -8,7 +8,6 @@ learns next to nothing in the same time: its gradients vanish on their way down.
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore import models, tasks, weights
+from dlcore import data, models, tasks, weights
 from dlcore.data.features import Image
 from dlcore.metrics import Mean, Metrics
 from dlcore.tasks import Aux, Batch, Descent, Variables
@@ -60,10 +59,7 @@ models.register("guest_stack", Stack)
 class Greedy(Descent):
     """Squared error between what the topmost layer sees and what is decoded from it."""
 
-    needs: ClassVar[Mapping[str, Any]] = {"image": (Image,)}
-
-    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
-        return self.init_model(key, batch["image"])
+    needs: ClassVar[data.Needs] = {"image": (Image,)}
 
     def loss(
         self, params: Any, model_state: Any, batch: Batch, key: jax.Array

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore import evaluators, models, parallel, plots, tasks
+from dlcore import data, evaluators, models, parallel, plots, tasks
 from dlcore.data.features import Image
 from dlcore.evaluators import Evaluator, Findings, Trained
 from dlcore.metrics import Mean, Metrics
@@ -63,17 +63,15 @@ class PersistentDivergence(Learner):
 
     gibbs_steps: int = 1
 
-    needs: ClassVar[Mapping[str, Any]] = {"image": (Image,)}
+    needs: ClassVar[data.Needs] = {"image": (Image,)}
     state_kinds: ClassVar[Mapping[str, parallel.Kind]] = {"chains": "examples"}
     evaluators: ClassVar[tuple[str, ...]] = ("guest_machine",)
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
         pixels = _pixels(batch)
-        variables = self.init_model(key, pixels)
-        return {
-            **variables,
-            "chains": {"visible": jnp.round(jax.random.uniform(key, pixels.shape))},
-        }
+        model_key, chain_key = jax.random.split(key)
+        chains = jnp.round(jax.random.uniform(chain_key, pixels.shape))
+        return {**self.init_model(model_key, pixels), "chains": {"visible": chains}}
 
     def update(
         self,

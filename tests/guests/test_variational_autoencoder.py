@@ -6,7 +6,6 @@ With a linear encoder and decoder the best such model is probabilistic principal
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dlcore import evaluators, models, parallel, plots, tasks
+from dlcore import data, evaluators, models, parallel, plots, tasks
 from dlcore.data.features import Image
 from dlcore.evaluators import Evaluator, Findings, Trained
 from dlcore.metrics import Mean, Metrics
@@ -69,12 +68,9 @@ models.register("guest_autoencoder", Autoencoder)
 class Variational(Descent):
     """Minus the evidence lower bound, in nats an image; one code is drawn for each image."""
 
-    needs: ClassVar[Mapping[str, Any]] = {"image": (Image,)}
+    needs: ClassVar[data.Needs] = {"image": (Image,)}
     rngs: ClassVar[tuple[str, ...]] = ("latent",)
     evaluators: ClassVar[tuple[str, ...]] = ("samples", "guest_reconstructions")
-
-    def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:
-        return self.init_model(key, batch["image"])
 
     def loss(
         self, params: Any, model_state: Any, batch: Batch, key: jax.Array
@@ -160,6 +156,15 @@ class TestGuest(Guest):
     stop_after, crash_after, compared_after = 130, 233, 50
     figures = ("samples", "reconstructions")
     amplifies_rounding = True
+
+    def test_it_encodes_decodes_reconstructs_and_samples(self, run: Run):
+        trained = run.trained()
+        for ability in (tasks.Encodes, tasks.Decodes, tasks.Reconstructs, tasks.Samples):
+            assert isinstance(trained.learner, ability)
+        images = trained.rows(_images, "test")
+        codes = trained.rows(trained.learner.encode, "test")
+        again = trained.learner.decode(trained.variables, codes)
+        assert np.square(again - images).mean() < 0.6 * np.square(images - images.mean(0)).mean()
 
     def test_it_explains_images_better_than_a_linear_model_of_as_many_codes(self, run: Run):
         trained = run.trained()
