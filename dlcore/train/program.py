@@ -92,7 +92,7 @@ class Program:
             params=params,
             model_state=model_state,
             opt_state=optimized(params),
-            ema_params=None if state.ema_params is None else jax.tree.map(lambda x: x + 0, params),
+            ema_params=None if state.ema_params is None else jax.tree.map(jnp.copy, params),
         )
 
     def check_source(self, source: Mapping[str, Any], mapping: str) -> None:
