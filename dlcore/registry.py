@@ -44,6 +44,10 @@ class Registry[Thing]:
         """Every name, sorted; nothing is imported."""
         return sorted(self._module.keys() | self._things.keys())
 
+    def listed(self) -> list[str]:
+        """The names that were listed beforehand, sorted: without a user's own."""
+        return sorted(self._module)
+
     def get(self, name: str) -> Thing:
         """The thing of a name; the module that registers it is imported.
 

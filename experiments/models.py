@@ -36,7 +36,7 @@ def write_table(readme: pathlib.Path) -> None:
       UsageError: the README lacks the marks between which the table stands.
     """
     results = [workdir.read_json(path) for path in sorted(RESULTS.glob("*.json"))]
-    rows = [row(name, results) for name in models.names()]
+    rows = [row(name, results) for name in models.listed()]
     tables.replace(readme, "models", tables.markdown(_HEADER, rows))
 
 

@@ -1,5 +1,5 @@
 """Every architecture as a Linen module, made by `create(name, **overrides)`."""
 
-from dlcore.models.registry import Entry, create, defaults, entry, names, register
+from dlcore.models.registry import Entry, create, defaults, entry, listed, names, register
 
-__all__ = ["Entry", "create", "defaults", "entry", "names", "register"]
+__all__ = ["Entry", "create", "defaults", "entry", "listed", "names", "register"]

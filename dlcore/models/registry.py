@@ -67,7 +67,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 
 _entries: Registry[Entry] = Registry("model", "dlcore.models", MODULES)
-names, entry = _entries.names, _entries.get
+names, listed, entry = _entries.names, _entries.listed, _entries.get
 
 
 def register(name: str, constructor: Callable[..., nn.Module], **facts: Any) -> None:

@@ -10,7 +10,7 @@ from dlcore.tasks.protocols import (
     Reconstructs,
     Samples,
 )
-from dlcore.tasks.registry import create, defaults, kind, names, register
+from dlcore.tasks.registry import create, defaults, kind, listed, names, register
 from dlcore.tasks.state import TrainState
 from dlcore.tasks.supervised import Supervised
 
@@ -35,6 +35,7 @@ __all__ = [
     "descend",
     "init_players",
     "kind",
+    "listed",
     "names",
     "register",
 ]

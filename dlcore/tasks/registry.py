@@ -25,7 +25,8 @@ _tasks: Registry[type[Learner]] = Registry(
         )
     },
 )
-register, names, kind = _tasks.add, _tasks.names, _tasks.get
+register, kind = _tasks.add, _tasks.get
+names, listed = _tasks.names, _tasks.listed
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -58,6 +58,9 @@ def test_a_module_is_imported_when_one_of_its_names_is_asked_for(tmp_path, monke
     import lazy_orchard
 
     assert lazy_orchard.registry.names() == ["cherry", "plum"]
+    lazy_orchard.registry.add("quince", "from elsewhere")
+    assert lazy_orchard.registry.names() == ["cherry", "plum", "quince"]
+    assert lazy_orchard.registry.listed() == ["cherry", "plum"]
     assert "lazy_orchard.stone" not in sys.modules
     assert lazy_orchard.registry.get("cherry") == 2
     assert "lazy_orchard.stone" in sys.modules

@@ -47,13 +47,13 @@ def test_every_option_of_an_optimizer_is_a_field_with_the_same_default():
     assert dataclasses.asdict(builder.Options()).items() <= fields.items()
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.listed())
 def test_every_model_option_is_explained(name):
     explained = flags.descriptions(type(models.create(name)))
     assert models.defaults(name).keys() <= explained.keys()
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.listed())
 def test_every_task_option_is_explained(name):
     assert tasks.defaults(name).keys() <= flags.descriptions(tasks.kind(name)).keys()
 

@@ -145,7 +145,7 @@ class Subject:
 def in_full():
     """Names of the models that the short tests run in full."""
     families = collections.defaultdict(list)
-    for name in models.names():
+    for name in models.listed():
         families[type(models.create(name))].append((models.entry(name).parameter_count, name))
     smallest = map(min, families.values())
     return {name for count, name in smallest if count < LARGE}
@@ -158,7 +158,7 @@ def sized(name):
 IN_FULL = in_full()
 
 
-@pytest.fixture(scope="module", params=[sized(name) for name in models.names()])
+@pytest.fixture(scope="module", params=[sized(name) for name in models.listed()])
 def subject(request):
     return Subject(request.param)
 
@@ -174,18 +174,18 @@ def abstract(name):
     return Subject(name)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.listed())
 def test_the_declared_parameter_count_is_the_counted_one(name):
     assert counted(abstract(name).shapes["params"]) == models.entry(name).parameter_count
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.listed())
 def test_every_layer_is_named_by_hand(name):
     parts = {part for path in flatten_dict(abstract(name).shapes) for part in path}
     assert not {part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)}
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.listed())
 def test_the_outputs_have_the_declared_shapes_in_both_modes(name):
     subject = abstract(name)
     inputs, entry = subject.entry.example_inputs, subject.entry
@@ -206,7 +206,7 @@ def unnumbered(match):
 def test_gradients_are_traced_in_float32():
     # Of networks that repeat the same layers the smallest stands for the others.
     smallest = {}
-    for name in sorted(models.names(), key=lambda name: models.entry(name).parameter_count):
+    for name in sorted(models.listed(), key=lambda name: models.entry(name).parameter_count):
         paths = flatten_dict(abstract(name).shapes["params"], sep="/")
         layers = frozenset(re.sub(r"^\w+(?=/)", unnumbered, path) for path in paths)
         smallest.setdefault((type(abstract(name).model), layers), name)
@@ -258,7 +258,7 @@ def test_of_every_family_one_is_run_in_full_but_for_the_large_ones():
 
 
 def test_every_option_is_documented_and_can_be_set_by_a_flag():
-    for name in models.names():
+    for name in models.listed():
         documentation = type(models.create(name)).__doc__
         for option, value in models.defaults(name).items():
             assert f"{option}: " in documentation, f"{name}: {option}"
@@ -310,7 +310,7 @@ for name in registry.MODULES:
 @pytest.mark.parametrize("module", registry.MODULES)
 def test_a_file_registers_the_names_that_the_table_lists(module):
     source = importlib.import_module(f"dlcore.models.{module}")
-    defined = {name for name in models.names() if _class_of(name).__module__ == source.__name__}
+    defined = {name for name in models.listed() if _class_of(name).__module__ == source.__name__}
     assert defined == set(registry.MODULES[module])
 
 

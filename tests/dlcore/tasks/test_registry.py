@@ -14,7 +14,7 @@ def test_a_task_is_made_by_name_with_its_options():
     assert task == Classification(model=MODEL, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.listed())
 def test_every_task_is_made_with_its_default_options_each_of_them_documented(name):
     task = tasks.create(name, MODEL)
     for option, value in tasks.defaults(name).items():
@@ -22,7 +22,7 @@ def test_every_task_is_made_with_its_default_options_each_of_them_documented(nam
         assert f"{option}: " in type(task).__doc__
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.listed())
 def test_every_task_says_what_it_needs_what_is_watched_and_how_it_is_laid_out(name):
     kind = tasks.kind(name)
     assert kind.needs

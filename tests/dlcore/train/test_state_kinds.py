@@ -179,7 +179,7 @@ def splits(name):
 
 def test_every_task_whose_batch_can_be_split_is_among_them():
     assert SMALLEST.keys() == {
-        name for name in tasks.names() if "data" in tasks.kind(name).parallelisms
+        name for name in tasks.listed() if "data" in tasks.kind(name).parallelisms
     }
     assert all(recipes.get(name).task == task for task, name in SMALLEST.items())
 
