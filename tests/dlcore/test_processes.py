@@ -11,7 +11,7 @@ from tests import children
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:", ":99", "localhost:port"])
 def test_an_address_without_a_host_or_a_port_is_refused(address):
-    with pytest.raises(UsageError, match=f"^--coordinator_address={address}: it is HOST:PORT$"):
+    with pytest.raises(UsageError, match=f"^coordinator_address={address}: it is HOST:PORT$"):
         processes.start(address, 2, 0)
 
 
@@ -24,13 +24,13 @@ def start(port, process_id):
 
 
 @pytest.mark.parametrize("process_id", [0, 1])
-def test_a_process_whose_peers_do_not_come_ends_with_a_line_about_the_flags(tmp_path, process_id):
+def test_a_process_whose_peers_do_not_come_ends_with_a_line_about_its_arguments(tmp_path, process_id):
     words = program("processes.START_TIMEOUT_SECONDS = 1", start(children.free_port(), process_id))
     with children.running(tmp_path, words) as (child,):
         assert child.exit_code() == 1
     (line,) = re.findall("^error: .*", child.output, re.MULTILINE)
     assert line.startswith("error: the processes of this run did not meet within 1 s: start each")
-    assert "--process_id" in line
+    assert "its own process_id" in line
 
 
 def test_all_processes_have_the_answer_of_the_first(tmp_path):
@@ -55,8 +55,8 @@ def test_they_may_come_to_their_first_step_half_a_minute_apart(tmp_path):
             "import numpy as np",
             "layout = parallel.make('data')",
             f"time.sleep({35 * index})",
-            "step = layout.compile_evaluation(lambda s, b: parallel.psum(b['x'].sum()), {})",
-            "print('sum', float(step({}, layout.place_batch({'x': np.ones(2)}))))",
+            "step = layout.compile_evaluation(lambda s, b, n: parallel.psum(b['x'].sum()), {})",
+            "print('sum', float(step({}, layout.place_batch({'x': np.ones(2)}), 0)))",
         )
         for index in range(2)
     ]
