@@ -24,7 +24,9 @@ def start(port, process_id):
 
 
 @pytest.mark.parametrize("process_id", [0, 1])
-def test_a_process_whose_peers_do_not_come_ends_with_a_line_about_its_arguments(tmp_path, process_id):
+def test_a_process_whose_peers_do_not_come_ends_with_a_line_about_its_arguments(
+    tmp_path, process_id
+):
     words = program("processes.START_TIMEOUT_SECONDS = 1", start(children.free_port(), process_id))
     with children.running(tmp_path, words) as (child,):
         assert child.exit_code() == 1

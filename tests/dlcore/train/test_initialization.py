@@ -125,7 +125,10 @@ DEEP = {"resnet34", "resnet44_cifar", "resnet56_cifar", "resnet101", "resnet110_
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in models.listed()],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        for name in models.listed()
+    ],
 )
 def test_every_model_can_start_by_a_rule_that_draws_each_kernel_once_and_by_lsuv(name):
     model, inputs = models.create(name), models.entry(name).example_inputs
