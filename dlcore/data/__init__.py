@@ -1,7 +1,7 @@
 """Datasets by name, their splits, and the batches made of them."""
 
 from dlcore.data import features
-from dlcore.data.catalogue import load, options_kind
+from dlcore.data.catalog import load, options_kind
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
 from dlcore.data.examples import from_arrays
 from dlcore.data.options import ExampleOptions, Options, TextOptions

@@ -1,4 +1,4 @@
-"""The catalogue of recipes: one file a family, one recipe a line of the results table."""
+"""The catalog of recipes: one file a family, one recipe a line of the results table."""
 
 import importlib
 
@@ -46,7 +46,7 @@ def register(*recipes: Recipe) -> None:
 
 
 def get(name: str) -> Recipe:
-    """The recipe of a name: of the catalogue, or `package.module:attribute` of one's own.
+    """The recipe of a name: of the catalog, or `package.module:attribute` of one's own.
 
     The module of one's own may also register models, tasks, evaluators and datasets: the recipe
     then says that it has to be imported first.

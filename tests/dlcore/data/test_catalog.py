@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dlcore.data import ExampleOptions, TextOptions, catalogue, load, options_kind, sources
+from dlcore.data import ExampleOptions, TextOptions, catalog, load, options_kind, sources
 from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
 
@@ -135,10 +135,10 @@ def test_a_half_prepared_dataset_is_told_from_an_unknown_one(tmp_path):
         load("mnist", tmp_path)
 
 
-def test_the_catalogue_reads_only(write_dataset):
+def test_the_catalog_reads_only(write_dataset):
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
-    catalogue.load("shapes", data_dir)
+    catalog.load("shapes", data_dir)
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")} == before
 
 
