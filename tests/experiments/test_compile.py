@@ -85,7 +85,7 @@ def test_every_parallelism_that_the_task_supports_is_compiled(compiled):
 @pytest.mark.slow
 def test_a_parallelism_that_refuses_the_batch_says_so_among_the_others(compiled):
     found = compiled("tpu:v5e:2x2", "--batch_size=63")
-    assert "--batch_size=63 does not divide over 4 devices" in found["data"]["refused"]
+    assert "batch_size=63 does not divide over 4 devices" in found["data"]["refused"]
     assert found["jit"]["fits"] == "yes"
 
 
@@ -131,7 +131,7 @@ def test_the_kernels_that_are_named_are_found_in_the_step(compiled, tmp_path):
         # Each of the four calls reads R, which is float32.
         moved = found[name]["bytes moved by its kernels (a loop's body once)"]
         assert number(moved) > 4 * 4 * 128 * 512
-    assert found["fsdp"]["refused"].startswith("--kernels=mosaic_tpu: under --parallelism=fsdp")
+    assert found["fsdp"]["refused"].startswith("kernels=mosaic_tpu: under parallelism=fsdp")
     found = compiled("tpu:v5e", "--kernels=xla", "--parallelism=jit", recipe=lstm)
     assert found["jit"]["Pallas kernels"] == "none"
     found = compiled("gpu:h200", "--kernels=mosaic_gpu", "--parallelism=jit", recipe=lstm, code=2)

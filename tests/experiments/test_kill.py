@@ -172,7 +172,7 @@ LSTM = (
 )
 GAN = (
     "--recipe=gan_digits",
-    "--evaluators=-judged_samples",
+    "--evaluators=",
     "--needs.judge=",
     "--model.generator_hidden=40",
     "--model.discriminator_hidden=20",
