@@ -5,12 +5,13 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlcore import data, optim, parallel
 from dlcore.data import text
 from dlcore.data.features import ClassLabel, Image
-from dlcore.tasks import Learner
+from dlcore.tasks import Learner, TrainState
 from dlcore.train import Recipe, program
 
 
@@ -82,6 +83,19 @@ def quick(made: program.Program) -> program.Program:
     """A program that is compiled in half the time."""
     compiled = {name: _Quick(getattr(made, name)) for name in ("step", "evaluate")}
     return dataclasses.replace(made, **compiled, moments=made.moments and _Quick(made.moments))
+
+
+def state(params: Any, opt_state: Any, model_state: Any = None) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state or {},
+        opt_state=opt_state,
+        rng=jax.random.key_data(jax.random.key(0)),
+        ema_params=None,
+        metrics={},
+    )
 
 
 @functools.partial(jit, static_argnums=0)

@@ -3,7 +3,6 @@
 import functools
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +17,6 @@ from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks.evolution import population_noise, utilities
 from tests import small
-
-
-@flax.struct.dataclass
-class State:
-    """What an update asks of a train state."""
-
-    params: dict
-    model_state: dict
-    opt_state: object
 
 
 class Thresholds(nn.Module):
@@ -50,7 +40,7 @@ def make_batch(points, labels, mask=None):
 
 def start(task, batch, optimizer):
     params = small.init(task, batch)["params"]
-    return State(params, {}, task.init_optimizer(optimizer, params))
+    return small.state(params, task.init_optimizer(optimizer, params))
 
 
 RNG = np.random.default_rng(0)

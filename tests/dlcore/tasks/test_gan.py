@@ -18,7 +18,6 @@ from dlcore.errors import UsageError
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
 from dlcore.parallel import AXIS, psum
-from dlcore.tasks import TrainState
 from dlcore.tasks.gan import GENERATOR_LOSSES
 from tests import small
 
@@ -51,15 +50,7 @@ class LinearPair(Pair):
 def started(task, batch, optimizer, seed=0):
     variables = dict(small.init(task, batch, seed))
     params = variables.pop("params")
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=variables,
-        opt_state=task.init_optimizer(optimizer, params),
-        rng=jax.random.key_data(jax.random.key(seed)),
-        ema_params=None,
-        metrics={},
-    )
+    return small.state(params, task.init_optimizer(optimizer, params), variables)
 
 
 def pixels(count, seed=0):
