@@ -9,6 +9,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+# What runs a few times in a test is not worth LLVM's time. XLA's own passes stay.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # What several tests compile, in whichever worker or child, is compiled once. A new directory each
 # time: a child that is killed may leave half a file.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -69,7 +69,7 @@ def one_generation(fitness="cross_entropy", rate=1.0, layout="whole"):
         update = jax.shard_map(
             update, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False
         )
-    return state, small.jit(update)(state, batch)
+    return state, jax.jit(update)(state, batch)
 
 
 def ranked_weights(costs):
@@ -150,7 +150,7 @@ def test_threshold_units_without_a_gradient_learn_exclusive_or():
     def evolve(state, key):
         return task.update(state, batch, key, optimizer)[0], None
 
-    @small.jit
+    @jax.jit
     def measure(state):
         """The gradient at the start, and the scores when sixty generations have gone by."""
         gradient = jax.grad(

@@ -20,7 +20,7 @@ def start(num_classes, inputs, rate=1.0):
     task = tasks.create("perceptron", models.create("perceptron", num_classes=num_classes))
     optimizer = optax.sgd(rate)
     params = task.init(jax.random.key(0), {"image": jnp.zeros((1, inputs))})["params"]
-    update = small.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
+    update = jax.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
     return task, small.state(params, task.init_optimizer(optimizer, params)), update
 
 
