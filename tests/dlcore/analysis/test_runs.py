@@ -37,7 +37,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
     (directory / "summary.json").write_text(json.dumps({"status": "complete", "step": 10}))
     lines = [json.dumps(record) + "\n" for record in RECORDS]
     (directory / "metrics.jsonl").write_text("".join(lines))
-    label = test_examples()["label"]
+    label = all_of_the_test_split()["label"]
     scores = np.random.default_rng(0).gumbel(size=(len(label), 10))
     probability = np.asarray(jax.nn.softmax(scores), np.float32)
     np.savez(
@@ -50,12 +50,9 @@ def directory(tmp_path_factory) -> pathlib.Path:
     return directory
 
 
-def test_examples():
+def all_of_the_test_split():
     split = Session(RECIPE).prepared.dataset.splits["test"]
     return split.fetch(np.arange(len(split)))
-
-
-test_examples.__test__ = False
 
 
 def test_the_recipe_and_the_summary_are_as_written(directory):
@@ -80,7 +77,7 @@ def test_metrics_are_columns_by_split_with_nan_for_what_was_not_finite(directory
 
 def test_the_hardest_errors_are_the_wrong_answers_that_doubted_the_truth_most(directory):
     run = Run(directory)
-    examples, outputs = test_examples(), run.arrays("test_outputs")
+    examples, outputs = all_of_the_test_split(), run.arrays("test_outputs")
     wrong = [
         (outputs["probability"][index, outputs["label"][index]], index)
         for index in range(len(outputs["label"]))
@@ -135,7 +132,7 @@ def test_the_trained_model_is_that_of_the_best_checkpoint(trained):
 
 def test_a_trained_model_can_be_applied(trained):
     found = Run(trained[0]).trained()
-    images = jnp.asarray(test_examples()["image"][:3])
+    images = jnp.asarray(all_of_the_test_split()["image"][:3])
     probability = found.learner.predict(found.variables, {"image": images})
     np.testing.assert_allclose(probability.sum(-1), np.ones(3), rtol=1e-5)
 
