@@ -14,7 +14,7 @@ PYTHON ?= python3.12
 PEERS_PYTHON ?= python3.11
 WORKDIR ?= runs/lenet5_digits
 # One worker a core; a worker takes about 2 GB.
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -10,6 +10,7 @@ XLA, which leaves them to the start of the program: `kernels.assembly` takes the
 Call `prepare` before anything touches a device.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -18,6 +19,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -252,7 +254,8 @@ def compile_for(machine: Target, lowered: Any) -> Program:
       DoesNotFitError: the program needs too much memory. A TPU's compiler knows, a GPU's does not.
     """
     try:
-        compiled = lowered.compile()
+        with _nothing_kept():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         code, _, reason = str(error).partition(": ")
         if code != "RESOURCE_EXHAUSTED":
@@ -277,6 +280,18 @@ def compile_for(machine: Target, lowered: Any) -> Program:
         temporary_bytes=memory.temp_size_in_bytes,
         alias_bytes=memory.alias_size_in_bytes,
     )
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """JAX's cache would keep programs of absent devices, which it then cannot read."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    least = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, least)
 
 
 def _kernel_calls(text: str) -> list[tuple[str, int]]:

@@ -22,17 +22,13 @@ class Child:
       words: what follows `python` on its command line.
       log: file for its output and errors.
       devices: how many virtual CPU devices it has.
-      cache: directory of its compilation cache.
     """
 
-    def __init__(
-        self, words: tuple[str, ...], log: pathlib.Path, devices: int, cache: pathlib.Path
-    ) -> None:
+    def __init__(self, words: tuple[str, ...], log: pathlib.Path, devices: int) -> None:
         self._log = log
         self._environment = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "XDG_CACHE_HOME": str(cache),
         }
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -81,7 +77,7 @@ def running(
     """Starts programs side by side; those that still run at the end of the block are ended.
 
     Args:
-      directory: for their logs and their common compilation cache.
+      directory: for their logs.
       commands: what follows `python` on each one's command line.
       devices: how many virtual CPU devices each has.
     """
@@ -89,7 +85,7 @@ def running(
     try:
         for index, words in enumerate(commands):
             log = directory / f"{len(list(directory.glob('*.log')))}-{index}.log"
-            started.append(Child(words, log, devices, directory / "cache"))
+            started.append(Child(words, log, devices))
         yield started
     finally:
         for child in started:

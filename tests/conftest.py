@@ -1,6 +1,7 @@
-"""Eight virtual devices, and the real data where it is present."""
+"""Eight virtual devices, compiled programs shared by all workers, and the real data if present."""
 
 import os
+import tempfile
 
 # Before JAX starts: the whole suite runs on eight virtual CPU devices, as a small pod would.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,10 +9,25 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+# What runs a few times in a test is not worth LLVM's time. XLA's own passes stay.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# What several tests compile, in whichever worker or child, is compiled once. A new directory each
+# time: a child that is killed may leave half a file.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="dlcore-cache-")
+    os.environ["XDG_CACHE_HOME"] = _cache.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/dlcore/jax"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
 import pathlib
 
+import flax.struct
 import hypothesis
 import pytest
+
+# Shapes are checked in signatures of functions. What a tree holds in place of arrays while JAX maps
+# over it, no annotation says.
+setattr(flax.struct.PyTreeNode, "__no_type_check__", True)  # noqa: B010
 
 # The first call of a law compiles: a time limit on single examples would only measure that.
 hypothesis.settings.register_profile("dlcore", deadline=None)

@@ -5,12 +5,13 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlcore import data, optim, parallel
 from dlcore.data import text
 from dlcore.data.features import ClassLabel, Image
-from dlcore.tasks import Learner
+from dlcore.tasks import Learner, TrainState
 from dlcore.train import Recipe, program
 
 
@@ -61,30 +62,20 @@ def letters(words: int = 250, **options: Any) -> data.Dataset:
     return text.load_text("letters", splits, data.TextOptions(**{"sequence_length": 8, **options}))
 
 
-# What runs a few times in a test is not worth LLVM's time.
-_QUICK = {"xla_backend_optimization_level": 0}
-jit = functools.partial(jax.jit, compiler_options=_QUICK)
+def state(params: Any, opt_state: Any, model_state: Any = None) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state or {},
+        opt_state=opt_state,
+        rng=jax.random.key_data(jax.random.key(0)),
+        ema_params=None,
+        metrics={},
+    )
 
 
-class _Quick:
-    """A jitted function, compiled for the first arguments, to which all others are alike."""
-
-    def __init__(self, function: Any) -> None:
-        self.function, self._compiled = function, None
-
-    def __call__(self, *args: Any) -> Any:
-        if self._compiled is None:
-            self._compiled = self.function.lower(*args).compile(compiler_options=_QUICK)
-        return self._compiled(*args)
-
-
-def quick(made: program.Program) -> program.Program:
-    """A program that is compiled in half the time."""
-    compiled = {name: _Quick(getattr(made, name)) for name in ("step", "evaluate")}
-    return dataclasses.replace(made, **compiled, moments=made.moments and _Quick(made.moments))
-
-
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def init(learner: Learner, batch: Any, seed: int = 0) -> Any:
     """First variables of a learner."""
     return learner.init(jax.random.key(seed), batch)
@@ -100,7 +91,7 @@ def build(
     devices: int | None = None,
     **options: Any,
 ) -> program.Program:
-    """The program of a learner, compiled quickly.
+    """The program of a learner.
 
     Args:
       learner: what is trained.
@@ -113,7 +104,7 @@ def build(
     """
     if not callable(schedule):
         schedule = optim.schedules.build("constant", schedule, 100)
-    made = program.build(
+    return program.build(
         learner,
         optim.builder.build(rule, schedule),
         schedule,
@@ -122,4 +113,3 @@ def build(
         parallel.make(layout, devices=jax.devices()[:devices], kinds=learner.state_kinds),
         **{"seed": 0, "log_every": 100, **options},
     )
-    return quick(made)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
@@ -42,7 +43,7 @@ def continue_text(
     """
     text: Any = trained.dataset
     learner: Any = trained.learner
-    tokens = text.encode(prompt)[None]
+    tokens = jnp.asarray(text.encode(prompt))[None]
     drawn = learner.continuation(trained.variables, key, tokens, length, temperature)
     return prompt + text.decode(np.asarray(drawn)[0])
 

@@ -116,7 +116,7 @@ def test_five_steps_of_momentum_equal_pytorch_s(name):
     }
     optimizer = optax.sgd(cases.LEARNING_RATE, cases.MOMENTUM)
 
-    @small.jit
+    @jax.jit
     def step(params, opt_state):
         (total, aux), gradients = jax.value_and_grad(task.loss, has_aux=True)(
             params, {}, batch, KEY
@@ -272,7 +272,7 @@ def gradients(batch):
 
 def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_gives():
     _, variables, batch = normalized()
-    sums, state = small.jit(gradients)(batch)
+    sums, state = jax.jit(gradients)(batch)
     moved = jax.tree.map(
         lambda a, b: bool((a != b).all()), dict(state), {"batch_stats": variables["batch_stats"]}
     )
@@ -283,7 +283,7 @@ def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_give
     several = jax.shard_map(gradients, mesh=mesh, in_specs=split, out_specs=same, check_vma=False)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        small.jit(several)(batch),
+        jax.jit(several)(batch),
         (sums, state),
     )
 

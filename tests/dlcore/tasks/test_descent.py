@@ -7,13 +7,14 @@ import optax
 import pytest
 
 from dlcore.metrics import Mean
-from dlcore.tasks import Aux, TrainState, descend, init_players
+from dlcore.tasks import Aux, descend, init_players
+from tests import small
 
 RATE, MOMENTUM, COUNT, KEPT = 0.1, 0.9, 6, 4
 RNG = np.random.default_rng(0)
 BATCH = {
-    "image": RNG.normal(size=(COUNT, 3)).astype(np.float32),
-    "mask": (np.arange(COUNT) < KEPT).astype(np.float32),
+    "image": jnp.asarray(RNG.normal(size=(COUNT, 3)), jnp.float32),
+    "mask": jnp.asarray(np.arange(COUNT) < KEPT, jnp.float32),
 }
 PARAMS = {
     "hunter": {"w": RNG.normal(size=3).astype(np.float32)},
@@ -38,15 +39,8 @@ def flight(params, model_state, batch, key):
 
 
 def begun():
-    return TrainState(
-        step=jnp.int32(0),
-        params=jax.tree.map(jnp.asarray, PARAMS),
-        model_state={"turns": jnp.int32(0)},
-        opt_state=init_players(OPTIMIZER, PARAMS, HUNTER, PREY),
-        rng=jax.random.key_data(jax.random.key(0)),
-        ema_params=None,
-        metrics={},
-    )
+    players = init_players(OPTIMIZER, PARAMS, HUNTER, PREY)
+    return small.state(jax.tree.map(jnp.asarray, PARAMS), players, {"turns": jnp.int32(0)})
 
 
 @jax.jit
@@ -123,7 +117,7 @@ def test_without_players_everything_moves_by_one_optimizer():
 
 
 def test_a_batch_without_a_real_example_changes_nothing():
-    batch = {**BATCH, "mask": np.zeros(COUNT, np.float32)}
+    batch = {**BATCH, "mask": jnp.zeros(COUNT)}
     moved, metrics, norm = descend(
         distance, begun(), batch, jax.random.key(0), OPTIMIZER, player=HUNTER
     )

@@ -3,7 +3,6 @@
 import functools
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +17,6 @@ from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks.evolution import population_noise, utilities
 from tests import small
-
-
-@flax.struct.dataclass
-class State:
-    """What an update asks of a train state."""
-
-    params: dict
-    model_state: dict
-    opt_state: object
 
 
 class Thresholds(nn.Module):
@@ -50,7 +40,7 @@ def make_batch(points, labels, mask=None):
 
 def start(task, batch, optimizer):
     params = small.init(task, batch)["params"]
-    return State(params, {}, task.init_optimizer(optimizer, params))
+    return small.state(params, task.init_optimizer(optimizer, params))
 
 
 RNG = np.random.default_rng(0)
@@ -79,7 +69,7 @@ def one_generation(fitness="cross_entropy", rate=1.0, layout="whole"):
         update = jax.shard_map(
             update, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False
         )
-    return state, small.jit(update)(state, batch)
+    return state, jax.jit(update)(state, batch)
 
 
 def ranked_weights(costs):
@@ -160,7 +150,7 @@ def test_threshold_units_without_a_gradient_learn_exclusive_or():
     def evolve(state, key):
         return task.update(state, batch, key, optimizer)[0], None
 
-    @small.jit
+    @jax.jit
     def measure(state):
         """The gradient at the start, and the scores when sixty generations have gone by."""
         gradient = jax.grad(

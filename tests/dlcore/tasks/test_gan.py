@@ -18,7 +18,6 @@ from dlcore.errors import UsageError
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
 from dlcore.parallel import AXIS, psum
-from dlcore.tasks import TrainState
 from dlcore.tasks.gan import GENERATOR_LOSSES
 from tests import small
 
@@ -51,15 +50,7 @@ class LinearPair(Pair):
 def started(task, batch, optimizer, seed=0):
     variables = dict(small.init(task, batch, seed))
     params = variables.pop("params")
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=variables,
-        opt_state=task.init_optimizer(optimizer, params),
-        rng=jax.random.key_data(jax.random.key(seed)),
-        ema_params=None,
-        metrics={},
-    )
+    return small.state(params, task.init_optimizer(optimizer, params), variables)
 
 
 def pixels(count, seed=0):
@@ -136,7 +127,7 @@ def test_each_player_keeps_its_own_optimizer():
     task = tasks.create("gan", LinearPair(), discriminator_steps=3)
     batch, optimizer = pixels(6), optax.adam(1e-3)
     state = started(task, batch, optimizer)
-    new_state, _ = small.jit(task.update, static_argnums=3)(
+    new_state, _ = jax.jit(task.update, static_argnums=3)(
         state, batch, jax.random.key(0), optimizer
     )
     assert int(optax.tree.get(new_state.opt_state["discriminator"], "count")) == 3
@@ -212,7 +203,7 @@ def test_the_discriminator_tends_to_p_over_p_plus_q():
         state, sums = task.update(state, batch, key, optimizer)
         return state, sums["loss"].total / sums["loss"].count
 
-    play = small.jit(lambda state, keys: jax.lax.scan(step, state, keys))
+    play = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys))
     state, losses = play(state, jax.random.split(jax.random.key(0), 300))
     scores = jax.nn.sigmoid(state.params["discriminator"]["logits"])
     np.testing.assert_allclose(scores, p / (p + q), atol=0.02)
@@ -261,7 +252,7 @@ def test_eight_devices_equal_one():
     sharded = jax.shard_map(
         train, mesh=mesh, in_specs=(replicated, split), out_specs=replicated, check_vma=False
     )
-    one, eight = small.jit(train)(state, batch), small.jit(sharded)(state, batch)
+    one, eight = jax.jit(train)(state, batch), jax.jit(sharded)(state, batch)
     assert not jax.tree.all(jax.tree.map(np.allclose, one[0].params, state.params))
     stayed = jax.tree.map(np.allclose, one[0].model_state, state.model_state)
     assert not any(jax.tree.leaves(stayed)), "every batch statistic moves"
@@ -275,12 +266,12 @@ def test_the_pairs_of_masked_examples_do_not_count():
     batch["mask"] = batch["mask"].at[6:].set(0)
     other = {**batch, "image": batch["image"].at[6:].set(100.0)}
     state = started(task, batch, optimizer)
-    update = small.jit(lambda batch: task.update(state, batch, jax.random.key(0), optimizer))
+    update = jax.jit(lambda batch: task.update(state, batch, jax.random.key(0), optimizer))
     assert jax.tree.all(jax.tree.map(np.array_equal, update(batch), update(other)))
     assert float(update(batch)[1]["loss"].count) == 6
     variables = {"params": state.params}
     whole, padded = (
-        metrics.compute(small.jit(task.evaluate)(variables, batch, jax.random.key(0)))
+        metrics.compute(jax.jit(task.evaluate)(variables, batch, jax.random.key(0)))
         for batch in (jax.tree.map(lambda leaf: leaf[:6], batch), other)
     )
     assert padded == pytest.approx(whole)
@@ -289,7 +280,7 @@ def test_the_pairs_of_masked_examples_do_not_count():
 def test_samples_are_images_that_their_key_determines():
     task = tasks.create("gan", models.create("gan", image_size=4, generator_hidden=(8,)))
     variables = small.init(task, {"image": jnp.zeros((2, 4, 4, 1))})
-    sample = small.jit(task.sample, static_argnums=2)
+    sample = jax.jit(task.sample, static_argnums=2)
     images = sample(variables, jax.random.key(1), 6)
     assert images.shape == (6, 4, 4, 1)
     assert np.abs(images).max() <= 1

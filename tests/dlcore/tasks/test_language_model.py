@@ -25,12 +25,12 @@ def _batch(time=TIME, rows=ROWS, seed=0, start=True):
     }
 
 
-@functools.partial(small.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _evaluate(task, variables, batch):
     return task.evaluate(variables, batch, jax.random.key(0))
 
 
-@functools.partial(small.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _read(task, params, tokens):
     """The logits after every token, and the state after the last."""
     carry = task.model.initial_carry(tokens.shape[0])
@@ -56,7 +56,7 @@ def variables(task):
 def loss(task):
     """The compiled loss, `(params, carry, batch) -> (sum, aux)`."""
     key = jax.random.key(1)
-    return small.jit(lambda params, carry, batch: task.loss(params, {"carry": carry}, batch, key))
+    return jax.jit(lambda params, carry, batch: task.loss(params, {"carry": carry}, batch, key))
 
 
 def _noise(carry, seed=2):
@@ -161,7 +161,7 @@ def test_eight_devices_give_the_loss_gradient_and_state_of_one():
         check_vma=False,
     )
     assert jax.device_count() == ROWS
-    _close(small.jit(sharded)(params, carry, batch), small.jit(step)(params, carry, batch))
+    _close(jax.jit(sharded)(params, carry, batch), jax.jit(step)(params, carry, batch))
 
 
 def test_samples_are_a_function_of_the_key_and_stay_in_the_vocabulary(task, variables):

@@ -112,4 +112,5 @@ def test_a_training_descends_what_was_sown_and_keeps_none_of_it(accumulate):
 
 
 def test_a_model_of_images_is_described_by_the_images():
-    assert LEARNER.describe_inputs(BATCH) == (BATCH["image"],)
+    batch = jax.tree.map(jnp.asarray, BATCH)
+    assert LEARNER.describe_inputs(batch) == (batch["image"],)

@@ -8,7 +8,6 @@ import scipy.special
 import sklearn.metrics
 
 from dlcore import metrics, models, tasks
-from tests import small
 
 COUNT, TAGS, MASKED = 20, 4, 5
 
@@ -34,7 +33,7 @@ PARAMS = {"logits": {"kernel": jnp.eye(TAGS), "bias": jnp.zeros(TAGS)}}
 
 def test_an_evaluation_scores_each_tag_and_whole_answers(task, batch):
     logits, tags = (batch[name][: COUNT - MASKED] for name in ("image", "tags"))
-    scores = metrics.compute(small.jit(task.evaluate)({"params": PARAMS}, batch, jax.random.key(0)))
+    scores = metrics.compute(jax.jit(task.evaluate)({"params": PARAMS}, batch, jax.random.key(0)))
     log_p = scipy.special.log_expit((2 * np.float64(tags) - 1) * logits)
     assert scores["loss"] == pytest.approx(-log_p.sum(1).mean(), rel=1e-5)
     answers = logits > 0
@@ -52,7 +51,7 @@ def test_predictions_are_each_tag_s_own_probability(task, batch):
 
 
 def test_a_tag_s_loss_moves_no_other_tag(task, batch):
-    @small.jit
+    @jax.jit
     @jax.grad
     def gradient(params, tags):
         clean = {**batch, "image": jnp.nan_to_num(batch["image"]), "tags": tags}

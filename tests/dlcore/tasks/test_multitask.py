@@ -8,7 +8,6 @@ import scipy.special
 
 from dlcore import metrics, models, tasks
 from dlcore.errors import UsageError
-from tests import small
 
 MODEL = models.create("multitask_mlp", hidden=(6,))
 RNG = np.random.default_rng(0)
@@ -34,7 +33,7 @@ SEGMENTS = np.array(
 
 @pytest.fixture(scope="module")
 def variables():
-    return small.jit(MODEL.init)(jax.random.key(0), BATCH["image"])
+    return jax.jit(MODEL.init)(jax.random.key(0), BATCH["image"])
 
 
 def weighted(class_weight, tag_weight):
@@ -44,7 +43,7 @@ def weighted(class_weight, tag_weight):
 def test_the_loss_is_the_weighted_sum_of_both_heads_losses(variables):
     task = weighted(2.0, 0.5)
 
-    @small.jit
+    @jax.jit
     def run():
         outputs = MODEL.apply(variables, BATCH["image"])
         return (
@@ -67,7 +66,7 @@ def test_the_loss_is_the_weighted_sum_of_both_heads_losses(variables):
 
 
 def test_the_trunk_gets_the_weighted_sum_of_what_the_heads_ask_and_a_head_its_own(variables):
-    @small.jit
+    @jax.jit
     def gradients(params):
         return [
             jax.grad(lambda own, task=task: task.loss(own, {}, BATCH, jax.random.key(0))[0])(params)

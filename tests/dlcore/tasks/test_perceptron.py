@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,22 +14,14 @@ from dlcore import metrics, models, tasks
 from tests import small
 
 
-@flax.struct.dataclass
-class State:
-    """What an update asks of a train state."""
-
-    params: dict
-    opt_state: object
-
-
 @functools.cache
 def start(num_classes, inputs, rate=1.0):
     """A task, its first state and a compiled update."""
     task = tasks.create("perceptron", models.create("perceptron", num_classes=num_classes))
     optimizer = optax.sgd(rate)
     params = task.init(jax.random.key(0), {"image": jnp.zeros((1, inputs))})["params"]
-    update = small.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
-    return task, State(params, task.init_optimizer(optimizer, params)), update
+    update = jax.jit(lambda state, batch: task.update(state, batch, jax.random.key(0), optimizer))
+    return task, small.state(params, task.init_optimizer(optimizer, params)), update
 
 
 def make_batch(points, labels, mask=None):

@@ -100,7 +100,7 @@ def training() -> Callable[..., Training]:
             watched_metric=task.watched_metric,
             watched_mode=task.watched_mode,
         )
-        return Training(small.quick(prepared), dataset, plan)
+        return Training(prepared, dataset, plan)
 
     return build
 

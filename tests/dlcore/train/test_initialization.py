@@ -83,7 +83,7 @@ class Subject:
         )
 
         # One compilation for all rules, with every module's answers after each.
-        self._run = small.jit(self._after_all)
+        self._run = jax.jit(self._after_all)
         self._found = {}
 
     def _after_all(self, variables, batch, key):
@@ -278,7 +278,7 @@ class Twice(nn.Module):
 
 def test_a_layer_used_twice_is_scaled_by_its_first_use_also_under_rematerialization():
     task, batch = tasks.create("classification", Twice()), subject("mlp").batch
-    lsuv = small.jit(lambda own, key: initialization.lsuv(task, own, batch, key))
+    lsuv = jax.jit(lambda own, key: initialization.lsuv(task, own, batch, key))
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params = lsuv(own, jax.random.key(1))["params"]

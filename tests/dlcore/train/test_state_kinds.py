@@ -206,7 +206,7 @@ def test_after_a_step_of_a_recipe_all_devices_hold_the_same(name, layout, tmp_pa
     if recipe.batch_size % 4 or not recipe.batch_size:
         recipe = dataclasses.replace(recipe, batch_size=8)
     prepared = prepare(recipe, Settings(parallelism=layout), jax.devices()[:4])
-    made = small.quick(prepared.program)
+    made = prepared.program
     batch = prepared.dataset.train_batches(recipe.batch_size, recipe.seed).batch(0)
     state, report = made.step(
         made.parallelism.place_state(made.initialize()), made.parallelism.place_batch(batch)

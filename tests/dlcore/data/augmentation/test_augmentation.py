@@ -35,16 +35,10 @@ def compose(text):
 
 @functools.cache
 def changed(strength):
-    """A function `(keys, images) -> [kinds, n, ...]` that applies every augmentation by itself.
-
-    Compiled in haste: it takes far longer to compile than to run.
-    """
+    """A function `(keys, images) -> [kinds, n, ...]` that applies every augmentation by itself."""
     texts = [name if strength is None else f"{name}:{strength}" for name in AUGMENTATIONS]
     changes = [compose(text) for text in texts]
-    return jax.jit(
-        lambda *batch: jnp.stack([jax.vmap(change)(*batch) for change in changes]),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    return jax.jit(lambda *batch: jnp.stack([jax.vmap(change)(*batch) for change in changes]))
 
 
 @settings(max_examples=20, deadline=None)

@@ -60,7 +60,7 @@ def example_of(seed, count=2):
 @functools.cache
 def moved(text):
     change = augmentation.compose(augmentation.parse(text), FEATURES)
-    compiled = jax.jit(change, compiler_options={"xla_backend_optimization_level": 0})
+    compiled = jax.jit(change)
     return lambda seed, example: jax.device_get(compiled(jax.random.key(seed), example))
 
 
