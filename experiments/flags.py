@@ -363,17 +363,21 @@ def _settable(recipe: Recipe, phase: Phase) -> dict[str, Any]:
 
 
 def read_recipe(values: FlagValues, recipe: Recipe) -> Recipe:
-    """The recipe with the command line's overrides; its options are complete."""
+    """The recipe with the command line's overrides."""
     fields: dict[str, Any] = {name: values[name].value for name in _FIELDS}
     for component in COMPONENTS:
         prefix, options = f"{component}.", f"{component}_options"
         same = fields[component] == getattr(recipe, component)
+        own = getattr(recipe, options) if same else {}
         given = {
-            name.removeprefix(prefix): values[name].value
-            for name in values
-            if name.startswith(prefix)
+            name.removeprefix(prefix): values[name] for name in values if name.startswith(prefix)
         }
-        fields[options] = {**(getattr(recipe, options) if same else {}), **given}
+        # What neither the recipe nor the command line sets is left to the dataset's facts.
+        fields[options] = own | {
+            option: flag.value
+            for option, flag in given.items()
+            if flag.present or option in own or component == "data"
+        }
     fields["needs"] = {
         name: _read_need(str(values[f"needs.{name}"].value), need)
         for name, need in recipe.needs.items()

@@ -1,7 +1,7 @@
 """Answers for one's own files: `python -m experiments.predict --workdir=runs/digits photo.png`.
 
-A classifier names the likeliest classes of each image, which is brought to the size and colors of
-its training images. A language model goes on from each text file.
+Of each image, which is brought to the size and colors of the training images, the likeliest classes
+or tags are named, or the numbers that are predicted. A language model goes on from each text file.
 """
 
 import pathlib
@@ -13,6 +13,7 @@ import numpy as np
 
 from dlcore import data
 from dlcore.data import decoding
+from dlcore.data.features import ClassLabel, Image, Numbers, Tags
 from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
 from dlcore.evaluators.continuation import continue_text
@@ -20,7 +21,8 @@ from dlcore.tasks import Continues, Predicts
 from dlcore.train import Run
 from experiments import cache, flags
 
-SHOWN_CLASSES = 3
+SHOWN = 3
+Answers = ClassLabel | Tags | Numbers
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -40,11 +42,11 @@ def main(values: flags.FlagValues) -> None:
     """Restores the model and answers for each file."""
     directory = flags.run_directory(values)
     if not values.files:
-        raise UsageError("no file is named: give one or more behind the flags")
+        raise UsageError("no file is named: give one or more after the flags")
     files = [pathlib.Path(name) for name in values.files]
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UsageError(f"{missing[0]} is no file: name images or texts that exist")
+        raise UsageError(f"{missing[0]} does not exist: name images or texts")
     cache.use()
     run = Run(directory, flags.settings_of_run(values))
     trained = run.trained(values.checkpoint)
@@ -56,12 +58,10 @@ def main(values: flags.FlagValues) -> None:
         return
     if not isinstance(trained.learner, Predicts):
         raise UsageError(f"{directory} holds a {run.recipe.task}: it has no answer for a file")
+    feature = answers(trained.dataset)
     images = np.stack([read_image(path, trained.dataset, values.invert) for path in files])
-    probabilities = predict(trained, images)
-    for path, row in zip(files, probabilities, strict=True):
-        best = np.argsort(-row)[:SHOWN_CLASSES]
-        names = class_names(trained.dataset)
-        print(f"{path}: " + ", ".join(f"{names[label]} {row[label]:.1%}" for label in best))
+    for path, row in zip(files, predict(trained, images), strict=True):
+        print(f"{path}: {worded(feature, row)}")
 
 
 def predict(trained: Trained, images: np.ndarray) -> np.ndarray:
@@ -71,10 +71,23 @@ def predict(trained: Trained, images: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(learner.predict)(trained.variables, batch))
 
 
-def class_names(dataset: data.Dataset) -> tuple[str, ...]:
-    """What the answers are called: the classes, tags or numbers that a task needs."""
-    named: Any = [one for key, one in dataset.features.items() if key != "image"]
-    return tuple(named[0].names)
+def answers(dataset: data.Dataset) -> Answers:
+    """The feature that is predicted; UsageError where it is not known which, or of what."""
+    found = [one for one in dataset.features.values() if isinstance(one, Answers)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{dataset.name} has {len(found)} features of classes, tags or numbers: what is "
+            "predicted has to be the only one"
+        )
+    return found[0]
+
+
+def worded(feature: Answers, row: np.ndarray) -> str:
+    """An answer `[names]` in words: the likeliest classes or tags, or all numbers."""
+    if isinstance(feature, Numbers):
+        return ", ".join(f"{name} {value:.4g}" for name, value in zip(feature.names, row, strict=True))
+    likeliest = np.argsort(-row)[:SHOWN]
+    return ", ".join(f"{feature.names[index]} {row[index]:.1%}" for index in likeliest)
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -87,9 +100,9 @@ def read_text(path: pathlib.Path) -> str:
 
 def read_image(path: pathlib.Path, dataset: data.Dataset, invert: bool) -> np.ndarray:
     """An image file in the size, colors and range of the training images."""
-    example = dataset.example_batch(1)["image"][0]
-    if example.ndim != 3:
+    if not isinstance(dataset.features.get("image"), Image):
         raise UsageError(f"{dataset.name} holds no images: there is no answer for {path}")
+    example = dataset.example_batch(1)["image"][0]
     pixels = decoding.decode(path, example.shape[-1], example.shape[:2])
     pixels = 255 - pixels if invert else pixels
     return pixels if example.dtype == np.uint8 else (pixels / 255).astype(example.dtype)

@@ -4,6 +4,7 @@ from dlcore.data import features
 from dlcore.data.catalog import load, options_kind
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
 from dlcore.data.examples import from_arrays
+from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions, Options, TextOptions
 from dlcore.data.prefetching import Prefetch, prefetch
 from dlcore.data.registration import names, register
@@ -20,6 +21,7 @@ __all__ = [
     "features",
     "from_arrays",
     "load",
+    "match",
     "names",
     "options_kind",
     "prefetch",

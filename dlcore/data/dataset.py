@@ -56,9 +56,9 @@ class Dataset(abc.ABC):
         Some are measured when they are asked for. Of one feature to be predicted: `num_classes`
         (or numbers, or tags); of tags `num_tags`; of classes and tokens `frequencies`, how often
         each occurs in the training split, int64, which no recipe spells out. Of what a model looks
-        at: `image_shape` as the model sees it, its `channels`, of a square its `image_size`, of
-        what goes on for some time its `length`, of audio its `rate`. Of tokens of one vocabulary
-        `vocabulary_size`; of text `sequence_length`. Of boxes `max_boxes`.
+        at: `image_shape` as the model sees it, its `image_channels`, of a square its `image_size`,
+        of what goes on for some time its `input_length`, of audio its `audio_rate`. Of tokens of
+        one vocabulary `vocabulary_size`; of text `sequence_length`. Of boxes `max_boxes`.
         """
 
     @property

@@ -14,7 +14,7 @@ from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.features import Feature, Shape
 from dlcore.data.fitting import check_options, curriculum_keys
 from dlcore.data.needs import described, match
-from dlcore.data.options import ExampleOptions, Options, renaming
+from dlcore.data.options import ExampleOptions, Options, chosen_splits, renaming
 from dlcore.data.registration import complete_options
 from dlcore.data.sources import Arrays, Source, Split
 from dlcore.errors import UsageError
@@ -244,7 +244,7 @@ def from_arrays(
     Args:
       features: what an example holds, by key.
       splits: the arrays of "train", and of "validation" and "test" where there are any, by key;
-        what is missing is carved out of "train". Those of a feature of several parts stand under
+        what is missing is carved out of "train". Others are for the option `splits`. Those of a feature of several parts stand under
         its key with each part appended: see `dlcore.data.features`.
       options: see `ExampleOptions`.
       name: what messages call it.
@@ -254,15 +254,10 @@ def from_arrays(
         fit.
     """
     given = complete_options(ExampleOptions, options, name)
-    if "train" not in splits or set(splits) - {"train", "validation", "test"}:
-        raise UsageError(
-            f"dataset {name!r} has the splits {', '.join(splits) or 'none'}: it needs train, and"
-            " may have validation and test"
-        )
     sources: dict[str, Source] = {}
-    for split, arrays in splits.items():
-        where = f"split {split!r} of dataset {name!r}"
-        sources[split] = Arrays(*_resized(features, arrays, given.resize), where)
+    for split, own in chosen_splits(given, splits, name).items():
+        where = f"split {own!r} of dataset {name!r}"
+        sources[split] = Arrays(*_resized(features, splits[own], given.resize), where)
     return build(name, sources, given)
 
 

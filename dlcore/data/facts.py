@@ -90,13 +90,13 @@ def _of_input(feature: Feature, shape: kinds.Shape) -> dict[str, Any]:
     known: dict[str, Any] = {"image_shape": shape}
     match feature:
         case kinds.Image():
-            known["channels"] = shape[2]
+            known["image_channels"] = shape[2]
             if shape[0] == shape[1]:
                 known["image_size"] = shape[0]
         case kinds.Series() | kinds.Audio():
-            known["length"] = shape[0]
+            known["input_length"] = shape[0]
     if isinstance(feature, kinds.Audio) and feature.rate:
-        known["rate"] = feature.rate
+        known["audio_rate"] = feature.rate
     return known
 
 

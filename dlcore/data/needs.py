@@ -1,4 +1,4 @@
-"""What a task needs, found among what a dataset has."""
+"""What a task or an evaluator needs, found among what a dataset has."""
 
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
@@ -8,13 +8,16 @@ from dlcore.data.features import INPUTS, Feature
 from dlcore.errors import UsageError
 
 
-def match(needs: Needs, features: Mapping[str, Feature], name: str) -> dict[str, str]:
+def match(
+    needs: Needs, features: Mapping[str, Feature], name: str, who: str = "the task"
+) -> dict[str, str]:
     """The key of the feature that serves each need, as `Dataset.provide` says.
 
     Args:
-      needs: kinds by the task's keys.
+      needs: kinds by the keys under which they are wanted.
       features: of the dataset.
       name: of the dataset.
+      who: needs it, for a message.
 
     Raises:
       UsageError: no feature or more than one would do.
@@ -32,22 +35,27 @@ def match(needs: Needs, features: Mapping[str, Feature], name: str) -> dict[str,
         # What one need takes may leave only one feature to another.
         key = min(free, key=lambda key: len(free[key]))
         if len(free[key]) != 1:
-            _refuse(key, free[key], needs, features, name)
+            _refuse(key, free[key], needs, features, name, who)
         found[key] = free[key][0]
     return {key: found[key] for key in needs}
 
 
 def _refuse(
-    key: str, free: list[str], needs: Needs, features: Mapping[str, Feature], name: str
+    key: str,
+    free: list[str],
+    needs: Needs,
+    features: Mapping[str, Feature],
+    name: str,
+    who: str,
 ) -> NoReturn:
     if free:
         raise UsageError(
             f"dataset {name!r} has {', '.join(free)}, each of which may be the"
-            f" {key!r} that the task needs: set features, as in"
+            f" {key!r} that {who} needs: set features, as in"
             f' features="{key}:{free[0]}"'
         )
     wanted = ", ".join(f"{other!r} ({_nouns(kinds)})" for other, kinds in needs.items())
-    raise UsageError(f"the task needs {wanted}: dataset {name!r} has {described(features)}")
+    raise UsageError(f"{who} needs {wanted}: dataset {name!r} has {described(features)}")
 
 
 def described(features: Mapping[str, Feature]) -> str:

@@ -54,7 +54,8 @@ class Trained:
       batch_size: of the recipe.
       rows: `rows(function, split, *inputs)` is what `function(variables, batch, *inputs)` gives for
         every example of a split, NumPy arrays `[examples, ...]` in order, computed on all devices;
-        compiled once for a function. The batch is a prepared one, as the model sees it. The inputs
+        compiled once for a function, which therefore has to be the same at every call: a module's, or
+        a learner's method. The batch is a prepared one, as the model sees it. The inputs
         are trees of arrays, the same for all batches, but for random keys: each batch gets its own.
       metrics: what was recorded so far, arrays `[records]` by split and name.
       needed: the trained runs that the recipe needed, by name.
@@ -85,6 +86,9 @@ class Evaluator(abc.ABC):
 
     # What the learner has to be able to do, a protocol of `dlcore.tasks.protocols`.
     ability: ClassVar[type] = Learner
+    # The features that the dataset has to have besides those that the task needs, or as which of
+    # their kinds it has to have these.
+    needs: ClassVar[data.Needs] = {}
     # The runs that the recipe has to need, by name.
     needed: ClassVar[tuple[str, ...]] = ()
 

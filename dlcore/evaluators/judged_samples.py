@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from dlcore import plots
+from dlcore import data, plots
+from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
@@ -40,6 +41,7 @@ class JudgedSamples(Evaluator):
     count: int = 10_000
 
     ability: ClassVar[type] = Samples
+    needs: ClassVar[data.Needs] = {"image": (Image,)}
     needed: ClassVar[tuple[str, ...]] = ("judge",)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,8 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from dlcore import plots
+from dlcore import data, plots
+from dlcore.data.features import ClassLabel
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
 from dlcore.tasks import Predicts
@@ -17,6 +18,7 @@ class Predictions(Evaluator):
     """The probabilities that a classifier gives, kept with the labels, and where it errs."""
 
     ability: ClassVar[type] = Predicts
+    needs: ClassVar[data.Needs] = {"label": (ClassLabel,)}
 
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The arrays "SPLIT_outputs" and the figure "confusion_matrix".

@@ -24,7 +24,7 @@ class GAN(nn.Module):
 
     Attributes:
       image_size: height and width of the images, in pixels.
-      channels: channels of the images.
+      image_channels: channels of the images.
       latent_size: numbers that the generator starts from.
       generator_hidden: rectifier units of each hidden layer of the generator.
       discriminator_hidden: maxout units of each hidden layer of the discriminator.
@@ -34,7 +34,7 @@ class GAN(nn.Module):
     """
 
     image_size: int = 28
-    channels: int = 1
+    image_channels: int = 1
     latent_size: int = 100
     generator_hidden: tuple[int, ...] = (1200, 1200)
     discriminator_hidden: tuple[int, ...] = (240, 240)
@@ -45,7 +45,7 @@ class GAN(nn.Module):
     def setup(self) -> None:
         """Makes the two players."""
         self.generator = Generator(
-            image_shape=(self.image_size, self.image_size, self.channels),
+            image_shape=(self.image_size, self.image_size, self.image_channels),
             hidden=self.generator_hidden,
         )
         self.discriminator = Discriminator(

@@ -99,9 +99,10 @@ class Classification(Supervised):
         themselves where the criterion takes them for the prediction.
         """
         if "views" not in batch:
-            return jnp.asarray(self.model.apply(variables, batch["image"], train=False))
+            return self.outputs(variables, batch)
         views = batch["views"]
-        each: Any = self.model.apply(variables, views.reshape(-1, *views.shape[2:]), train=False)
+        one_by_one = {**batch, "image": views.reshape(-1, *views.shape[2:])}
+        each = self.outputs(variables, one_by_one)
         each = each.reshape(*views.shape[:2], -1).astype(jnp.float32)
         if self.criterion in losses.OF_OUTPUTS:
             return each.mean(1)

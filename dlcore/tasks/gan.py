@@ -96,12 +96,12 @@ class GAN(Learner):
           UsageError: the model makes images of another shape than the batch's.
         """
         images, latent = self.describe_inputs(batch)
-        made = (self.model.image_size, self.model.image_size, self.model.channels)
+        made = (self.model.image_size, self.model.image_size, self.model.image_channels)
         if images.shape[1:] != made:
             raise UsageError(
                 f"the images are {'x'.join(map(str, images.shape[1:]))}, the generator makes "
-                f"{'x'.join(map(str, made))}: set model.image_size and model.channels, or "
-                "data.resize"
+                f"{'x'.join(map(str, made))}: set model.image_size and "
+                "model.image_channels, or data.resize"
             )
         return self.init_model(key, images, latent)
 

@@ -77,7 +77,7 @@ class LanguageModel(Descent):
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
         """Cross-entropy in nats and perplexity; every row is read from the initial state."""
         del key
-        logits, _ = self.model.apply({"params": variables["params"]}, *self.describe_inputs(batch))
+        logits, _ = self.model.apply(_of_model(variables), *self.describe_inputs(batch))
         return _metrics(_loss(logits, batch))
 
     def continuation(
@@ -101,14 +101,19 @@ class LanguageModel(Descent):
             raise UsageError(f"cannot sample {length} characters: it is 1 or more")
         if temperature < 0:
             raise UsageError(f"a temperature is 0 or more, not {temperature}")
-        return self._sample(variables["params"], key, prompt, length, temperature)
+        return self._sample(_of_model(variables), key, prompt, length, temperature)
 
     @functools.partial(jax.jit, static_argnames=("self", "length"))
     def _sample(
-        self, params: Any, key: jax.Array, prompt: jax.Array, length: int, temperature: jax.Array
+        self,
+        variables: Variables,
+        key: jax.Array,
+        prompt: jax.Array,
+        length: int,
+        temperature: jax.Array,
     ) -> jax.Array:
         def read(tokens: jax.Array, carry: Any) -> tuple[Any, jax.Array]:
-            logits, carry = self.model.apply({"params": params}, tokens, carry)
+            logits, carry = self.model.apply(variables, tokens, carry)
             return carry, logits[:, -1]
 
         def step(state: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, jax.Array]:
@@ -122,6 +127,11 @@ class LanguageModel(Descent):
         first = read(prompt, self.model.initial_carry(prompt.shape[0]))
         _, tokens = jax.lax.scan(step, first, jax.random.split(key, length))
         return tokens.T
+
+
+def _of_model(variables: Variables) -> dict[str, Any]:
+    """The variables without the state that training carries from window to window."""
+    return {name: own for name, own in variables.items() if name != "carry"}
 
 
 def _loss(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Mean:

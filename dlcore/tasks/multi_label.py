@@ -33,8 +33,7 @@ class MultiLabel(Supervised):
 
     def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch tags"]:
         """Each tag's probability."""
-        logits: Any = self.model.apply(variables, batch["image"], train=False)
-        return jax.nn.sigmoid(logits.astype(jnp.float32))
+        return jax.nn.sigmoid(self.outputs(variables, batch).astype(jnp.float32))
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Sums for "loss", "accuracy" (share of right tags), "exact_match" (all of them right)."""

@@ -84,8 +84,8 @@ class Multitask(Supervised):
 
     def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """Each class's probability."""
-        outputs: Any = self.model.apply(variables, batch["image"], train=False)
-        return jax.nn.softmax(outputs[0].astype(jnp.float32))
+        scores, _ = self.outputs(variables, batch)
+        return jax.nn.softmax(scores.astype(jnp.float32))
 
 
 register("multitask", Multitask)

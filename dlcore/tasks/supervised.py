@@ -35,8 +35,11 @@ class Supervised(Descent):
         loss = metrics["loss"]
         return loss.total, Aux(loss.count, applied.model_state, metrics, applied.sown)
 
+    def outputs(self, variables: Variables, batch: Batch) -> Any:
+        """The model's outputs in evaluation mode."""
+        return self.model.apply(variables, *self.describe_inputs(batch), train=False)
+
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
         """Every metric of the outputs in evaluation mode."""
         del key
-        outputs = self.model.apply(variables, *self.describe_inputs(batch), train=False)
-        return self.metrics(outputs, batch)
+        return self.metrics(self.outputs(variables, batch), batch)

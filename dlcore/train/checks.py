@@ -1,6 +1,7 @@
 """What a recipe must hold before any work starts: numbers in range, and parts that fit together."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -56,10 +57,17 @@ def numbers(recipe: Recipe) -> None:
 
 
 def _sizes(recipe: Recipe) -> None:
+    defaults = models.defaults(recipe.model)
     for option, value in recipe.model_options.items():
-        sizes = value if isinstance(value, tuple) else (value,)
-        if any(_is_integer(size) and size < 1 for size in sizes):
+        # What can be 0 by default is no size.
+        if _smallest(defaults.get(option)) >= 1 > _smallest(value):
             raise UsageError(f"model.{option}={value}: sizes must be at least 1")
+
+
+def _smallest(value: Any) -> float:
+    """The least integer of an option; infinite where it has none."""
+    values = value if isinstance(value, tuple) else (value,)
+    return min(filter(_is_integer, values), default=math.inf)
 
 
 def _plateau(recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ from dlcore.tasks import TrainState
 from dlcore.train.callbacks import Callback
 from dlcore.train.checkpoint import Checkpoints, Restored
 from dlcore.train.evaluation import evaluate
+from dlcore.train.findings import beside
 from dlcore.train.program import Program
 from dlcore.train.statistics import recompute
 from dlcore.train.watchdog import StopSignal, Watchdog
@@ -127,9 +128,9 @@ class Outcome:
     state: Any
 
 
-# Called after an evaluation with the number of the step and of the evaluation, and the canonical
+# Called after an evaluation with the number of the step and of the evaluation, and the placed
 # state; what it returns is recorded beside the metrics.
-OnEvaluation = Callable[[int, int, TrainState], Mapping[str, float]]
+OnEvaluation = Callable[[int, int, Any], Mapping[str, float]]
 
 
 class Loop:
@@ -366,7 +367,7 @@ class Loop:
         )
         self._evaluated = True
         self._watchdog.progress(f"the evaluators after step {step}", PATIENCE)
-        values |= self._on_evaluation(step, number, state)
+        values = beside(values, self._on_evaluation(step, number, state))
         metric = self._plan.watched_metric
         if metric is not None and metric not in values:
             raise UsageError(

@@ -69,7 +69,8 @@ def prepare(
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
     dataset = load(recipe, settings)
-    dataset = dataset.provide(kind.needs) if kind.needs else dataset
+    needs = _needs(kind, chosen, dataset)
+    dataset = dataset.provide(needs) if needs else dataset
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:
@@ -106,6 +107,23 @@ def prepare(
     return Prepared(recipe, dataset, built, plan, chosen)
 
 
+def _needs(
+    kind: type[tasks.Learner], chosen: Mapping[str, Evaluator], dataset: data.Dataset
+) -> data.Needs:
+    """The features that task and evaluators need together.
+
+    Raises:
+      UsageError: the dataset does not have them.
+    """
+    needs = dict(kind.needs)
+    data.match(needs, dataset.features, dataset.name)
+    for name, evaluator in chosen.items():
+        for key, kinds in evaluator.needs.items():
+            needs[key] = tuple(own for own in needs.get(key, kinds) if own in kinds)
+        data.match(needs, dataset.features, dataset.name, f"evaluator {name!r}")
+    return needs
+
+
 def load(recipe: Recipe, settings: Settings) -> data.Dataset:
     """The recipe's dataset."""
     return data.load(recipe.data, settings.data_dir or None, recipe.data_options)
@@ -140,9 +158,9 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
     """The recipe with the options that the dataset settles, where the recipe leaves them open.
 
     An option of the model or the task that has the name of one of the dataset's facts
-    (`num_classes`, `vocabulary_size`, `channels`, ...) follows the dataset, unless the recipe sets
-    it. A fact that is an array (`frequencies`) stays open, as it is too long for a recipe: `build`
-    fills it in.
+    (`num_classes`, `vocabulary_size`, `image_channels`, ...) follows the dataset, unless the recipe
+    sets it. A fact that is an array (`frequencies`) is too long for a recipe: the option keeps its
+    default there, and `build` fills it in.
 
     Raises:
       UsageError: the recipe sets a number of classes or of words that the dataset does not have.
@@ -154,9 +172,8 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
         given: Mapping[str, Any] = getattr(recipe, f"{component}_options")
         options = {**defaults, **given}
         for name in sorted(facts.keys() & defaults.keys()):
-            if options[name] == defaults[name]:
-                is_table = isinstance(facts[name], np.ndarray)
-                options[name] = defaults[name] if is_table else facts[name]
+            if name not in given and not isinstance(facts[name], np.ndarray):
+                options[name] = facts[name]
             elif name in _BINDING and options[name] != facts[name]:
                 raise UsageError(
                     f"{component}.{name}={options[name]} does not fit: {recipe.data} has "

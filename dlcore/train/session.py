@@ -110,14 +110,20 @@ class Session:
             sessions[name] = Session(recipe, self.settings, self._devices)
         return sessions
 
-    def check(self) -> None:
-        """Raises UsageError where anything has to be mended, before any work starts."""
+    def check(self, directory: str | pathlib.Path | None = None) -> None:
+        """Raises UsageError where anything has to be corrected, before any work starts.
+
+        Args:
+          directory: of the run, if there is one: where a training has begun, the weights that it
+            started from are no longer needed.
+        """
         for name, session in self.needed.items():
             with _about(f"needs.{name}"):
-                session.check()
+                session.check(directory and pathlib.Path(directory) / name)
         for index in range(len(self.phases)):
-            with self._about_phase(index):
-                self._check_start(index)
+            if not (directory and self._has_begun(pathlib.Path(directory), index)):
+                with self._about_phase(index):
+                    self._check_start(index)
 
     def run(self, directory: str | pathlib.Path) -> dict[str, Any]:
         """Trains in a run directory, or takes up what is there.
@@ -134,7 +140,7 @@ class Session:
           TrainingError: the training cannot go on.
         """
         directory = pathlib.Path(directory)
-        self.check()
+        self.check(directory)
         with workdir.claim(directory, self.recipe):
             path = directory / "summary.json"
             if processes.first_says(path.exists()):
@@ -240,13 +246,24 @@ class Session:
     def _under_way(self, directory: pathlib.Path) -> tuple[int, Start]:
         """The last phase that has a sound checkpoint, and where it began; or the first one."""
         for index in range(len(self.phases) - 1, 0, -1):
-            folder = directory / self._folder(index)
-            if not any(path.name.isdecimal() for path in folder.glob("*")):
+            if not self._has_checkpoints(directory, index):
                 continue
+            folder = directory / self._folder(index)
             with contextlib.closing(_open(self.phases[index].learner, folder)) as checkpoints:
                 if steps := checkpoints.steps():
                     return index, Start(**checkpoints.progress(steps[-1])["start"])
         return 0, Start()
+
+    def _has_begun(self, directory: pathlib.Path, index: int) -> bool:
+        """Whether a phase has checkpoints, or a later one."""
+        return any(
+            self._has_checkpoints(directory, later) for later in range(index, len(self.phases))
+        )
+
+    def _has_checkpoints(self, directory: pathlib.Path, index: int) -> bool:
+        """Whether a phase has any, sound or not."""
+        folder = directory / self._folder(index)
+        return any(path.name.isdecimal() for path in folder.glob("*"))
 
     def _folder(self, index: int) -> str:
         """Where a phase's checkpoints are in the run directory: the last phase's are the run's."""
@@ -342,7 +359,7 @@ class Session:
         found = findings.collect(
             prepared.evaluators, trained, split, prepared.recipe.seed, directory
         )
-        results[split] = {**results.get(split, {}), **found}
+        results[split] = findings.beside(results.get(split, {}), found)
         summary = report.summarize(prepared, outcome, results)
         summary["report_seconds"] = round(time.perf_counter() - started, 1)
         if jax.process_index() == 0:

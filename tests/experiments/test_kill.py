@@ -43,7 +43,15 @@ def records(directory: pathlib.Path) -> list[str]:
 
 
 def records_reach(count: int) -> Moment:
-    return lambda directory: len(records(directory)) >= count
+    """There are so many, and the process itself has written: that it goes on, not only starts."""
+    found: list[int] = []
+
+    def reached(directory: pathlib.Path) -> bool:
+        path = directory / "metrics.jsonl"
+        found.append(path.stat().st_mtime_ns if path.exists() else 0)
+        return found[-1] > found[0] and len(records(directory)) >= count
+
+    return reached
 
 
 def evaluation_begins(directory: pathlib.Path) -> bool:

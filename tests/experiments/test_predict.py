@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlcore import data
+from dlcore.data.features import ClassLabel, Numbers, Tags
+from dlcore.errors import UsageError
 from dlcore.train import Run
 from experiments import predict
 
@@ -44,11 +47,26 @@ def test_several_files_get_a_line_each(call, digits_run, photo):
     assert len(output.splitlines()) == 2
 
 
+def test_tags_and_numbers_are_answers_too():
+    assert predict.worded(Tags(("a", "b", "c", "d")), np.array([0.1, 0.9, 0.5, 0.0])) == (
+        "b 90.0%, c 50.0%, a 10.0%"
+    )
+    assert predict.worded(Numbers(("x", "y")), np.array([-123.456, 0.25])) == "x -123.5, y 0.25"
+
+
+def test_what_is_predicted_has_to_be_one_feature():
+    assert isinstance(predict.answers(data.load("digits_segments")), Tags)
+    both = {"label": ClassLabel(("a",)), "numbers": Numbers(("n",))}
+    arrays = {"label": np.zeros(9, int), "numbers": np.zeros((9, 1))}
+    with pytest.raises(UsageError, match="arrays has 2 features of classes, tags or numbers"):
+        predict.answers(data.from_arrays(both, {"train": arrays}))
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         ((), "no file is named"),
-        (("missing.png",), "missing.png is no file"),
+        (("missing.png",), "missing.png does not exist"),
         ((__file__,), "cannot read image"),
     ],
 )

@@ -22,7 +22,7 @@ def test_images_with_a_class():
     found = facts(features, image=PIXELS, label=LABELS)
     assert found["num_classes"] == 4
     assert found["image_shape"] == (6, 5, 3)
-    assert found["channels"] == 3
+    assert found["image_channels"] == 3
     assert "image_size" not in found
     data = from_arrays(features, {"train": {"image": PIXELS, "label": LABELS}}, SPLITS)
     train = data.splits["train"].fetch(np.arange(data.num_examples("train")))["label"]
@@ -63,7 +63,7 @@ def test_beside_tags_the_class_is_what_counts():
 
 def test_sound_has_a_length_and_a_rate():
     found = facts({"audio": kinds.Audio((9,), 8000)}, audio=np.zeros((20, 9), np.int16))
-    assert (found["length"], found["rate"]) == (9, 8000)
+    assert (found["input_length"], found["audio_rate"]) == (9, 8000)
 
 
 def test_a_fact_is_measured_once_and_only_when_it_is_asked_for():

@@ -235,7 +235,7 @@ def test_sound_is_cut_and_padded_and_says_how_much_of_it_is_real(write_features,
         uneven.provide({"image": kinds.INPUTS})
     data = load("things", data_dir, {**HALVES, "length": 5})
     assert data.features == {"speech": kinds.Audio((5,), 8000, padded=True)}
-    assert (data.facts["rate"], data.facts["length"]) == (8000, 5)
+    assert (data.facts["audio_rate"], data.facts["input_length"]) == (8000, 5)
     found = both(data, "speech")
     assert found["speech"].tolist() == [[1, -2, 3, 0, 0], [5, 6, 7, 8, 9]]
     assert found["speech"].dtype == np.int16

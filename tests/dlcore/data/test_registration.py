@@ -72,6 +72,16 @@ def test_scikit_learn_is_imported_only_for_its_own_datasets():
 
 def test_arrays_need_a_split_to_learn_from():
     features = {"label": ClassLabel(("a", "b"))}
-    for splits in ({"test": {"label": [0]}}, {"train": {"label": [0]}, "dev": {"label": [0]}}):
-        with pytest.raises(UsageError, match="it needs train, and may have validation and test"):
-            data.from_arrays(features, splits)
+    with pytest.raises(UsageError, match="'arrays' has no split 'train' to learn from: it has dev"):
+        data.from_arrays(features, {"dev": {"label": np.zeros(1, int)}})
+
+
+def test_arrays_of_another_name_serve_as_the_split_that_is_asked_for():
+    features = {"label": ClassLabel(("a", "b"))}
+    own = {"train": {"label": np.zeros(9, int)}, "dev": {"label": np.ones(4, int)}}
+    options = {"splits": "validation:dev", "test_fraction": 0.5}
+    opened = data.from_arrays(features, own, options)
+    [batch] = opened.evaluation_batches("validation", 4)
+    assert batch["label"].tolist() == [1] * 4
+    with pytest.raises(UsageError, match="splits has 'small': dataset 'arrays' has the splits"):
+        data.from_arrays(features, own, {"splits": "train:small"})

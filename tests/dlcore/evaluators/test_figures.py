@@ -2,12 +2,14 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore import evaluators
+from dlcore import data, evaluators, models, tasks
+from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.evaluators.continuation import continue_text
 from dlcore.evaluators.filters import first_image_kernel
@@ -34,22 +36,42 @@ def test_samples_are_drawn_with_the_key_that_is_given():
     assert seen == [("its own", KEY, 5)]
 
 
+class Separable(nn.Module):
+    """A convolution of the image, then one of each channel alone, whose name comes first."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(6, (3, 3), name="stem")(x)
+        x = nn.Conv(6, (3, 3), feature_group_count=6, name="depthwise")(x)
+        return nn.Dense(4, name="logits")(x.mean((1, 2)))
+
+
+def trained_on(dataset, model):
+    learner = tasks.create("classification", model)
+    batch = jax.tree.map(jnp.asarray, dataset.example_batch(1))
+    variables = learner.init(KEY, dataset.transform(batch, None, False))
+    return types.SimpleNamespace(dataset=dataset, learner=learner, variables=variables)
+
+
 def test_the_kernels_of_the_convolution_that_sees_the_image_are_drawn():
-    kernel = np.arange(54.0).reshape(3, 3, 1, 6)
-    params = {
-        "dense": {"kernel": np.zeros((5, 6))},
-        "first": {"bias": np.zeros(6), "kernel": kernel},
-        "second": {"kernel": np.zeros((3, 3, 6, 8))},
-    }
-    np.testing.assert_array_equal(first_image_kernel(params), kernel)
-    trained = types.SimpleNamespace(variables={"params": params})
+    trained = trained_on(small.images(), Separable())
+    assert trained.variables["params"]["depthwise"]["kernel"].shape == (3, 3, 1, 6)
+    kernel = trained.variables["params"]["stem"]["kernel"]
+    np.testing.assert_array_equal(first_image_kernel(trained), kernel)
     assert list(evaluate("filters", trained).figures) == ["filters"]
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (3, 3, 4, 8), (1, 1, 3, 8)])
-def test_where_no_kernel_sees_the_image_nothing_is_drawn(shape):
-    trained = types.SimpleNamespace(variables={"params": {"layer": {"kernel": np.zeros(shape)}}})
-    assert evaluate("filters", trained) == evaluators.Findings()
+def test_where_no_kernel_sees_the_image_nothing_is_drawn():
+    row = {"row": Row(("x",)), "label": ClassLabel(("a", "b"))}
+    rows = data.from_arrays(row, {"train": {"row": np.zeros((9, 1)), "label": np.zeros(9, int)}})
+    needs = {"image": (Row,), "label": (ClassLabel,)}
+    for dataset, model in (
+        (small.images(), models.create("mlp", num_classes=4)),
+        (small.images(shape=(4, 4, 2)), Separable()),
+        (rows.provide(needs), models.create("mlp", num_classes=2)),
+    ):
+        found = evaluate("filters", trained_on(dataset, model))
+        assert found == evaluators.Findings()
 
 
 def test_the_metrics_so_far_are_drawn_and_none_before_the_first():

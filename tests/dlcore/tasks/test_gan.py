@@ -26,7 +26,7 @@ class Pair(nn.Module):
     """Two players to be completed by `generator` and `discriminator`; images are single pixels."""
 
     image_size: int = 1
-    channels: int = 1
+    image_channels: int = 1
     latent_size: int = 1
 
     def generate(self, latent, train=False):

@@ -311,7 +311,7 @@ def test_first_states_are_made_without_pallas_kernels_which_cannot_be_split_over
             make_task("char_lstm"), letters(), kernels="mosaic_tpu", initializer="lsuv"
         )
         first = made.make_state.func.trace(*made.make_state.args).jaxpr
-        step = jax.make_jaxpr(made.step.function)(made.abstract_state, letters())
+        step = made.step.trace(made.abstract_state, letters()).jaxpr
     assert "pallas_call[" in str(step)
     assert "pallas_call[" not in str(first)
 

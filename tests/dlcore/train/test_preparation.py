@@ -5,9 +5,11 @@ import json
 
 import flax.linen as nn
 import numpy as np
+import pytest
 
 from dlcore import data, models, tasks
 from dlcore.data.features import ClassLabel, Row
+from dlcore.errors import UsageError
 from dlcore.tasks.classification import Classification
 from dlcore.train import Recipe, preparation
 
@@ -55,6 +57,12 @@ def test_an_array_reaches_model_and_task_and_no_recipe():
     # As a run directory's recipe is, when it is reopened.
     again = Recipe.from_json(json.loads(json.dumps(complete.to_json())))
     assert built(again) == (again, learner)
+
+
+def test_an_option_that_the_recipe_sets_to_its_default_is_set():
+    own = dataclasses.replace(recipe, model_options={"num_classes": 2})
+    with pytest.raises(UsageError, match=r"model.num_classes=2 does not fit: .* has 1000"):
+        built(own)
 
 
 def test_an_array_that_the_recipe_gives_stays():

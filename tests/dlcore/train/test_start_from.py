@@ -137,12 +137,19 @@ def test_a_mapping_says_what_is_read_from_where(source, tmp_path):
     assert_same_arrays(layer(session.trained(tmp_path / "run")), layer(source.trained()))
 
 
-def test_an_interrupted_training_does_not_start_from_the_weights_again(session, tmp_path):
+def test_a_training_that_has_begun_does_not_need_its_weights_again(file, tmp_path):
+    copy = shutil.copy(file, tmp_path / "copy.safetensors")
+    recipe = dataclasses.replace(RECIPE, start_from=str(copy))
+    session = Session(recipe, Settings(checkpoint_every=2))
     session.run(tmp_path / "whole")
     with after_steps(4, crash), pytest.raises(CrashError):
         session.run(tmp_path / "run")
+    copy.unlink()
     assert session.run(tmp_path / "run")["resumed"]
     assert_same_run(session, tmp_path / "run", Run(tmp_path / "whole"))
+    # Nor does one that is complete.
+    summary = Run(tmp_path / "run").summary
+    assert session.run(tmp_path / "run") == summary
 
 
 # What is refused before any work.
