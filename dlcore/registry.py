@@ -56,15 +56,18 @@ class Registry[Thing]:
         """
         if name not in self._things:
             if name not in self._module:
-                near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
-                raise UsageError(f"unknown {self._kind} {name!r}: did you mean {', '.join(near)}?")
+                near = ", ".join(difflib.get_close_matches(name, self.names(), n=3))
+                raise UsageError(
+                    f"unknown {self._kind} {name!r}: "
+                    + (f"did you mean {near}?" if near else f"it is one of {', '.join(self.names())}")
+                )
             importlib.import_module(f"{self._package}.{self._module[name]}")
         return self._things[name]
 
     def check_options(self, name: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
         """Raises UsageError for an option that a thing does not have, or that no thing can use.
 
-        No range of numbers has NaN or infinity in it: so nobody else need think of them.
+        No range of numbers has NaN or infinity in it, so that nothing else has to look for them.
         """
         known = list(known)
         for option, value in given.items():

@@ -113,12 +113,12 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
     sys.exit(code)
 
 
-# How a line of the library names a field: `patience=7` anywhere, `patience is 7` at the beginning,
-# and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
+# How a line of the library names a field: `patience=7` anywhere, `patience is 7` or `augment has
+# flip` at the beginning, and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
 _MENTION = re.compile(
     r"(?P<row>\w+(?:, \w+){2,})"
     r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w(?![\w/]))"
-    r"|^[a-z]\w*(?= is )"
+    r"|^[a-z]\w*(?= (?:is|has) )"
 )
 
 

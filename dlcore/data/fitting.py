@@ -26,11 +26,14 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
     needed = {"resize": _RESIZED, "pad": (kinds.Image,), "crop_size": (kinds.Image,)}
     for option, wanted in needed.items():
         if getattr(options, option) and not _have(features, *wanted):
-            raise UsageError(f"{option} is for images: dataset {name!r} has {described(features)}")
+            raise UsageError(
+                f"{option} is {getattr(options, option)}, for images: dataset {name!r} has"
+                f" {described(features)}; set it to 0"
+            )
     if options.length and not any("_length" in feature.parts for feature in features.values()):
         raise UsageError(
-            f"length is for examples of different lengths: dataset {name!r} has"
-            f" {described(features)}"
+            f"length is {options.length}, for examples of different lengths: dataset {name!r} has"
+            f" {described(features)}; set it to 0"
         )
     # What cannot follow an augmentation may be nothing that a task needs.
     changed = {key: value for key, value in features.items() if isinstance(value, kinds.INPUTS)}

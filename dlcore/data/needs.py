@@ -54,7 +54,12 @@ def _refuse(
             f" {key!r} that {who} needs: set features, as in"
             f' features="{key}:{free[0]}"'
         )
-    wanted = ", ".join(f"{other!r} ({_nouns(kinds)})" for other, kinds in needs.items())
+    lacking = ", ".join(
+        f"{other!r} ({_nouns(kinds)})"
+        for other, kinds in needs.items()
+        if not any(isinstance(feature, kinds) for feature in features.values())
+    )
+    wanted = lacking or f"{key!r} ({_nouns(needs[key])}) besides what it needs, too"
     raise UsageError(f"{who} needs {wanted}: dataset {name!r} has {described(features)}")
 
 

@@ -156,9 +156,7 @@ def _accumulated(
     kinds: Mapping[str, parallel.Kind],
 ) -> tuple[Aux, Any]:
     """The sums that `gradient` gives over the batch, taken in equal parts, one after another."""
-    of_examples = {
-        name: own for name, own in state.model_state.items() if kinds.get(name) == "examples"
-    }
+    of_examples = parallel.of_kind(state.model_state, kinds, "examples")
     shared = {name: own for name, own in state.model_state.items() if name not in of_examples}
 
     def add(shared: Any, inputs: Any) -> tuple[Any, Any]:

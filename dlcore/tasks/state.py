@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dlcore.metrics import Metrics
 from dlcore.optim import rate
-from dlcore.parallel import Kind
+from dlcore.parallel import Kind, of_kind
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -50,9 +50,7 @@ class TrainState(flax.struct.PyTreeNode):
           earlier: the state to go back to.
           kinds: what the collections belong to.
         """
-        carried = {
-            name: own for name, own in self.model_state.items() if kinds.get(name) == "examples"
-        }
+        carried = of_kind(self.model_state, kinds, "examples")
         return earlier.replace(
             step=self.step,
             model_state={**earlier.model_state, **carried},

@@ -149,8 +149,8 @@ def parts(
     crops = recipe.data_options.get("test_crops", 1)
     if crops > 1 and not learner.averages_views:
         raise UsageError(
-            f"data.test_crops={crops} needs task=classification, which averages over them: "
-            f"task={recipe.task} does not"
+            f"data.test_crops={crops} needs a task that averages over them, as classification "
+            f"does: task={recipe.task} does not"
         )
     _model(recipe, learner)
     counts = recipe.schedule not in ("constant", "plateau") or recipe.warmup_steps

@@ -12,7 +12,7 @@ import optax
 from dlcore import weights
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics, Rows
-from dlcore.parallel import Parallelism
+from dlcore.parallel import Parallelism, of_kind
 from dlcore.tasks import Batch, Learner, TrainState
 from dlcore.train import initialization
 from dlcore.train.step import (
@@ -75,9 +75,7 @@ class Program:
         state = self.make_state()
         if source is None:
             return state
-        variables = weights.start(
-            {"params": state.params, **self._replicated(state)}, source, mapping
-        )
+        variables = weights.start(self._replicated(state), source, mapping)
         params = self._placed(variables.pop("params"), self.abstract_state.params)
         collections = self.abstract_state.model_state
         model_state = {
@@ -97,16 +95,11 @@ class Program:
 
     def check_source(self, source: Mapping[str, Any], mapping: str) -> None:
         """Raises UsageError where weights, or their shapes, do not fit the first state."""
-        state = self.abstract_state
-        weights.start({"params": state.params, **self._replicated(state)}, source, mapping)
+        weights.start(self._replicated(self.abstract_state), source, mapping)
 
     def _replicated(self, state: TrainState) -> dict[str, Any]:
-        kinds = self.learner.state_kinds
-        return {
-            name: own
-            for name, own in state.model_state.items()
-            if kinds.get(name, "replicated") == "replicated"
-        }
+        own = {"params": state.params, **state.model_state}
+        return of_kind(own, self.learner.state_kinds, "replicated")
 
     @staticmethod
     def _placed(arrays: Any, abstract: Any) -> Any:

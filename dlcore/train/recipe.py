@@ -205,10 +205,13 @@ class Recipe(optim.Options):
         known = {field.name for field in dataclasses.fields(cls)}
         if version is None or fields.keys() - known:
             strange = ", ".join(sorted(fields.keys() - known))
+            # Between two releases the number stays.
+            other = "another state of " if version == dlcore.__version__ else ""
             raise UsageError(
-                f"a run of dlcore {version or 'before 0.2'} cannot be read by {dlcore.__version__}"
+                f"a run of {other}dlcore {version or 'before 0.2'} cannot be read by "
+                f"{dlcore.__version__}"
                 + (f", which does not know {strange}" if version else "")
-                + f": use dlcore {version or '0.1'}, or train anew"
+                + f": use {other}dlcore {version or '0.1'}, or train anew"
             )
         if fields.get("expected"):
             fields["expected"] = Expectation(**fields["expected"])

@@ -432,7 +432,9 @@ def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dic
         variables = checkpoints.restore_variables(checkpoints.find("best"))
     return {
         path: np.asarray(array)
-        for path, array in weights.flatten(_replicated(learner, variables)).items()
+        for path, array in weights.flatten(
+            parallel.of_kind(variables, learner.state_kinds, "replicated")
+        ).items()
     }
 
 
@@ -447,8 +449,8 @@ def read_weights(name: str) -> dict[str, Any]:
     path = pathlib.Path(name).expanduser()
     if not path.is_dir() and path.suffix != ".safetensors":
         raise UsageError(
-            f"start_from={name}: it is the directory of a run, a .safetensors file, or the name of "
-            "a needed run or an earlier phase"
+            f"start_from={name}: there is no such directory: name that of a run, a .safetensors "
+            "file, a needed run or an earlier phase"
         )
     with _about(f"start_from={name}"):
         if not path.is_dir():
@@ -478,13 +480,5 @@ def _open(learner: Learner | type[Learner], folder: pathlib.Path) -> Checkpoints
 
 def _abstract_weights(prepared: Prepared) -> dict[str, Any]:
     variables = prepared.program.abstract_state.variables()
-    return weights.flatten(_replicated(prepared.learner, variables))
-
-
-def _replicated(learner: Learner | type[Learner], variables: Mapping[str, Any]) -> dict[str, Any]:
-    kinds = learner.state_kinds
-    return {
-        name: own
-        for name, own in variables.items()
-        if kinds.get(name, "replicated") == "replicated"
-    }
+    kinds = prepared.learner.state_kinds
+    return weights.flatten(parallel.of_kind(variables, kinds, "replicated"))

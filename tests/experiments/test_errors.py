@@ -274,7 +274,7 @@ COMMANDS = [
     ),
     (
         (*DIGITS, "--start_from=no/such/run"),
-        "--start_from=no/such/run: it is the directory of a run",
+        "--start_from=no/such/run: there is no such directory",
     ),
     ((*DIGITS, "--start_from=w.safetensors"), "w.safetensors does not exist"),
     ((*DIGITS, "--start_from=dlcore"), "dlcore is no run directory: recipe.json is missing"),

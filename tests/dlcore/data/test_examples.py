@@ -285,7 +285,7 @@ def test_options_have_to_fit_what_a_task_needs_and_not_what_else_there_is():
     assert set(data.provide({"image": INPUTS}).example_batch(1)) == {"image", "mask"}
     with pytest.raises(UsageError, match="augment has 'elastic', which boxes cannot follow"):
         data.provide({"image": INPUTS, "boxes": (Boxes,)})
-    with pytest.raises(UsageError, match="pad is for images: dataset 'things' has 'boxes' .boxes."):
+    with pytest.raises(UsageError, match="pad is ., for images: dataset 'things' has 'boxes' .boxes."):
         things(pad=1).provide({"boxes": (Boxes,)})
 
 
@@ -349,7 +349,7 @@ def test_a_row_of_numbers_may_be_a_series():
 
 @pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "time_mask,flip"}, {"crop_size": 2}])
 def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
-    with pytest.raises(UsageError, match=f"{next(iter(option))} .*is for images"):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} .*for images"):
         dataset(rows, **option)
 
 

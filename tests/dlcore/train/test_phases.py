@@ -279,7 +279,7 @@ def test_interrupted_before_or_behind_that_end_it_stops_there_too(
         ),
         (
             {"phases": (Phase("one", {"start_from": "two"}), Phase("two", {}))},
-            "phase.one: start_from=two: it is the directory of a run, a .safetensors file",
+            "phase.one: start_from=two: there is no such directory",
         ),
     ],
 )

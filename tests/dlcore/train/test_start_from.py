@@ -165,7 +165,7 @@ def broken(directory):
     [
         ({"start_from": "{tmp}/no.safetensors"}, "no.safetensors does not exist: name a"),
         ({"start_from": "{tmp}/text.safetensors"}, "text.safetensors is damaged, or not a"),
-        ({"start_from": "{tmp}/nowhere"}, "start_from={tmp}/nowhere: it is the directory of a run"),
+        ({"start_from": "{tmp}/nowhere"}, "start_from={tmp}/nowhere: there is no such directory"),
         ({"start_from": "{tmp}/empty"}, "start_from={tmp}/empty: {tmp}/empty is no run directory"),
         ({"start_from": "{tmp}/untrained"}, "no checkpoint in {tmp}/untrained/checkpoints: train"),
         ({"start_from": "{tmp}/broken"}, "no checkpoint in {tmp}/broken/checkpoints: train"),
