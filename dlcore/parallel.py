@@ -115,6 +115,8 @@ Kinds = Mapping[str, Kind]
 def of_kind(collections: Mapping[str, Any], kinds: Kinds, kind: Kind) -> dict[str, Any]:
     """Those collections that are of a kind."""
     return {name: own for name, own in collections.items() if kinds.get(name, "replicated") == kind}
+
+
 # The field of a training's state that holds these collections.
 _COLLECTIONS = "model_state"
 

@@ -59,7 +59,11 @@ class Registry[Thing]:
                 near = ", ".join(difflib.get_close_matches(name, self.names(), n=3))
                 raise UsageError(
                     f"unknown {self._kind} {name!r}: "
-                    + (f"did you mean {near}?" if near else f"it is one of {', '.join(self.names())}")
+                    + (
+                        f"did you mean {near}?"
+                        if near
+                        else f"it is one of {', '.join(self.names())}"
+                    )
                 )
             importlib.import_module(f"{self._package}.{self._module[name]}")
         return self._things[name]

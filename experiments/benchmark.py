@@ -84,7 +84,7 @@ def trainings(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | N
     """The training of each recipe, and with `--against` the same one with other kernels.
 
     Raises:
-      UsageError: one of them has to be mended.
+      UsageError: one of them is wrong.
     """
     settings = flags.read_dataclass(values, Settings)
     other = values.against and dataclasses.replace(settings, kernels=values.against)

@@ -42,7 +42,7 @@ def main(values: flags.FlagValues) -> None:
     """Compiles under each parallelism and prints a table of each.
 
     Raises:
-      UsageError: the recipe has to be mended, or every parallelism refuses it.
+      UsageError: the recipe is wrong, or every parallelism refuses it.
     """
     aot.prepare()
     machine = _machine(values)
@@ -107,7 +107,7 @@ def compiled(recipe: Recipe, settings: Settings, machine: aot.Target) -> aot.Pro
     """The training step of a recipe, compiled for a machine.
 
     Raises:
-      UsageError: the recipe or the data has to be mended, or the batch does not divide.
+      UsageError: the recipe or the data is wrong, or the batch does not divide.
       aot.DoesNotFitError: it needs more memory than a device has.
     """
     with dispatch.target(machine.chip.device_kind):

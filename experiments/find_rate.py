@@ -203,7 +203,7 @@ def range_test(recipe: Recipe, settings: Settings, lowest: float, highest: float
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(
-            f"--lowest={lowest} and --highest={highest}: both must be above 0, the first the less"
+            f"--lowest={lowest} and --highest={highest}: 0 < lowest < highest must hold"
         )
     recipe = dataclasses.replace(
         recipe,

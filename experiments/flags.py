@@ -4,7 +4,7 @@ Each field of a recipe is an absl flag that overrides it; the options of the tas
 the data are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so
 the command line is read twice: first for the names, then for all.
 
-Exit codes: 0 done, 1 the work failed, 2 the command or its input has to be mended.
+Exit codes: 0 done, 1 the work failed, 2 the command or its input is wrong.
 """
 
 import dataclasses
@@ -114,7 +114,8 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
 
 
 # How a line of the library names a field: `patience=7` anywhere, `patience is 7` or `augment has
-# flip` at the beginning, and anywhere a name that no word of prose looks like. Names in a row are what one may choose from.
+# flip` at the beginning, and anywhere a name that no word of prose looks like. Names in a row are
+# what one may choose from.
 _MENTION = re.compile(
     r"(?P<row>\w+(?:, \w+){2,})"
     r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w(?![\w/]))"

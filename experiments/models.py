@@ -14,9 +14,8 @@ from dlcore import models
 from dlcore.analysis import counts
 from dlcore.train import workdir
 from experiments import flags, recipes, tables
+from experiments.reproduce import RESULTS, ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "experiments" / "results"
 _HEADER = ("model", "parameters", "multiply-adds", "of an input", "source", "best results")
 
 

@@ -57,7 +57,7 @@ def main(values: flags.FlagValues) -> None:
             print(continue_text(trained, key, prompt, values.length, values.temperature))
         return
     if not isinstance(trained.learner, Predicts):
-        raise UsageError(f"{directory} holds a {run.recipe.task}: it has no answer for a file")
+        raise UsageError(f"{directory}: task={run.recipe.task} has no answer for a file")
     feature = answers(trained.dataset)
     images = np.stack([read_image(path, trained.dataset, values.invert) for path in files])
     for path, row in zip(files, predict(trained, images), strict=True):
@@ -85,7 +85,9 @@ def answers(dataset: data.Dataset) -> Answers:
 def worded(feature: Answers, row: np.ndarray) -> str:
     """An answer `[names]` in words: the likeliest classes or tags, or all numbers."""
     if isinstance(feature, Numbers):
-        return ", ".join(f"{name} {value:.4g}" for name, value in zip(feature.names, row, strict=True))
+        return ", ".join(
+            f"{name} {value:.4g}" for name, value in zip(feature.names, row, strict=True)
+        )
     likeliest = np.argsort(-row)[:SHOWN]
     return ", ".join(f"{feature.names[index]} {row[index]:.1%}" for index in likeliest)
 

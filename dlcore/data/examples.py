@@ -244,8 +244,9 @@ def from_arrays(
     Args:
       features: what an example holds, by key.
       splits: the arrays of "train", and of "validation" and "test" where there are any, by key;
-        what is missing is carved out of "train". Others are for the option `splits`. Those of a feature of several parts stand under
-        its key with each part appended: see `dlcore.data.features`.
+        what is missing is carved out of "train"; others are for the option `splits`. The arrays of
+        a feature of several parts stand under its key with each part appended: see
+        `dlcore.data.features`.
       options: see `ExampleOptions`.
       name: what messages call it.
 

@@ -54,9 +54,9 @@ class Trained:
       batch_size: of the recipe.
       rows: `rows(function, split, *inputs)` is what `function(variables, batch, *inputs)` gives for
         every example of a split, NumPy arrays `[examples, ...]` in order, computed on all devices;
-        compiled once for a function, which therefore has to be the same at every call: a module's, or
-        a learner's method. The batch is a prepared one, as the model sees it. The inputs
-        are trees of arrays, the same for all batches, but for random keys: each batch gets its own.
+        compiled once for a function, which therefore has to be the same at every call: a module's,
+        or a learner's method. The batch is a prepared one, as the model sees it. The inputs are
+        trees of arrays, the same for all batches, but for random keys: each batch gets its own.
       metrics: what was recorded so far, arrays `[records]` by split and name.
       needed: the trained runs that the recipe needed, by name.
     """

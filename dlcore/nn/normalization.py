@@ -39,7 +39,7 @@ class RunningAverages:
     def move(
         self, mean: Float[Array, " features"], var: Float[Array, " features"], count: int
     ) -> None:
-        """Moves them towards a training batch's mean and unbiased variance.
+        """Moves them toward a training batch's mean and unbiased variance.
 
         Args:
           mean: of the batch.

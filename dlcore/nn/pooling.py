@@ -65,7 +65,7 @@ def lp_pool(
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
 ) -> Float[Array, "batch *new_space channels"]:
-    """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 towards the maximum.
+    """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 toward the maximum.
 
     Numbers are joined pair by pair, as the larger times (1 + (smaller / larger)^p)^(1/p): no power
     leaves the range of floats. The gradient of a window of zeros is zero. (PyTorch's `lp_pool2d`

@@ -23,7 +23,7 @@ class Aux(flax.struct.PyTreeNode):
       count: number of examples (or tokens) that the sum covers, masked ones left out.
       model_state: the collections other than `params`, after this batch.
       metrics: sums over the batch, by name.
-      sown: what layers have sown (`Applied.sown`), for who evaluates the loss by hand.
+      sown: what layers have sown (`Applied.sown`), for callers that evaluate the loss by hand.
     """
 
     count: jax.Array

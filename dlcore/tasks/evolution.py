@@ -30,7 +30,7 @@ _FITNESS = ("cross_entropy", "errors")
 
 @dataclasses.dataclass(frozen=True)
 class Evolution(Learner):
-    """A Gaussian over parameters that moves towards its better samples, generation by generation.
+    """A Gaussian over parameters that moves toward its better samples, generation by generation.
 
     A step draws a population around the parameters, tests each candidate on the batch in the mode
     of an evaluation, and ranks them. With their utilities u (`utilities`), their standard normal

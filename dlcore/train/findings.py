@@ -43,7 +43,9 @@ def collect(
     taken: set[tuple[str, str]] = set()
     for name, evaluator in evaluators.items():
         found = evaluator.evaluate(trained, split, key)
-        own = {(kind.name, of) for kind in dataclasses.fields(found) for of in vars(found)[kind.name]}
+        own = {
+            (kind.name, of) for kind in dataclasses.fields(found) for of in vars(found)[kind.name]
+        }
         if twice := sorted(own & taken):
             raise UsageError(
                 f"evaluator {name!r} gives {twice[0][1]!r} among its {twice[0][0]}, which another "

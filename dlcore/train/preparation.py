@@ -60,7 +60,7 @@ def prepare(
       devices: to train on; those present by default.
 
     Raises:
-      UsageError: something in the recipe, the settings or the data has to be mended.
+      UsageError: something in the recipe, the settings or the data is wrong.
     """
     settings = settings or Settings()
     recipe.import_modules()

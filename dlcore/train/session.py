@@ -51,7 +51,7 @@ class Session:
       devices: to train on; those present by default.
 
     Raises:
-      UsageError: a module or a phase of the recipe has to be mended.
+      UsageError: a module or a phase of the recipe is wrong.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Session:
         """Each phase, ready; of a recipe without phases the whole.
 
         Raises:
-          UsageError: something in the recipe, the settings or the data has to be mended.
+          UsageError: something in the recipe, the settings or the data is wrong.
         """
         earlier = len(phase_recipes(self._recipe)) - 1
         return (*map(self._prepare, range(earlier)), self.prepared)
@@ -81,7 +81,7 @@ class Session:
         """The last phase, ready: what a trained model is.
 
         Raises:
-          UsageError: something in the recipe, the settings or the data has to be mended.
+          UsageError: something in the recipe, the settings or the data is wrong.
         """
         return self._prepare(-1)
 
@@ -111,7 +111,7 @@ class Session:
         return sessions
 
     def check(self, directory: str | pathlib.Path | None = None) -> None:
-        """Raises UsageError where anything has to be corrected, before any work starts.
+        """Raises UsageError where anything is wrong, before any work starts.
 
         Args:
           directory: of the run, if there is one: where a training has begun, the weights that it
@@ -136,7 +136,7 @@ class Session:
           and saved, with the "reason".
 
         Raises:
-          UsageError: the recipe, the settings, the data or the directory has to be mended.
+          UsageError: the recipe, the settings, the data or the directory is wrong.
           TrainingError: the training cannot go on.
         """
         directory = pathlib.Path(directory)

@@ -1,10 +1,10 @@
 """The README's table of models: made from the registry and from the results, and nothing else."""
 
-from experiments import models
+from experiments import models, reproduce
 
 
 def test_the_committed_table_is_what_the_program_makes(tmp_path):
-    readme = models.ROOT / "README.md"
+    readme = reproduce.ROOT / "README.md"
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
     models.write_table(copy)

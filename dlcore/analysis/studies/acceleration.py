@@ -119,7 +119,7 @@ class Acceleration(study.Study):
 
 
 def _nesterov(curvature: jax.Array, start: np.ndarray, steps: int) -> np.ndarray:
-    """Nesterov's method (1983) at the rate 1, whose momentum grows from 0 towards 1.
+    """Nesterov's method (1983) at the rate 1, whose momentum grows from 0 toward 1.
 
     Its iterates before the first step and after each, `[steps + 1, dimension]`.
     """

@@ -120,7 +120,7 @@ def test_a_data_directory_that_does_not_exist_is_named(tmp_path):
         load("mnist", tmp_path / "none")
 
 
-def test_a_misspelt_dataset_is_answered_with_the_nearest_and_with_what_is_there(write_dataset):
+def test_a_misspelled_dataset_is_answered_with_the_nearest_and_with_what_is_there(write_dataset):
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
     with pytest.raises(
         UsageError,

@@ -48,7 +48,7 @@ def test_missing_tensorflow_is_answered_with_the_extra_to_install(tmp_path, monk
 
 
 @pytest.mark.usefixtures("_tensorflow")
-def test_a_misspelt_dataset_is_answered_with_the_nearest(tmp_path):
+def test_a_misspelled_dataset_is_answered_with_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="TFDS has no dataset 'mnits': did you mean .*mnist"):
         preparation.prepare("mnits", tmp_path)
 

@@ -63,7 +63,7 @@ def in_order(variables):
 
 
 def unbiased(statistics):
-    """Flax's running averages, which it moves towards biased variances, as ours would be."""
+    """Flax's running averages, which it moves toward biased variances, as ours would be."""
     corrected = {}
     # What is left of the ones that they begin with.
     kept = MOMENTUM**STEPS

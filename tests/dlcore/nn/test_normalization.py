@@ -81,7 +81,7 @@ def test_evaluation_normalizes_by_the_running_averages():
 
 @settings(max_examples=10, deadline=None)
 @given(momentum=st.floats(0, 1), count=st.integers(2, 12))
-def test_the_running_averages_move_towards_mean_and_unbiased_variance(momentum, count):
+def test_the_running_averages_move_toward_mean_and_unbiased_variance(momentum, count):
     state, x = variables(), inputs(count)
     _, moved = BatchNorm(momentum=momentum).apply(state, x, True, mutable=["batch_stats"])
     old, new = state["batch_stats"], moved["batch_stats"]

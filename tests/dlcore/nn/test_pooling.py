@@ -175,7 +175,7 @@ def norms(x, geometry):
 
 
 @given(MAPS, st.sampled_from(GEOMETRIES))
-def test_lp_pooling_falls_with_p_towards_the_largest(x, geometry):
+def test_lp_pooling_falls_with_p_toward_the_largest(x, geometry):
     count = np.prod(geometry[0])
     l1, l2, l8, largest = map(np.asarray, norms(x, geometry))
     slack = 1 + 1e-5

@@ -7,7 +7,7 @@ from dlcore import plots
 from dlcore.errors import UsageError
 
 
-def test_grey_filters_share_one_scale_around_zero():
+def test_gray_filters_share_one_scale_around_zero():
     kernel = np.zeros((3, 2, 1, 4), np.float32)
     kernel[2, 0, 0, 3] = -0.5
     axes, bar = plots.filters(kernel).axes
