@@ -1,7 +1,6 @@
 """What a task or an evaluator needs, found among what a dataset has."""
 
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
 
 from dlcore.data.dataset import Needs
 from dlcore.data.features import INPUTS, Feature
@@ -34,38 +33,30 @@ def match(
         }
         # What one need takes may leave only one feature to another.
         key = min(free, key=lambda key: len(free[key]))
-        if len(free[key]) != 1:
-            _refuse(key, free[key], needs, features, name, who)
+        if len(free[key]) > 1:
+            raise UsageError(
+                f"dataset {name!r} has {', '.join(free[key])}, each of which may be the"
+                f" {key!r} that {who} needs: set features, as in"
+                f' features="{key}:{free[key][0]}"'
+            )
+        if not free[key]:
+            lacking = {other: needs[other] for other in free if not free[other]}
+            besides = f" besides {', '.join(map(repr, found))}" if found else ""
+            raise UsageError(
+                f"{who} needs {_listed(lacking)}{besides}: dataset {name!r} has"
+                f" {described(features)}"
+            )
         found[key] = free[key][0]
     return {key: found[key] for key in needs}
-
-
-def _refuse(
-    key: str,
-    free: list[str],
-    needs: Needs,
-    features: Mapping[str, Feature],
-    name: str,
-    who: str,
-) -> NoReturn:
-    if free:
-        raise UsageError(
-            f"dataset {name!r} has {', '.join(free)}, each of which may be the"
-            f" {key!r} that {who} needs: set features, as in"
-            f' features="{key}:{free[0]}"'
-        )
-    lacking = ", ".join(
-        f"{other!r} ({_nouns(kinds)})"
-        for other, kinds in needs.items()
-        if not any(isinstance(feature, kinds) for feature in features.values())
-    )
-    wanted = lacking or f"{key!r} ({_nouns(needs[key])}) besides what it needs, too"
-    raise UsageError(f"{who} needs {wanted}: dataset {name!r} has {described(features)}")
 
 
 def described(features: Mapping[str, Feature]) -> str:
     """The features of a dataset, for a message."""
     return ", ".join(f"{key!r} ({feature.noun})" for key, feature in features.items())
+
+
+def _listed(needs: Needs) -> str:
+    return ", ".join(f"{key!r} ({_nouns(kinds)})" for key, kinds in needs.items())
 
 
 def _nouns(kinds: Iterable[type[Feature]]) -> str:

@@ -212,13 +212,19 @@ COMMANDS = [
     (("--recipe=multitask_digits", "--data=iris"), "10 digits and 7 segments, not (3, 7)"),
     (
         ("--recipe=softmax_regression_iris", "--data=diabetes"),
-        "the task needs 'image'",
+        "the task needs 'label'",
         "'diabetes' has",
     ),
-    (("--recipe=ridge_diabetes", "--data=digits"), "the task needs 'image'", "'numbers'"),
-    (("--recipe=segments_digits", "--data=digits"), "the task needs 'image'", "'tags'"),
+    (("--recipe=ridge_diabetes", "--data=digits"), "the task needs 'numbers'", "besides 'image'"),
+    (("--recipe=segments_digits", "--data=digits"), "the task needs 'tags'", "besides 'image'"),
     ((*DIGITS, "--task=gan"), "--model=lenet5_modern does not fit --task=gan", "generate"),
     ((*DIGITS, "--task=language_model"), "the task needs 'tokens'", "dataset 'digits' has 'image'"),
+    (
+        ("--recipe=segments_digits", "--evaluators=predictions"),
+        "evaluator 'predictions' needs 'label' (a class) besides 'image', 'tags': dataset 'digits_",
+    ),
+    ((*DIGITS, "--data.features=image:photo"), "--data.features has 'photo': dataset 'digits' has"),
+    ((*DIGITS, "--data.splits=train:small"), "--data.splits has 'small': dataset 'digits' has"),
     ((*DIGITS, "--data=/no/such/folder"), "no file or folder /no/such/folder"),
     ((*DIGITS, "--num_processes=2"), "--num_processes", "need --distributed"),
     # What a recipe needs first.

@@ -285,9 +285,7 @@ def test_options_have_to_fit_what_a_task_needs_and_not_what_else_there_is():
     assert set(data.provide({"image": INPUTS}).example_batch(1)) == {"image", "mask"}
     with pytest.raises(UsageError, match="augment has 'elastic', which boxes cannot follow"):
         data.provide({"image": INPUTS, "boxes": (Boxes,)})
-    with pytest.raises(
-        UsageError, match="pad is 1, for images: dataset 'things' has 'boxes'"
-    ):
+    with pytest.raises(UsageError, match="pad is 1, for images: dataset 'things' has 'boxes'"):
         things(pad=1).provide({"boxes": (Boxes,)})
 
 

@@ -55,9 +55,13 @@ def test_what_is_missing_is_told_with_what_there_is():
     with pytest.raises(UsageError) as refused:
         found(CLASSIFIER, row=ROW, numbers=Numbers(("n",)))
     assert str(refused.value) == (
-        "the task needs 'image' (an image, a row of numbers or another dense array), 'label'"
-        " (a class): dataset 'd' has 'row' (a row of numbers), 'numbers' (numbers to predict)"
+        "the task needs 'label' (a class): dataset 'd' has 'row' (a row of numbers), 'numbers'"
+        " (numbers to predict)"
     )
+    with pytest.raises(UsageError, match=r"needs 'label' .a class. besides 'image': dataset 'd'"):
+        found(CLASSIFIER, image=IMAGE)
+    with pytest.raises(UsageError, match=r"the task needs 'image' .an image, a row .*, 'label' "):
+        found(CLASSIFIER, text=Text())
 
 
 FEATURES = st.dictionaries(

@@ -182,7 +182,10 @@ def broken(directory):
             {"start_from": "{source}", "start_mapping": "hidden0"},
             "start_mapping=hidden0: write TARGET<-SOURCE",
         ),
-        ({"needs": {"teacher": Need(SOURCE)}, "start_from": "student"}, "start_from=student: it"),
+        (
+            {"needs": {"teacher": Need(SOURCE)}, "start_from": "student"},
+            "start_from=student: there",
+        ),
     ],
 )
 def test_weights_that_cannot_be_taken_are_refused_in_one_line_and_leave_nothing(
