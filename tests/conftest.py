@@ -1,6 +1,7 @@
 """Eight virtual devices, compiled programs shared by all workers, and the real data if present."""
 
 import os
+import pathlib
 import tempfile
 
 # Before JAX starts: the whole suite runs on eight virtual CPU devices, as a small pod would.
@@ -14,12 +15,13 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # What several tests compile, in whichever worker or child, is compiled once. A new directory each
 # time: a child that is killed may leave half a file.
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    _home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    # Its list of fonts takes seconds to make.
+    os.environ.setdefault("MPLCONFIGDIR", str(pathlib.Path(_home) / "matplotlib"))
     _cache = tempfile.TemporaryDirectory(prefix="dlcore-cache-")
     os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/dlcore/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-
-import pathlib
 
 import flax.struct
 import hypothesis

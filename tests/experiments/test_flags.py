@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcore import data, models, tasks
+from dlcore import data, models
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train import Need, Phase, Recipe, Settings
 from experiments import flags, recipes, train
@@ -41,13 +41,10 @@ def program(main, **defined):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_without_a_flag_a_recipe_stays_as_it_is_but_for_options_that_are_now_complete(name):
+def test_without_a_flag_a_recipe_stays_as_it_is_but_for_the_complete_options_of_its_data(name):
     recipe = recipes.get(name)
     found = parsed(recipe)
-    options = ("task_options", "model_options", "data_options")
-    assert dataclasses.replace(found, **{o: getattr(recipe, o) for o in options}) == recipe
-    assert found.task_options == {**tasks.defaults(recipe.task), **recipe.task_options}
-    assert found.model_options == {**models.defaults(recipe.model), **recipe.model_options}
+    assert dataclasses.replace(found, data_options=recipe.data_options) == recipe
     kind = data.TextOptions if recipe.task == "language_model" else data.ExampleOptions
     assert found.data_options.keys() == {field.name for field in dataclasses.fields(kind)}
     assert recipe.data_options.items() <= found.data_options.items()
@@ -77,7 +74,13 @@ def test_what_is_given_is_what_arrives(hidden, dropout_rate, **fields):
     assert isinstance(found.learning_rate, float)
 
 
-def test_another_model_brings_its_own_options_and_takes_none_of_the_recipes():
+def test_an_option_that_is_given_its_default_is_given():
+    recipe = recipes.get("mlp_mnist")
+    assert parsed(recipe, "--model.num_classes=10").model_options["num_classes"] == 10
+    assert "num_classes" not in parsed(recipe, "--model.dropout_rate=0.5").model_options
+
+
+def test_another_model_takes_none_of_the_recipes_options():
     recipe = recipes.get("mlp_mnist")
     changed = dataclasses.replace(recipe, model_options={"hidden": (7,)})
     assert parsed(changed).model_options["hidden"] == (7,)
@@ -86,7 +89,9 @@ def test_another_model_brings_its_own_options_and_takes_none_of_the_recipes():
         ["--model", "lenet5_modern"],
         ["-model=lenet5_modern"],
     ):
-        assert parsed(changed, *words).model_options == models.defaults("lenet5_modern")
+        assert parsed(changed, *words).model_options == {}
+        with_rate = parsed(changed, *words, "--model.dropout_rate=0.5")
+        assert with_rate.model_options == {"dropout_rate": 0.5}
     assert parsed(changed, "--model=mlp", "--model.hidden=8,9").model_options["hidden"] == (8, 9)
 
 

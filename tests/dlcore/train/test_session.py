@@ -41,12 +41,33 @@ class Probe(evaluators.Evaluator):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rival(Probe):
+class Rival(evaluators.Evaluator):
     """Gives a scalar of the same name."""
+
+    def evaluate(self, trained, split, key):
+        return Findings(scalars={"mean_parameter": 0.0})
+
+
+@dataclasses.dataclass(frozen=True)
+class Artist(evaluators.Evaluator):
+    """Gives an array of the same name."""
+
+    def evaluate(self, trained, split, key):
+        return Findings(arrays={f"{split}_probe": {}})
+
+
+@dataclasses.dataclass(frozen=True)
+class Boaster(evaluators.Evaluator):
+    """Gives a scalar that has the name of a metric."""
+
+    def evaluate(self, trained, split, key):
+        return Findings(scalars={"accuracy": 1.0})
 
 
 evaluators.register("session_probe", Probe)
 evaluators.register("session_rival", Rival)
+evaluators.register("session_artist", Artist)
+evaluators.register("session_boaster", Boaster)
 PROBED = f"{small.NO_FIGURES} session_probe:every=2"
 
 
@@ -171,9 +192,12 @@ def test_its_findings_are_kept_by_step_and_at_the_end_in_the_run_itself(whole):
     np.testing.assert_array_equal(run.arrays("test_probe")["number"], [0, 1, 2])
 
 
-def test_it_gets_the_same_key_at_every_call(whole):
+def test_it_gets_the_same_key_at_every_call_and_none_that_the_first_state_is_drawn_with(whole):
     keys = {tuple(jax.random.key_data(key).tolist()) for _, _, key in whole[2]}
-    assert keys == {tuple(jax.random.key_data(jax.random.key(0)).tolist())}
+    assert len(keys) == 1
+    seeded = jax.random.key(0)
+    for other in (seeded, *jax.random.split(seeded)):
+        assert tuple(jax.random.key_data(other).tolist()) not in keys
 
 
 def test_it_sees_the_metrics_recorded_so_far(whole):
@@ -182,9 +206,17 @@ def test_it_sees_the_metrics_recorded_so_far(whole):
     assert seen == [[3], [3, 6, 9], [3, 6, 9, 12]]
 
 
-def test_two_evaluators_of_one_scalar_are_refused(tmp_path):
-    session = Session(small.recipe(evaluators=f"{PROBED} session_rival", num_epochs=1))
-    with pytest.raises(UsageError, match="'session_rival' gives 'mean_parameter', which another"):
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (f"{PROBED} session_rival", "'session_rival' gives 'mean_parameter' among its scalars"),
+        (f"{PROBED} session_artist", "'session_artist' gives 'test_probe' among its arrays, whi"),
+        (f"{small.NO_FIGURES} session_boaster", "gives 'accuracy', which is the name of a metric"),
+    ],
+)
+def test_what_has_a_name_that_is_taken_is_refused(tmp_path, chosen, message):
+    session = Session(small.recipe(evaluators=chosen, num_epochs=1))
+    with pytest.raises(UsageError, match=message):
         session.run(tmp_path / "run")
 
 
