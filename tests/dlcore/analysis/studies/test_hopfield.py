@@ -30,7 +30,8 @@ def test_small_networks_recall_what_they_can_hold_and_lose_what_they_cannot():
 
 @pytest.mark.slow
 def test_the_measured_capacity_is_near_0_138():
-    numbers = studies.create("hopfield").run()
+    # That of the largest of its networks is the study's own expectation.
+    numbers = studies.create("hopfield", sizes=(256, 512)).run()
     np.testing.assert_allclose(numbers["capacity_by_size"], 0.138, atol=0.01)
 
 
