@@ -31,6 +31,7 @@ def read(directory, method):
     return json.loads((directory / f"{method}.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_rate_with_the_best_validation_is_found_among_successive_ones(call, directory):
     words = (*SOFTMAX, "--rates=1e38,0.1,1e-6", "--epochs=2", f"--workdir={directory}")
     code, output, errors = call(find_rate, *words)

@@ -1,8 +1,11 @@
 """The README's table of models: made from the registry and from the results, and nothing else."""
 
+import pytest
+
 from experiments import models, reproduce
 
 
+@pytest.mark.slow
 def test_the_committed_table_is_what_the_program_makes(tmp_path):
     readme = reproduce.ROOT / "README.md"
     copy = tmp_path / "README.md"

@@ -70,6 +70,7 @@ def test_the_launcher_trains_it_with_options_of_its_own(run):
     assert 0 <= summary["test"]["surest_error"] < 1
 
 
+@pytest.mark.slow
 def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run, row, tmp_path):
     phased = ("train", f"--recipe={OWN}:phased", f"--workdir={tmp_path / 'phased'}")
     evaluated, answered, refused, shown, trained, opened = called(

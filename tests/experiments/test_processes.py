@@ -83,7 +83,8 @@ def one_device(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("parallelism", ["data", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallelism", ["data", "fsdp"])
 def test_two_processes_of_two_devices_train_as_one_device_does(tmp_path, one_device, parallelism):
     commands = two(tmp_path / "run", "--num_epochs=1", parallelism=parallelism)
     with children.running(tmp_path, *commands, devices=2) as both:

@@ -226,6 +226,7 @@ def test_seeds_are_trained_one_by_one_and_reported_together(call, tmp_path):
     assert contents(tmp_path / "runs") == before
 
 
+@pytest.mark.slow
 def test_a_few_examples_are_learned_by_heart(call, tmp_path):
     small = ("--model=mlp", "--model.hidden=32", "--data.resize=0", NO_FIGURES)
     words = (*DIGITS, *small, "--overfit=20", f"--workdir={tmp_path / 'run'}")
@@ -361,6 +362,7 @@ def test_flags_alone_give_normalization_the_statistics_of_the_training_set():
 # A text.
 
 
+@pytest.mark.slow
 def test_a_text_of_ones_own_is_learned_and_continued(call, tmp_path):
     text = "the quick brown fox jumps over the lazy dog.\n" * 60
     (tmp_path / "fox.txt").write_text(text)
@@ -412,6 +414,7 @@ def test_flags_alone_start_from_a_run_freeze_a_part_and_choose_who_looks(
     assert not (directory / "test_outputs.npz").exists()
 
 
+@pytest.mark.slow
 def test_another_judge_is_trained_first_on_the_same_data(call, tmp_path):
     small = ("--model.generator_hidden=8", "--model.discriminator_hidden=8", "--num_epochs=1")
     judged = "--evaluators=judged_samples:count=60 -samples -learning_curves -filters"

@@ -85,6 +85,7 @@ class Guest:
         assert session.run(tmp_path)["resumed"]
         assert_same_run(session, tmp_path, run)
 
+    @pytest.mark.slow
     def test_four_devices_train_and_find_what_one_does(
         self, recipe: Recipe, session: Session, tmp_path: pathlib.Path
     ):
@@ -117,6 +118,7 @@ class Guest:
 class KilledGuest(Guest):
     """A guest that also trains by the launcher, in a process that is killed."""
 
+    @pytest.mark.slow
     def test_killed_in_a_process_of_its_own_it_ends_bitwise_equal(
         self, session: Session, run: Run, tmp_path: pathlib.Path, request: pytest.FixtureRequest
     ):

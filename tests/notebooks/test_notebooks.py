@@ -40,6 +40,7 @@ def outputs(notebook: nbformat.NotebookNode) -> dict[str, list[nbformat.Notebook
     return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
 
 
+@pytest.mark.slow
 def test_the_first_run_is_drawn(run_directory):
     shown = outputs(execute(NOTEBOOKS / "01_first_run.ipynb", run_directory))
     (scores,) = shown["open"]

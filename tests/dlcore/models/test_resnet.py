@@ -152,9 +152,8 @@ def network(blocks):
 SMALL, RESNET20 = ((1, 1, 1), 12), ((3, 3, 3), 20)
 
 
-@pytest.mark.parametrize(
-    ("blocks", "seed"), [SMALL, pytest.param(*RESNET20, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("blocks", "seed"), [SMALL, RESNET20])
 def test_twenty_steps_lead_where_flax_s_layers_lead(blocks, seed):
     (start, images, labels), end, explained = trained(blocks, seed)
     plain = Plain(blocks)

@@ -216,7 +216,13 @@ def vital_files(directory: pathlib.Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "harm",
-    [pathlib.Path.unlink, emptied, cut_in_half, first_byte_changed, last_byte_changed],
+    [
+        pathlib.Path.unlink,
+        *(
+            pytest.param(harm, marks=pytest.mark.slow)
+            for harm in (emptied, cut_in_half, first_byte_changed, last_byte_changed)
+        ),
+    ],
     ids=lambda harm: harm.__name__,
 )
 def test_whichever_file_is_damaged_the_older_checkpoint_is_used_and_training_goes_on(

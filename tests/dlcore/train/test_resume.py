@@ -41,7 +41,9 @@ def uninterrupted(training, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("regime", ["classification", "language_model"])
+@pytest.mark.parametrize(
+    "regime", ["classification", pytest.param("language_model", marks=pytest.mark.slow)]
+)
 @settings(max_examples=2, deadline=None)
 @given(crashes=st.lists(st.integers(1, 20), min_size=1, max_size=3, unique=True).map(sorted))
 def test_a_training_that_crashed_at_any_steps_ends_as_if_it_had_not(

@@ -85,10 +85,8 @@ def test_values_and_gradients_are_as_right_as_those_of_xla(prove, monkeypatch, c
     prove("mosaic_gpu", case)
 
 
-@pytest.mark.parametrize(
-    "hidden",
-    [pytest.param(size, marks=pytest.mark.slow) for size in (129, 192, 256, 320, 384)] + [448],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", [129, 192, 256, 320, 384, 448])
 def test_both_kernels_are_in_the_program_and_assemble_without_a_spill(lower, hidden):
     if reason := assembly.missing():
         pytest.skip(reason)

@@ -136,10 +136,8 @@ def test_blocks_that_do_not_wait_for_each_other_race(prove, with_threads):
 SIZES = [(16, 449), (256, 512), (128, 1024), (16, 1500), (16, 1600)]
 
 
-@pytest.mark.parametrize(
-    ("batch", "hidden"),
-    [SIZES[0], *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in SIZES[1:])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "hidden"), SIZES)
 def test_both_kernels_are_in_the_program_and_assemble_without_a_spill(lower, batch, hidden):
     if reason := assembly.missing():
         pytest.skip(reason)
