@@ -13,7 +13,7 @@
 PYTHON ?= python3.12
 PEERS_PYTHON ?= python3.11
 WORKDIR ?= runs/lenet5_digits
-# One worker a core; a worker takes about 2 GB.
+# One more than the cores of a small machine, as tests also wait for disks and processes; each takes about 3 GB.
 WORKERS ?= 3
 
 BIN := .venv/bin
