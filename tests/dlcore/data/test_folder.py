@@ -97,9 +97,7 @@ def test_images_without_class_folders_have_no_label(write_image):
     assert set(data.example_batch(2)) == {"image", "mask"}
     found = np.concatenate([fetch(data, split)["image"] for split in ("train", "test")])
     assert sorted(found[:, 0, 0, 0].tolist()) == [10, 20, 30]
-    with pytest.raises(
-        UsageError, match="the task needs 'label' .a class. besides 'image'"
-    ):
+    with pytest.raises(UsageError, match="the task needs 'label' .a class. besides 'image'"):
         data.provide({"image": INPUTS, "label": (ClassLabel,)})
 
 
