@@ -11,7 +11,7 @@ from dlcore import data, models, tasks
 from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.tasks.classification import Classification
-from dlcore.train import Recipe, preparation
+from dlcore.train import Recipe, checks, preparation
 
 
 def words(name, options):
@@ -22,6 +22,7 @@ def words(name, options):
 
 class Weighted(nn.Module):
     num_classes: int = 2
+    skipped: int = 0
     frequencies: tuple[int, ...] = ()
 
 
@@ -53,7 +54,7 @@ def test_an_array_reaches_model_and_task_and_no_recipe():
     expected = (*[3] * 666, 2, *[0] * 333)
     assert learner.frequencies == learner.model.frequencies == expected
     hash(learner)
-    assert complete.model_options == {"num_classes": 1000, "frequencies": ()}
+    assert complete.model_options == {"num_classes": 1000, "skipped": 0, "frequencies": ()}
     # As a run directory's recipe is, when it is reopened.
     again = Recipe.from_json(json.loads(json.dumps(complete.to_json())))
     assert built(again) == (again, learner)
@@ -63,6 +64,12 @@ def test_an_option_that_the_recipe_sets_to_its_default_is_set():
     own = dataclasses.replace(recipe, model_options={"num_classes": 2})
     with pytest.raises(UsageError, match=r"model.num_classes=2 does not fit: .* has 1000"):
         built(own)
+
+
+def test_a_size_is_at_least_1_and_what_is_0_by_default_is_no_size():
+    checks.numbers(dataclasses.replace(recipe, model_options={"skipped": 0}))
+    with pytest.raises(UsageError, match="model.num_classes=0: sizes must be at least 1"):
+        checks.numbers(dataclasses.replace(recipe, model_options={"num_classes": 0}))
 
 
 def test_an_array_that_the_recipe_gives_stays():
