@@ -10,8 +10,6 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
-# What runs a few times in a test is not worth LLVM's time. XLA's own passes stay.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # What several tests compile, in whichever worker or child, is compiled once. A new directory each
 # time: a child that is killed may leave half a file.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -25,6 +23,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import flax.struct
 import hypothesis
+import jax
 import pytest
 
 # Shapes are checked in signatures of functions. What a tree holds in place of arrays while JAX maps
@@ -34,6 +33,13 @@ setattr(flax.struct.PyTreeNode, "__no_type_check__", True)  # noqa: B010
 # The first call of a law compiles: a time limit on single examples would only measure that.
 hypothesis.settings.register_profile("dlcore", deadline=None)
 hypothesis.settings.load_profile("dlcore")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of short tests, what runs a few times is not worth LLVM's time; XLA's own passes stay."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # Of children.
 
 
 def pytest_sessionstart() -> None:
