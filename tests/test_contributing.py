@@ -18,6 +18,7 @@ def test_an_excerpt_is_in_the_file_that_it_names(path, excerpt):
     assert excerpt in (ROOT / path).read_text()
 
 
+@pytest.mark.slow
 def test_the_system_of_ones_own_trains_from_python_and_opens_again(tmp_path, monkeypatch):
     example, training = (b for b, found in zip(BLOCKS, EXCERPTS, strict=True) if found is None)
     (tmp_path / "moons.py").write_text(example)

@@ -151,7 +151,8 @@ def test_those_steps_take_the_parameters_far_from_where_they_began(regime):
 
 
 # Adam divides a gradient by its own size: one that is only rounding becomes a step of full size.
-@pytest.mark.parametrize("layout", ["data", slow("fsdp"), slow("pmap")])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["data", "fsdp", "pmap"])
 def test_under_adam_every_layout_has_the_losses_of_one_device(layout):
     _, expected = train("images", "jit", "adam")
     _, losses = train("images", layout, "adam")

@@ -76,6 +76,7 @@ def test_the_table_has_the_medians_of_times_and_of_ratios():
     }
 
 
+@pytest.mark.slow
 def test_steps_of_two_implementations_are_compared(call, tmp_path):
     (tmp_path / "fox.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 20)
     code, output, _ = call(

@@ -59,6 +59,7 @@ def row(tmp_path) -> pathlib.Path:
     return tmp_path / "row.png"
 
 
+@pytest.mark.slow
 def test_the_launcher_trains_it_with_options_of_its_own(run):
     recipe = json.loads((run / "recipe.json").read_text())
     assert recipe["imports"] == [OWN]

@@ -233,6 +233,7 @@ class NoisyPair(Pair):
         return self.discriminator(images.reshape(-1, 1), train)[:, 0]
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     task = tasks.create("gan", NoisyPair(), discriminator_steps=2)
     batch, optimizer = pixels(32), optax.sgd(0.1, momentum=0.9)

@@ -136,7 +136,7 @@ def test_the_progress_bar_tells_the_step_and_the_latest_numbers(capsys):
     assert "learning_rate" not in last
 
 
-@pytest.mark.parametrize("num_steps", [4, 30])
+@pytest.mark.parametrize("num_steps", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_profiler_leaves_one_trace_even_of_a_short_training(tmp_path, num_steps):
     profiler = Profiler(tmp_path / "profile")
     profiler.on_start(0, num_steps)

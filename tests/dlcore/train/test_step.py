@@ -133,11 +133,16 @@ def test_a_masked_example_is_as_good_as_absent(layout):
     ("which", "layout"),
     [
         ("noisy_mlp", "jit"),
-        ("char_lstm", "jit"),
         ("char_lstm", "data"),
-        ("noisy_mlp", "fsdp"),
-        pytest.param("noisy_mlp", "data", marks=pytest.mark.slow),
-        pytest.param("char_lstm", "fsdp", marks=pytest.mark.slow),
+        *(
+            pytest.param(*both, marks=pytest.mark.slow)
+            for both in (
+                ("char_lstm", "jit"),
+                ("noisy_mlp", "data"),
+                ("noisy_mlp", "fsdp"),
+                ("char_lstm", "fsdp"),
+            )
+        ),
     ],
 )
 def test_accumulation_gives_the_gradient_of_the_whole_batch_noise_included(which, layout):

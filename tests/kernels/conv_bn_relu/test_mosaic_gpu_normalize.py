@@ -203,14 +203,8 @@ COMPILED = testing.one_of_each(
 )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case(128 * 49, 2048, "bfloat16"),
-        *(pytest.param(case, marks=pytest.mark.slow) for case in COMPILED),
-    ],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [Case(128 * 49, 2048, "bfloat16"), *COMPILED], ids=str)
 def test_the_kernels_are_in_the_program_and_assemble_without_a_spill(case):
     machine, lowered = lower(case)
     program = aot.compile_for(machine, lowered)

@@ -67,18 +67,15 @@ def test_blocks_that_exchange_results_are_for_who_asks_for_them(batch, hidden, b
 
 # What lies at the edges of tiles and warpgroups, the least, and the largest that one block holds.
 COMPILED = [
-    (Case(64, 35, 200, 128, state=True, ragged=True), False),
-    (Case(1, 1, 1, 1), True),
-    (Case(17, 3, 5, 65, reverse=True, recompute=True), True),
-    (Case(256, 512, 128, 64, state=True), True),
+    Case(64, 35, 200, 128, state=True, ragged=True),
+    Case(1, 1, 1, 1),
+    Case(17, 3, 5, 65, reverse=True, recompute=True),
+    Case(256, 512, 128, 64, state=True),
 ]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=pytest.mark.slow if slow else ()) for case, slow in COMPILED],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPILED, ids=str)
 def test_both_kernels_are_in_the_program_and_assemble_without_a_spill(lower, case):
     if reason := assembly.missing():
         pytest.skip(reason)

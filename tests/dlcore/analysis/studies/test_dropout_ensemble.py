@@ -47,6 +47,7 @@ def test_the_geometric_average_of_all_sub_networks_of_one_layer_is_test_time_sca
     assert close == exact
 
 
+@pytest.mark.slow
 def test_the_average_of_one_layer_s_sub_networks_nears_scaling_as_one_over_the_root():
     _, numbers = measured()
     log_count, log_distance = np.log(numbers["count"]), np.log(numbers["geometric_distance"])

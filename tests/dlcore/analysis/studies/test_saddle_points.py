@@ -18,6 +18,7 @@ def measured():
     return study, study.run()
 
 
+@pytest.mark.slow
 def test_the_share_of_minima_is_that_of_a_gaussian_field():
     _, numbers = measured()
     # In one dimension minima and maxima take turns; in two there are as many extrema as saddles
