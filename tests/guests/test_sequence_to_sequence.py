@@ -254,6 +254,7 @@ class TestGuest(Guest):
         for source, _, wanted in map(str.split, lines):
             assert source == roman(int(wanted))
 
+    @pytest.mark.slow
     def test_a_beam_of_all_sentences_finds_the_likeliest(self, session: Session, run: Run):
         trained, time = session.trained(run.directory), 3
         batch = {name: array[:1] for name, array in next(trained.batches("test")).items()}

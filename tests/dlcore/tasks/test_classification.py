@@ -270,6 +270,7 @@ def gradients(batch):
     return psum(sums), aux.model_state
 
 
+@pytest.mark.slow
 def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_gives():
     _, variables, batch = normalized()
     sums, state = jax.jit(gradients)(batch)

@@ -141,6 +141,7 @@ def test_evaluation_does_not_depend_on_how_rows_are_batched(task, variables):
     _close(merged, _evaluate(task, variables, batch))
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_loss_gradient_and_state_of_one():
     task = _task(dropout_rate=0.5)
     batch = _batch(start=False)

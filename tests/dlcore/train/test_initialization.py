@@ -120,7 +120,15 @@ subject = functools.cache(Subject)
 
 
 # Their layers are those of their smaller relatives, over and over.
-DEEP = {"resnet34", "resnet44_cifar", "resnet56_cifar", "resnet101", "resnet110_cifar", "resnet152"}
+DEEP = {
+    "resnet32_cifar",
+    "resnet34",
+    "resnet44_cifar",
+    "resnet56_cifar",
+    "resnet101",
+    "resnet110_cifar",
+    "resnet152",
+}
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,9 @@ def impatient(training, tmp_path_factory):
     return plan, directory, training().run(directory, never_better(), **plan)
 
 
-@pytest.mark.parametrize("crash", [3, 4, 5, 7, 8])
+@pytest.mark.parametrize(
+    "crash", [4, 7, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 5, 8))]
+)
 def test_patience_goes_on_counting_where_it_was(
     training, impatient, assert_same_run, tmp_path, crash
 ):

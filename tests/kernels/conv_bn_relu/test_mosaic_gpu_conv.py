@@ -27,11 +27,9 @@ from kernels.conv_bn_relu.types import Affine
 # Rows by 128, or by 256 where they fill that; 64 or 128 outputs; 64 inputs a step. Of 3x3
 # convolutions the first and the last tiles are read from elsewhere: of one tile, of all tiles, of
 # two of nine at either end.
-FAST = [
-    Case(2, 7, 7, 70, 3, 1, 2, pending=True),
-    Case(3, 3, 5, 5, 65, 3, pending=True, statistics=True),
-]
+FAST = [Case(3, 3, 5, 5, 65, 3, pending=True, statistics=True)]
 SLOW = [
+    Case(2, 7, 7, 70, 3, 1, 2, pending=True),
     Case(3, 3, 5, 5, 129, 3, pending=True, statistics=True),
     Case(1, 1, 1, 1, 1),
     Case(1, 1, 1, 1, 1, 3, pending=True),

@@ -123,6 +123,7 @@ def test_each_pass_is_as_right_as_that_of_xla(case):
     prove(case)
 
 
+@pytest.mark.slow
 def test_a_block_s_ring_of_tiles_goes_round(monkeypatch):
     # Two blocks of seven tiles and six: there is room for five, and for three with the outputs.
     monkeypatch.setattr(mosaic_gpu_normalize, "_BLOCKS", 2)

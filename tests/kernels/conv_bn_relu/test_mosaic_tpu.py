@@ -12,9 +12,9 @@ from kernels.conv_bn_relu.cases import Case
 # A tile of a 3x3 convolution is 16 images in bfloat16, 8 in float32, and at most 8 MiB.
 FAST = [
     Case(3, 3, 5, 3, 5, 3, 1, "bfloat16", residual=True, statistics=True, pending=True),
-    Case(2, 3, 5, 5, 3, 1, 2, "float32", pending=True, activation="none"),
 ]
 SLOW = [
+    Case(2, 3, 5, 5, 3, 1, 2, "float32", pending=True, activation="none"),
     Case(1, 1, 1, 1, 1, 1, 1, "float32"),
     Case(1, 1, 1, 1, 1, 3, 1, "bfloat16", pending=True),
     Case(2, 1, 1, 17, 2048, 1, 1, "bfloat16", residual=True),

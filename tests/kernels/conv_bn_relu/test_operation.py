@@ -82,6 +82,7 @@ def test_under_vmap_each_batch_has_its_own_statistics():
     assert_close(result, jax.tree.map(lambda *arrays: jnp.stack(arrays), *apart))
 
 
+@pytest.mark.slow
 def test_under_vmap_an_axis_may_be_named():
     operands, cotangents = cases.draw(CASE)
 

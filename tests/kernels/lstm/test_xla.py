@@ -46,6 +46,7 @@ def test_values_and_gradients_are_right(prove, case):
     prove("xla", case)
 
 
+@pytest.mark.slow
 def test_the_slopes_of_all_steps_are_held_at_once_on_a_cpu_only():
     case = dataclasses.replace(CASE, ragged=True)
     arguments = cases.draw(case)

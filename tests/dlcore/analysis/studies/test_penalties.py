@@ -17,6 +17,7 @@ def numbers(study):
     return study.run()
 
 
+@pytest.mark.slow
 def test_a_penalty_costs_accuracy_of_the_reconstruction(numbers):
     for name in ("L2", "L1", "elastic", "sparsity", "contractive"):
         assert numbers[f"{name} error"] > numbers["none error"]
