@@ -76,6 +76,7 @@ class Guest:
         for name in self.arrays:
             assert run.arrays(name)
 
+    @pytest.mark.slow
     def test_interrupted_in_mid_epoch_it_ends_bitwise_equal(
         self, session: Session, run: Run, tmp_path: pathlib.Path
     ):

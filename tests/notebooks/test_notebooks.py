@@ -5,7 +5,6 @@ import pathlib
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from dlcore.train import Recipe, Session
 
@@ -31,6 +30,9 @@ def run_directory(tmp_path_factory) -> pathlib.Path:
 
 
 def execute(path: pathlib.Path, run_directory: pathlib.Path) -> nbformat.NotebookNode:
+    # Jupyter is imported where a notebook is run: every worker imports this file.
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}})
     return client.execute(env={**os.environ, "DLCORE_RUN": str(run_directory)})
