@@ -46,7 +46,7 @@ def main(values: flags.FlagValues) -> None:
     files = [pathlib.Path(name) for name in values.files]
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UsageError(f"{missing[0]} does not exist: name images or texts")
+        raise UsageError(f"{missing[0]} is not a file: name images or texts")
     cache.use()
     run = Run(directory, flags.settings_of_run(values))
     trained = run.trained(values.checkpoint)

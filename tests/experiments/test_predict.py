@@ -66,7 +66,7 @@ def test_what_is_predicted_has_to_be_one_feature():
     ("words", "named"),
     [
         ((), "no file is named"),
-        (("missing.png",), "missing.png does not exist"),
+        (("missing.png",), "missing.png is not a file"),
         ((__file__,), "cannot read image"),
     ],
 )

@@ -82,9 +82,9 @@ def test_a_mirror_twice_is_the_picture_again(seed, text):
     assert (moved(text)(0, example)["boxes"] != example["boxes"]).any()
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.sampled_from(MOVES))
-@pytest.mark.slow
 def test_a_moved_segmentation_is_that_of_the_moved_image(seed, text):
     result = moved(text)(seed, example_of(seed))
     image, classes = result["image"][..., 0], result["classes"]
