@@ -69,8 +69,7 @@ def prepare(
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
     dataset = load(recipe, settings)
-    needs = _needs(kind, chosen, dataset)
-    dataset = dataset.provide(needs) if needs else dataset
+    dataset = dataset.provide(needs(kind, chosen, dataset))
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:
@@ -107,7 +106,7 @@ def prepare(
     return Prepared(recipe, dataset, built, plan, chosen)
 
 
-def _needs(
+def needs(
     kind: type[tasks.Learner], chosen: Mapping[str, Evaluator], dataset: data.Dataset
 ) -> data.Needs:
     """The features that task and evaluators need together.
@@ -115,13 +114,15 @@ def _needs(
     Raises:
       UsageError: the dataset does not have them.
     """
-    needs = dict(kind.needs)
-    data.match(needs, dataset.features, dataset.name)
+    # A task that names nothing gets all that can be in a batch; evaluators must not narrow it.
+    every = {key: (type(own),) for key, own in dataset.features.items() if not own.on_host}
+    together = dict(kind.needs or every)
+    data.match(together, dataset.features, dataset.name)
     for name, evaluator in chosen.items():
         for key, kinds in evaluator.needs.items():
-            needs[key] = tuple(own for own in needs.get(key, kinds) if own in kinds)
-        data.match(needs, dataset.features, dataset.name, f"evaluator {name!r}")
-    return needs
+            together[key] = tuple(own for own in together.get(key, kinds) if own in kinds)
+        data.match(together, dataset.features, dataset.name, f"evaluator {name!r}")
+    return together
 
 
 def load(recipe: Recipe, settings: Settings) -> data.Dataset:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import flax.linen as nn
 import numpy as np
 import pytest
 
-from dlcore import data, models, tasks
+from dlcore import data, evaluators, models, tasks
 from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.tasks.classification import Classification
@@ -31,6 +32,22 @@ class Counting(Classification):
     frequencies: tuple[int, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Needless(Classification):
+    """Names nothing, and so gets everything."""
+
+    needs: ClassVar = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabeled(Classification):
+    """Looks at the row alone."""
+
+    needs: ClassVar = {"image": (Row,)}
+
+
+tasks.register("preparation_needless", Needless)
+tasks.register("preparation_unlabeled", Unlabeled)
 data.register("preparation_words", words)
 models.register("preparation_weighted", Weighted)
 tasks.register("preparation_counting", Counting)
@@ -64,6 +81,17 @@ def test_an_option_that_the_recipe_sets_to_its_default_is_set():
     own = dataclasses.replace(recipe, model_options={"num_classes": 2})
     with pytest.raises(UsageError, match=r"model.num_classes=2 does not fit: .* has 1000"):
         built(own)
+
+
+@pytest.mark.parametrize(
+    ("task", "keys"),
+    [("preparation_needless", {"row", "label"}), ("preparation_unlabeled", {"image", "label"})],
+)
+def test_an_evaluator_adds_what_it_needs_to_what_the_task_has(task, keys):
+    chosen = {"predictions": evaluators.create("predictions")}
+    dataset = data.load(recipe.data, None, recipe.data_options)
+    needs = preparation.needs(tasks.kind(task), chosen, dataset)
+    assert dataset.provide(needs).features.keys() == keys
 
 
 def test_a_size_is_at_least_1_and_what_is_0_by_default_is_no_size():
