@@ -91,4 +91,4 @@ def test_both_kernels_are_in_the_program_and_assemble_without_a_spill(lower, cas
 
 @pytest.mark.slow
 def test_only_the_kernels_of_the_named_implementation_are_in_the_program(lower):
-    assert aot.compile_for(*lower("gpu:h200", "xla", COMPILED[0][0])).kernels == ()
+    assert aot.compile_for(*lower("gpu:h200", "xla", COMPILED[0])).kernels == ()
