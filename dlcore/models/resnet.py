@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dlcore.errors import UsageError
 from dlcore.models import registry
+from dlcore.nn import backbone
 from dlcore.nn.conv_norm import ConvNorm, PendingConvNorm
 from dlcore.nn.pooling import max_pool
 
@@ -89,12 +89,14 @@ class ResNet(nn.Module):
       bottleneck: whether the blocks have three convolutions instead of two.
       dtype: float32 or bfloat16, of the layers' outputs; parameters, statistics and logits are
         float32.
+      rematerialize: what a block computes is not kept for the gradient but computed again.
     """
 
     num_classes: int = 1000
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     bottleneck: bool = True
     dtype: str = "float32"
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(
@@ -105,8 +107,13 @@ class ResNet(nn.Module):
         Raises:
           UsageError: there is no such dtype.
         """
-        block = BottleneckBlock if self.bottleneck else functools.partial(BasicBlock, projects=True)
-        x = ConvNorm(64, 7, 2, name="conv1")(_as(self.dtype, x), train)
+        if self.bottleneck:
+            block: Any = backbone.block(BottleneckBlock, self.rematerialize)
+        else:
+            basic = backbone.block(BasicBlock, self.rematerialize)
+            block = functools.partial(basic, projects=True)
+        x = ConvNorm(64, 7, 2, name="conv1")(backbone.computing_in(self.dtype, x), train)
+        x = backbone.stage(self, "stem", x)
         x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         return _stages(self, block, 64, x, train)
 
@@ -119,11 +126,13 @@ class CifarResNet(nn.Module):
       blocks: of each stage; every further stage halves height and width and doubles the channels.
       dtype: float32 or bfloat16, of the layers' outputs; parameters, statistics and logits are
         float32.
+      rematerialize: what a block computes is not kept for the gradient but computed again.
     """
 
     num_classes: int = 10
     blocks: tuple[int, ...] = (3, 3, 3)
     dtype: str = "float32"
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(
@@ -134,15 +143,11 @@ class CifarResNet(nn.Module):
         Raises:
           UsageError: there is no such dtype.
         """
-        block = functools.partial(BasicBlock, projects=False)
-        x = ConvNorm(16, name="conv1")(_as(self.dtype, x), train)
+        basic = backbone.block(BasicBlock, self.rematerialize)
+        block = functools.partial(basic, projects=False)
+        x = ConvNorm(16, name="conv1")(backbone.computing_in(self.dtype, x), train)
+        x = backbone.stage(self, "stem", x)
         return _stages(self, block, 16, x, train)
-
-
-def _as(dtype: str, x: Array) -> Array:
-    if dtype not in ("float32", "bfloat16"):
-        raise UsageError(f"a residual network computes in float32 or bfloat16, not {dtype!r}")
-    return jnp.asarray(x, dtype)
 
 
 def _stages(
@@ -158,7 +163,8 @@ def _stages(
             strides = 2 if stage and not number else 1
             name = f"stage{stage + 1}_block{number}"
             x = block(features * 2**stage, strides, name=name)(x, train)
-    pooled = x.astype(jnp.float32).mean((1, 2))
+        x = backbone.stage(network, f"stage{stage + 1}", x)
+    pooled = backbone.stage(network, "pooled", x.astype(jnp.float32).mean((1, 2)))
     return nn.Dense(network.num_classes, name="logits")(pooled)
 
 

@@ -57,10 +57,9 @@ class RunningAverages:
 class BatchNorm(nn.Module):
     """Batch normalization of the last axis's features, over the global batch and every other axis.
 
-    Statistics are float32 and computed in two passes (the mean, then the squares about it: one pass
-    cancels where the mean is large). Across devices they are sums through `parallel.psum`, so any
-    number of devices gives what one gives. Training normalizes by the biased variance of the batch
-    and keeps a running average of the unbiased one, which evaluation uses.
+    Statistics are those of `batch_statistics`: any number of devices gives what one gives. Training
+    normalizes by the biased variance of the batch and keeps a running average of the unbiased one,
+    which evaluation uses.
 
     Source: Ioffe and Szegedy (2015), algorithms 1 and 2. That the running average is exponential,
     where they average over the last batches, is what implementations share.
@@ -83,17 +82,27 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (features,))
         averages = RunningAverages(self, features, self.momentum)
 
-        wide = x.astype(jnp.float32)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            count = x.size // features * parallel.axis_size()
-            mean = parallel.psum(wide.sum(axes)) / count
-            var = parallel.psum(jnp.square(wide - mean).sum(axes)) / count
-            averages.move(mean, var, count)
+            mean, var = batch_statistics(x)
+            averages.move(mean, var, x.size // features * parallel.axis_size())
         else:
             mean, var = averages.mean.value, averages.var.value
+        wide = x.astype(jnp.float32)
         normalized = (wide - mean) * (scale / jnp.sqrt(var + self.epsilon)) + bias
         return normalized.astype(x.dtype)
+
+
+def batch_statistics(
+    x: Float[Array, "... features"],
+) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
+    """Each feature's mean and biased variance over the global batch and every other axis.
+
+    In float32 and in two passes: one pass cancels where the mean is large.
+    """
+    wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1] * parallel.axis_size()
+    mean = parallel.psum(wide.sum(axes)) / count
+    return mean, parallel.psum(jnp.square(wide - mean).sum(axes)) / count
 
 
 def local_response_normalization(

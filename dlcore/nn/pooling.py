@@ -89,6 +89,32 @@ def lp_pool(
     return _over_windows(norm, sizes, _windows(x, window, strides, padding), 0.0)
 
 
+def adaptive_avg_pool(
+    x: Float[Array, "batch height width channels"], size: tuple[int, int]
+) -> Float[Array, "batch {size[0]} {size[1]} channels"]:
+    """The mean of each cell of a grid of that size, whatever the size of the input.
+
+    Cell i of m over n rows has the rows from floor(i n / m) to ceil((i + 1) n / m): cells overlap
+    by one where m does not divide n, and repeat where n is smaller. The cells are PyTorch's.
+    """
+    if x.shape[1:3] == tuple(size):
+        return x
+    rows, columns = (
+        jnp.asarray(_cells(length, cells), x.dtype)
+        for length, cells in zip(x.shape[1:3], size, strict=True)
+    )
+    return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns)
+
+
+def _cells(length: int, cells: int) -> Float[np.ndarray, "cells length"]:
+    """The weight of each row in the mean of each cell."""
+    first = np.arange(cells)[:, None] * length // cells
+    last = -(-np.arange(1, cells + 1)[:, None] * length // cells)
+    row = np.arange(length)
+    inside = (row >= first) & (row < last)
+    return inside / inside.sum(1, keepdims=True)
+
+
 def max_pool_with_indices(
     x: Float[Array, "batch *space channels"],
     window: Sequence[int] = (2, 2),
