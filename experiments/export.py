@@ -1,0 +1,51 @@
+"""Hands a trained model on: `python -m experiments.export --workdir=runs/digits`.
+
+`--format=stablehlo` writes `model.stablehlo`, a program that answers raw inputs wherever JAX is,
+without dlcore; `--format=safetensors` writes the weights by their paths. A model card, `README.md`,
+comes with either. All go to the folder `export` of the run, or to that of `--output`.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from dlcore import weights
+from dlcore.errors import UsageError
+from dlcore.train import Run, export
+from experiments import cache, flags
+
+FORMATS = ("stablehlo", "safetensors")
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """The flags of this program."""
+    flags.define_run(values)
+    flags.define_one(values, "format", "stablehlo", f"What is written: {' or '.join(FORMATS)}.")
+    flags.define_one(values, "output", "", "Folder for the files; by default that of the run.")
+
+
+def main(values: flags.FlagValues) -> None:
+    """Restores, exports, writes."""
+    directory = flags.run_directory(values)
+    if values.format not in FORMATS:
+        raise UsageError(f"--format={values.format}: it is one of {', '.join(FORMATS)}")
+    cache.use()
+    run = Run(directory, flags.settings_of_run(values))
+    trained = run.trained(values.checkpoint)
+    card = export.card(run, trained)
+    folder = pathlib.Path(values.output or directory / "export")
+    path = folder / f"model.{values.format}"
+    program = export.to_stablehlo(trained) if values.format == "stablehlo" else b""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if program:
+            path.write_bytes(program)
+        else:
+            weights.write(path, trained.variables, {"recipe": run.recipe.name})
+        (folder / "README.md").write_text(card)
+    except OSError as error:
+        raise UsageError(f"--output={folder} cannot be written: {error}") from error
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    flags.run(main, define)
