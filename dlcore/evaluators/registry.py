@@ -20,6 +20,7 @@ _evaluators: Registry[type[Evaluator]] = Registry(
             "judged_samples",
             "learning_curves",
             "predictions",
+            "roc",
             "samples",
         )
     },

@@ -77,6 +77,15 @@ class Learner(abc.ABC):
     # Whether the model has to have one input, and in evaluation one output.
     plain_model: ClassVar[bool] = False
 
+    @classmethod
+    def model_facts(cls, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The dataset's facts as the model is to have them, by the names of its options.
+
+        Raises:
+          UsageError: the task does not go with them.
+        """
+        return facts
+
     @property
     def one_update_a_step(self) -> bool:
         """Whether the optimizer, and with it a schedule, counts the loop's steps."""

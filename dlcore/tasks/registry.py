@@ -14,6 +14,7 @@ _tasks: Registry[type[Learner]] = Registry(
     {
         name: [name]
         for name in (
+            "binary_classification",
             "classification",
             "evolution",
             "gan",

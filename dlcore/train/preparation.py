@@ -166,10 +166,13 @@ def complete(recipe: Recipe, dataset: data.Dataset) -> Recipe:
     Raises:
       UsageError: the recipe sets a number of classes or of words that the dataset does not have.
     """
-    known = {"model": models.defaults(recipe.model), "task": tasks.defaults(recipe.task)}
-    facts = dataset.facts
+    of_model = tasks.kind(recipe.task).model_facts(dataset.facts)
+    known = {
+        "model": (models.defaults(recipe.model), of_model),
+        "task": (tasks.defaults(recipe.task), dataset.facts),
+    }
     complete: dict[str, Any] = {}
-    for component, defaults in known.items():
+    for component, (defaults, facts) in known.items():
         given: Mapping[str, Any] = getattr(recipe, f"{component}_options")
         options = {**defaults, **given}
         for name in sorted(facts.keys() & defaults.keys()):

@@ -10,6 +10,7 @@ _recipes: Registry[Recipe] = Registry(
     "recipe",
     "experiments.recipes",
     {
+        "binary": ["face_or_not"],
         "char_lstm": ["char_lstm_shakespeare"],
         "evolution": ["evolution_digits"],
         "gan": ["gan_digits", "gan_mnist"],
