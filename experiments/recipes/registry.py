@@ -34,7 +34,7 @@ _recipes: Registry[Recipe] = Registry(
         "multi_label": ["segments_digits"],
         "multitask": ["multitask_digits"],
         "perceptron": ["perceptron_digits"],
-        "resnet": ["resnet20_cifar10", "resnet20_digits"],
+        "resnet": ["resnet20_cifar10", "resnet20_cifar10_short", "resnet20_digits"],
     },
 )
 names = _recipes.names

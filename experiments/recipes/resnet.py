@@ -17,6 +17,21 @@ register(
         weight_decay=1e-4,
         num_epochs=30,
     ),
+    # One cycle of the rate (Smith and Topin 2019): up for three of 18 epochs, then down to zero.
+    Recipe(
+        name="resnet20_cifar10_short",
+        description="CIFAR ResNet-20 on cifar10_jpeg in a tenth of the paper's epochs",
+        expected=Expectation("accuracy", 0.88, "max", "dlcore: no published score"),
+        model="resnet20_cifar",
+        data="cifar10_jpeg",
+        data_options={"augment": "crop:4,flip"},
+        optimizer="nesterov",
+        learning_rate=0.2,
+        schedule="cosine",
+        warmup_steps=1056,
+        weight_decay=5e-4,
+        num_epochs=18,
+    ),
     # The paper's training (section 4.2): 45,000 images for 64,000 steps of 128, momentum 0.9, decay
     # 1e-4, crops of images padded by four, mirrored or not. Its rate of 0.1 is divided by ten after
     # 32,000 and 48,000 steps, where a cosine leads down here, and it subtracts a mean image.
