@@ -11,6 +11,11 @@ line of words with spaces between them, the recipe's field `start_mapping`:
 - `head/.*<-`: the new model keeps its own start there;
 - `<-classifier/.*`: these weights of the source are left over on purpose.
 
+- `torchvision`, as the first word alone: the source has the names and the layouts of the network of
+  torchvision that is this model (`dlcore.torchvision`), and the other words are about our names:
+  with `torchvision logits/.*<- <-logits/.*` only the head begins anew. Who reads the recipe follows
+  this word (`dlcore.train.session`); here all are of the first three kinds.
+
 A pattern is a regular expression that must match a whole path; the first that matches counts. Paths
 that no pattern matches keep their names. A mapping is the same inside each collection: the first
 word above also reads `batch_stats/trunk/norm1/mean` from `batch_stats/encoder/norm1/mean`. A

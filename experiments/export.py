@@ -1,19 +1,25 @@
 """Hands a trained model on: `python -m experiments.export --workdir=runs/digits`.
 
 `--format=stablehlo` writes `model.stablehlo`, a program that answers raw inputs wherever JAX is,
-without dlcore; `--format=safetensors` writes the weights by their paths. A model card, `README.md`,
-comes with either. All go to the folder `export` of the run, or to that of `--output`.
+without dlcore; `--format=safetensors` writes the weights by their paths, and `--format=torchvision`
+(`torchvision.safetensors`) as the network of torchvision that is this model has them. A model card,
+`README.md`, comes with each. All go to the folder `export` of the run, or to that of `--output`.
 """
 
 import pathlib
 from collections.abc import Sequence
 
-from dlcore import weights
+from dlcore import torchvision, weights
 from dlcore.errors import UsageError
 from dlcore.train import Run, export
 from experiments import cache, flags
 
-FORMATS = ("stablehlo", "safetensors")
+# What is written, and to which file.
+FORMATS = {
+    "stablehlo": "model.stablehlo",
+    "safetensors": "model.safetensors",
+    "torchvision": "torchvision.safetensors",
+}
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -33,14 +39,17 @@ def main(values: flags.FlagValues) -> None:
     trained = run.trained(values.checkpoint)
     card = export.card(run, trained)
     folder = pathlib.Path(values.output or directory / "export")
-    path = folder / f"model.{values.format}"
+    path = folder / FORMATS[values.format]
     program = export.to_stablehlo(trained) if values.format == "stablehlo" else b""
+    variables = trained.variables
+    if values.format == "torchvision":
+        variables = torchvision.to_torchvision(run.recipe.model, weights.flatten(variables))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if program:
             path.write_bytes(program)
         else:
-            weights.write(path, trained.variables, {"recipe": run.recipe.name})
+            weights.write(path, variables, {"recipe": run.recipe.name})
         (folder / "README.md").write_text(card)
     except OSError as error:
         raise UsageError(f"--output={folder} cannot be written: {error}") from error

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 # Before JAX starts: the whole suite runs on eight virtual CPU devices, as a small pod would.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,6 +22,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/dlcore/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# What a test compiles it runs a few times: LLVM's optimizations are not worth their time, here and
+# in children. XLA's own passes stay.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 import flax.struct
 import hypothesis
 import jax
@@ -35,18 +40,19 @@ hypothesis.settings.register_profile("dlcore", deadline=None)
 hypothesis.settings.load_profile("dlcore")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Of short tests, what runs a few times is not worth LLVM's time; XLA's own passes stay."""
-    if config.option.markexpr == "not slow":
-        jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # Of children.
-
-
 def pytest_sessionstart() -> None:
     """Makes the accelerators' compilers known, where they are, before JAX looks for devices."""
     from kernels import aot
 
     aot.prepare()
+
+
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """For a test that runs what it compiles for long, or compares roundings: all optimizations."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

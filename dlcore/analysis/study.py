@@ -65,6 +65,7 @@ _MODULES = (
     "dropout_ensemble",
     "edge_filters",
     "hopfield",
+    "inception_module",
     "initialization",
     "landscape",
     "learning_rates",

@@ -27,7 +27,7 @@ class MLP(nn.Module):
 
     Attributes:
       num_classes: number of classes.
-      hidden: units of each hidden layer.
+      hidden: units of each hidden layer; with maxout the linear pieces of all its units.
       activation: name of the hidden units' activation function.
       normalization: of the hidden units: none, batch, layer or group:GROUPS.
       normalize: before or after the activation function.
@@ -128,6 +128,21 @@ def _listed(sizes: tuple[int, ...]) -> str:
 
 _IMAGES = (jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32),)
 
+# Without the paper's bound on the norm of a unit's weights, which an optimizer would have to keep.
+registry.register(
+    "maxout",
+    functools.partial(
+        MLP,
+        hidden=(1200, 1200),
+        activation="maxout:5",
+        input_dropout_rate=0.2,
+        dropout_rate=0.5,
+    ),
+    example_inputs=_IMAGES,
+    output_shapes=(2, 10),
+    parameter_count=1_233_610,
+    source="Goodfellow et al. (2013), section 5.1: pylearn2, papers/maxout/mnist_pi.yaml",
+)
 registry.register(
     "mlp",
     MLP,

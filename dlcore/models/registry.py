@@ -49,20 +49,40 @@ class Entry:
 
 # The names that each file of this package registers.
 MODULES: Mapping[str, tuple[str, ...]] = {
+    "alexnet": ("alexnet", "alexnet_one_tower"),
     "char_lstm": ("char_lstm", "char_lstm_512"),
     "convnet": ("convnet_bn",),
+    "densenet": (
+        *("densenet121", "densenet161", "densenet169", "densenet201"),
+        *("densenet40_12_cifar", "densenet100_12_cifar", "densenet_bc100_12_cifar"),
+        "uva_densenet_cifar",
+    ),
     "fractal_mlp": ("fractal_mlp",),
+    "fractalnet": ("fractalnet20_cifar",),
     "gan": ("gan",),
-    "lenet": ("lenet5", "lenet5_modern"),
+    "googlenet": ("googlenet", "googlenet_bn", "uva_googlenet_cifar"),
+    "lenet": ("lenet1", "lenet4", "lenet5", "lenet5_modern"),
     "linear": ("linear_units", "logistic_regression", "nonlinear_units", "softmax_regression"),
-    "mlp": ("mlp", "mlp_dropout"),
+    "mlp": ("maxout", "mlp", "mlp_dropout"),
     "multitask": ("multitask_mlp",),
+    "neocognitron": ("cognitron", "neocognitron"),
+    "nin": ("nin_cifar",),
     "perceptron": ("perceptron",),
+    "plain": ("plain20_cifar", "plain34", "plain56_cifar"),
+    "preresnet": (
+        *("preresnet20_cifar", "uva_preresnet_cifar"),
+        *("wrn16_8", "wrn28_10", "wrn40_4"),
+    ),
     "residual_mlp": ("residual_mlp",),
     "resnet": (
         *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
         *("resnet20_cifar", "resnet32_cifar", "resnet44_cifar", "resnet56_cifar"),
-        "resnet110_cifar",
+        *("resnet110_cifar", "stochastic_depth110_cifar", "uva_resnet_cifar", "wrn50_2"),
+    ),
+    "squeezenet": ("squeezenet1_0", "squeezenet1_1"),
+    "vgg": (
+        *("vgg11", "vgg13", "vgg16", "vgg19", "vgg_cifar"),
+        *("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     ),
 }
 

@@ -45,7 +45,7 @@ class Pending(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Values with the statistics that a convolution gathered as it wrote them.
+    """Values with their statistics, so that none that reads them has to gather these again.
 
     Attributes:
       values: the numbers themselves.
@@ -56,8 +56,13 @@ class Measured(NamedTuple):
     statistics: Statistics | None
 
 
+def measure(values: Float[Array, "batch height width channels"], train: bool) -> Measured:
+    """Values that no `MeasuredConv` has written (of a pooling, say), with their statistics."""
+    return Measured(values, Statistics(*batch_statistics(values)) if train else None)
+
+
 def concatenate(parts: Sequence[Measured]) -> Measured:
-    """Channels beside each other: what is known of their statistics stays known."""
+    """Channels beside each other; their statistics are known where those of all parts are."""
     values = jnp.concatenate([part.values for part in parts], axis=-1)
     known = [part.statistics for part in parts if part.statistics is not None]
     if len(known) < len(parts):

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int
 from dlcore.errors import UsageError
 from dlcore.nn.initializers import uniform_by_fan_in
 
-# "SAME", "VALID", or the positions to add before and after each axis.
+# "SAME", "VALID", "CEIL", or the positions to add before and after each axis. "CEIL" adds what the
+# last window lacks where strides leave a remainder, as PyTorch's `ceil_mode` and Caffe do.
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -97,22 +98,15 @@ def adaptive_avg_pool(
     Cell i of m over n rows has the rows from floor(i n / m) to ceil((i + 1) n / m): cells overlap
     by one where m does not divide n, and repeat where n is smaller. The cells are PyTorch's.
     """
-    if x.shape[1:3] == tuple(size):
-        return x
-    rows, columns = (
-        jnp.asarray(_cells(length, cells), x.dtype)
-        for length, cells in zip(x.shape[1:3], size, strict=True)
-    )
-    return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns)
-
-
-def _cells(length: int, cells: int) -> Float[np.ndarray, "cells length"]:
-    """The weight of each row in the mean of each cell."""
-    first = np.arange(cells)[:, None] * length // cells
-    last = -(-np.arange(1, cells + 1)[:, None] * length // cells)
-    row = np.arange(length)
-    inside = (row >= first) & (row < last)
-    return inside / inside.sum(1, keepdims=True)
+    for axis, cells in enumerate(size, start=1):
+        length, means = x.shape[axis], []
+        if length == cells:
+            continue
+        for cell in range(cells):
+            first, end = cell * length // cells, -(-(cell + 1) * length // cells)
+            means.append(jax.lax.slice_in_dim(x, first, end, axis=axis).mean(axis))
+        x = jnp.stack(means, axis)
+    return x
 
 
 def max_pool_with_indices(
@@ -206,7 +200,10 @@ def _windows(
             f"not {_by(size)} and {_by(steps)}"
         )
     pads = padding
-    if isinstance(pads, str):
+    if pads == "CEIL":
+        spans = zip(space, size, steps, strict=True)
+        pads = [(0, (own - length) % step) for length, own, step in spans]
+    elif isinstance(pads, str):
         pads = jax.lax.padtype_to_pads(space, size, steps, pads)
     if any(max(pair) >= length for pair, length in zip(pads, size, strict=True)):
         raise UsageError(f"a window of {_by(size)} is not larger than its padding {pads}")

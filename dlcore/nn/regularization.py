@@ -164,34 +164,43 @@ class GaussianNoise(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops the whole branch of a residual block: the example passes through the shortcut alone.
 
-    The paper drops a branch for a whole mini-batch and multiplies it by its probability of staying
-    in evaluation. Here each example draws for itself and what is left is divided by that
-    probability in training, as in inverted dropout: the mean is the same.
+    Inverted, the default: what is left is divided by 1 - rate, and evaluation is the identity.
+    Classic, the paper's: what is left stays, and evaluation multiplies by 1 - rate. Unlike those of
+    dropout the two are different networks, as the shortcut beside the branch is scaled in neither.
+
+    The paper draws once for a whole mini-batch and does not compute what it drops. Here each
+    example draws for itself in either form: with the same mean the gradient is less noisy, and it
+    does not depend on the parts in which a batch is computed. A layer within the branch, such as
+    batch normalization, sees all examples.
 
     Source: Huang, Sun, Liu, Sedra and Weinberger (2016), section 3.
 
     Attributes:
       rate: probability of dropping the branch, at least 0 and below 1.
+      classic: scale in evaluation instead of in training.
 
     Raises:
       UsageError: the rate is out of range.
     """
 
     rate: float
+    classic: bool = False
 
     @nn.compact
     def __call__(self, branch: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
         """The branch, without the shortcut; dropped for some examples where `train` is set."""
         kept = 1 - checked("a stochastic depth rate", self.rate)
-        if not train or self.rate == 0:
+        if self.rate == 0:
             return branch
+        if not train:
+            return branch * kept if self.classic else branch
         shape = (1,) * (branch.ndim - 1)
         keep = _draw_by_example(
             self.make_rng("dropout"),
             branch.shape[0],
             lambda key: jax.random.bernoulli(key, kept, shape),
         )
-        return jnp.where(keep, branch / kept, 0)
+        return jnp.where(keep, branch if self.classic else branch / kept, 0)
 
 
 # In the place of a column: the example's joins drop their inputs locally.

@@ -16,6 +16,7 @@ from dlcore.plots.panels import (
     line_panels,
     surface,
 )
+from dlcore.plots.tables import summed_table
 from dlcore.plots.training import confusion_matrix, learning_curves
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "learning_curves",
     "line_panels",
     "save",
+    "summed_table",
     "surface",
 ]

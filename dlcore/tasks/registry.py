@@ -23,6 +23,7 @@ _tasks: Registry[type[Learner]] = Registry(
             "multitask",
             "perceptron",
             "regression",
+            "self_organization",
         )
     },
 )

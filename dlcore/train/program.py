@@ -95,7 +95,12 @@ class Program:
 
     def check_source(self, source: Mapping[str, Any], mapping: str) -> None:
         """Raises UsageError where weights, or their shapes, do not fit the first state."""
-        weights.start(self._replicated(self.abstract_state), source, mapping)
+        weights.start(self.startable, source, mapping)
+
+    @property
+    def startable(self) -> dict[str, Any]:
+        """The shapes of what weights to start from fill, by collection."""
+        return self._replicated(self.abstract_state)
 
     def _replicated(self, state: TrainState) -> dict[str, Any]:
         own = {"params": state.params, **state.model_state}

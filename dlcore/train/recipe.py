@@ -65,10 +65,12 @@ class Recipe(optim.Options):
         a path of one's own.
       data_options: of the dataset, where they differ from the defaults.
       start_from: weights to start from instead of the model's own: a run directory, a .safetensors
-        file, or the name of a run that the recipe needs; empty for none.
+        file, one of PyTorch's (.pt, .pth), or the name of a run that the recipe needs; empty for
+        none.
       start_mapping: which weights go where, as TARGET<-SOURCE with spaces between: TARGET is a
         regular expression for whole parameter paths, SOURCE the path to read; an empty SOURCE
-        leaves the model's own start, an empty TARGET leaves weights out.
+        leaves the model's own start, an empty TARGET leaves weights out. The first word torchvision
+        says that the names are those of torchvision's network.
       initializer: how the kernels are drawn: small_uniform, small_normal, xavier, glorot, he,
         kumar, orthogonal or lsuv, with more behind a colon, as in he:uniform; empty for the model's
         own.

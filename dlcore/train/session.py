@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import parallel, processes, tasks, weights
+from dlcore import parallel, processes, tasks, torch_file, torchvision, weights
 from dlcore.errors import TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
@@ -40,6 +40,9 @@ from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
 
 _CHECKPOINTS = "checkpoints"
+
+# Of files of weights.
+_READERS = {".safetensors": weights.read, ".pt": torch_file.read, ".pth": torch_file.read}
 
 
 class Session:
@@ -277,16 +280,17 @@ class Session:
         if not recipe.start_from:
             return prepared.program.initialize()
         if source:
-            learner, folder = source[0].learner, directory / source[1]
-            return prepared.program.initialize(saved_weights(learner, folder), recipe.start_mapping)
-        return prepared.program.initialize(read_weights(recipe.start_from), recipe.start_mapping)
+            found = saved_weights(source[0].learner, directory / source[1])
+        else:
+            found = read_weights(recipe.start_from)
+        return prepared.program.initialize(*_mapped(prepared, found))
 
     def _check_start(self, index: int) -> None:
         prepared, source = self.phases[index], self._source(index)
         recipe = prepared.recipe
         if recipe.start_from:
             found = _abstract_weights(source[0]) if source else read_weights(recipe.start_from)
-            prepared.program.check_source(found, recipe.start_mapping)
+            prepared.program.check_source(*_mapped(prepared, found))
 
     def _source(self, index: int) -> tuple[Prepared, str] | None:
         """What a phase starts from, and where its checkpoints are in the run directory.
@@ -438,8 +442,18 @@ def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dic
     }
 
 
+def _mapped(prepared: Prepared, found: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Weights by our names, and what the mapping says of these."""
+    recipe = prepared.recipe
+    word, _, others = recipe.start_mapping.strip().partition(" ")
+    if word != torchvision.WORD:
+        return found, recipe.start_mapping
+    own = weights.flatten(prepared.program.startable)
+    return torchvision.from_torchvision(recipe.model, found, own), others
+
+
 def read_weights(name: str) -> dict[str, Any]:
-    """The weights of a `.safetensors` file, or of the best checkpoint of a run directory.
+    """The weights of a file of safetensors or PyTorch, or of a run directory's best checkpoint.
 
     Of the run only its recipe and its checkpoints have to be there, not its data.
 
@@ -447,14 +461,14 @@ def read_weights(name: str) -> dict[str, Any]:
       UsageError: there is no such file or run.
     """
     path = pathlib.Path(name).expanduser()
-    if not path.is_dir() and path.suffix != ".safetensors":
+    if not path.is_dir() and path.suffix not in _READERS:
         raise UsageError(
-            f"start_from={name}: there is no such directory: name that of a run, a .safetensors "
-            "file, a needed run or an earlier phase"
+            f"start_from={name}: there is no such directory: name that of a run, a file "
+            f"({', '.join(_READERS)}), a needed run or an earlier phase"
         )
     with _about(f"start_from={name}"):
         if not path.is_dir():
-            return weights.read(path)
+            return _READERS[path.suffix](path)
         last = phase_recipes(workdir.read_recipe(path))[-1]
         last.import_modules()
         return saved_weights(tasks.kind(last.task), path / _CHECKPOINTS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dlcore import weights
+from dlcore import torchvision, weights
 from dlcore.train import Run
 from experiments import export
 from tests.experiments.conftest import launch
@@ -73,6 +73,24 @@ def test_the_weights_are_those_of_the_best_checkpoint_and_a_model_starts_from_th
         assert opened.metadata() == {"recipe": "lenet5_digits"}
 
 
+def test_weights_with_torchvisions_names_come_back_as_they_were(call, tmp_path):
+    options = {"convolutions": "1,1", "features": "4,6", "grid": "2", "hidden": "5"}
+    words = ["--recipe=lenet5_digits", "--model=vgg11_bn", "--num_epochs=1", "--data.augment="]
+    words += [f"--model.{name}={value}" for name, value in options.items()]
+    directory = launch(tmp_path / "run", *words)
+    code, output, errors = call(export, f"--workdir={directory}", "--format=torchvision")
+    assert code == 0, errors
+    path = directory / "export" / "torchvision.safetensors"
+    assert output.startswith(f"{path}: ")
+    found, expected = weights.read(path), weights.flatten(Run(directory).trained().variables)
+    assert found["features.4.weight"].shape == (6, 4, 3, 3)
+    assert found["classifier.3.weight"].shape == (10, 5)
+    back = torchvision.from_torchvision("vgg11_bn", found, expected)
+    assert back.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(back[name], array)
+
+
 def test_the_card_says_what_the_model_is_takes_gives_and_reached(call, digits_run, run, tmp_path):
     call(export, f"--workdir={digits_run}", f"--output={tmp_path}", "--format=safetensors")
     card = (tmp_path / "README.md").read_text()
@@ -107,7 +125,8 @@ def test_it_goes_beside_the_run_where_no_folder_is_named(call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--format=onnx",), "--format=onnx: it is one of stablehlo, safetensors"),
+        (("--format=onnx",), "--format=onnx: it is one of stablehlo, safetensors, torchvision"),
+        (("--format=torchvision",), "torchvision has no network with the layers of lenet5_modern"),
         (("--output=/dev/null/there",), "--output=/dev/null/there cannot be written"),
     ],
 )

@@ -31,7 +31,7 @@ SOFTMAX = (
     "--batch_size=64",
     "--num_epochs=8",
     "--log_every=1",
-    "--checkpoint_every=6",
+    "--checkpoint_every=17",
     "--ema_decay=0.9",
     "--evaluators=-learning_curves -filters",
 )
@@ -135,16 +135,13 @@ def assert_same_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
                 assert one[name].tobytes() == two[name].tobytes()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_training_that_is_killed_ends_bitwise_equal_to_one_that_was_not(tmp_path, kills):
+def test_a_training_that_is_killed_ends_bitwise_equal_to_one_that_was_not(tmp_path):
     moments = random.Random(0)
-    # 168 records in all: the last moment leaves it half of its way.
-    reached = sorted(moments.randrange(20, 90) for _ in range(kills))
+    # 168 records in all: it leaves half of the way.
+    reached = records_reach(moments.randrange(20, 90))
     train(tmp_path / "whole", SOFTMAX, [])
-    output = train(
-        tmp_path / "killed", SOFTMAX, [(KILL, records_reach(count)) for count in reached], moments
-    )
-    assert output.count("resumed at step") == kills
+    output = train(tmp_path / "killed", SOFTMAX, [(KILL, reached)], moments)
+    assert output.count("resumed at step") == 1
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -177,7 +174,7 @@ LSTM = (
     "--data.sequence_length=16",
     "--num_epochs=6",
     "--log_every=1",
-    "--checkpoint_every=5",
+    "--checkpoint_every=17",
 )
 GAN = (
     "--recipe=gan_digits",
@@ -187,7 +184,7 @@ GAN = (
     "--model.discriminator_hidden=20",
     "--num_epochs=8",
     "--log_every=1",
-    "--checkpoint_every=5",
+    "--checkpoint_every=17",
 )
 
 
@@ -222,7 +219,7 @@ def test_lenet_killed_at_this_moment(whole, tmp_path, moments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_lenet_killed_at_random_moments(whole, tmp_path, seed):
     moments = random.Random(seed)
     reached = sorted(moments.randrange(2, 40) for _ in range(3))

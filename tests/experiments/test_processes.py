@@ -155,7 +155,7 @@ def test_a_request_to_stop_saves_in_both_and_one_process_can_go_on(
     tmp_path, one_device, asked, parallelism, resumed_as
 ):
     directory = tmp_path / "run"
-    plan = ("--num_epochs=100", "--evaluate_every=100")
+    plan = ("--num_epochs=50", "--evaluate_every=50")
     commands = two(directory, *plan, parallelism=parallelism)
     with children.running(tmp_path, *commands, devices=2) as both:
         both[0].wait_until(lambda: records(directory))

@@ -55,6 +55,7 @@ def test_a_bad_command_is_refused_in_one_line(call, words, message):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", studies.names())
 def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
     chosen = studies.create(name)

@@ -8,6 +8,9 @@ import pytest
 from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.models.mlp import window_mask
+from dlcore.nn.regularization import DropConnectDense, Dropout
+from tests import networks
+from tests.fixtures import cases
 
 IMAGES = np.random.default_rng(1).normal(size=(8, 3, 3, 1)).astype(np.float32)
 
@@ -148,3 +151,31 @@ def test_an_option_out_of_range_is_refused(options, message):
 def test_a_window_on_a_table_is_refused():
     with pytest.raises(UsageError, match="window=2,2 does not fit inputs of 9"):
         shapes(IMAGES.reshape(8, 9), window=(2, 2))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_maxout_network_is_pytorch_s(train):
+    network, stored = cases.maxout(), cases.load("maxout")
+    # Evaluation drops nothing, whatever the rates.
+    rates = {"input_dropout_rate": 0.0, "dropout_rate": 0.0} if train else {}
+    logits, gradients, _ = networks.descended(models.create("maxout", **rates), network, train)
+    np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-5)
+    assert not cases.differing(stored, "gradient", network, gradients, 1e-4)
+
+
+def test_the_maxout_network_drops_a_fifth_of_the_inputs_and_half_of_the_units():
+    network, model = cases.maxout(), models.create("maxout")
+    found = networks.handed_on(
+        model, networks.variables(network), network.images, DropConnectDense | Dropout
+    )
+    read = network.images.reshape(4, 784)
+    for number, (kept, layer) in enumerate(((0.8, None), (0.5, "hidden0"), (0.5, "hidden1"))):
+        if layer:
+            params = network.params[layer]
+            sums = read @ params["kernel"] + params["bias"]
+            np.testing.assert_allclose(found[layer], sums, rtol=1e-3, atol=1e-4)
+            read = sums.reshape(4, 240, 5).max(-1)
+        left = found[f"Dropout_{number}"]
+        assert (left != 0).mean() == pytest.approx(kept, abs=0.1)
+        read = np.where(left == 0, 0, read / kept)
+        np.testing.assert_allclose(left, read, rtol=1e-3, atol=1e-4)

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from dlcore.analysis import counts
 from dlcore.errors import UsageError
 from dlcore.nn.pooling import (
     TrainableSubsampling,
+    adaptive_avg_pool,
     lp_pool,
     max_pool,
     max_pool_with_indices,
@@ -125,6 +127,17 @@ def test_named_padding_is_flax_s():
     jax.tree.map(np.testing.assert_array_equal, ours, flax)
 
 
+@pytest.mark.parametrize(("height", "width"), [(6, 7), (5, 8), (2, 3)])
+def test_padding_by_ceil_is_what_the_last_windows_lack(height, width):
+    x = images(height, width)
+    rows = [
+        [x[:, top : top + 3, left : left + 3].max((1, 2)) for left in range(0, width - 1, 2)]
+        for top in range(0, height - 1, 2)
+    ]
+    pooled = max_pool(x, (3, 3), (2, 2), "CEIL")
+    np.testing.assert_array_equal(pooled, np.array(rows).transpose(2, 0, 1, 3))
+
+
 def test_global_pooling_is_the_reduction_over_the_axes():
     x = images(5, 4)
     np.testing.assert_array_equal(max_pool(x, (5, 4))[:, 0, 0], x.max((1, 2)))
@@ -224,6 +237,36 @@ def test_pooling_gives_pytorch_s_numbers_and_indices(number):
     for p in (2, 3):
         pooled = lp_pool(jnp.asarray(x), p, *geometry)
         np.testing.assert_allclose(pooled, expected[f"l{p}_{number}"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", range(len(cases.POOLING_GRIDS)))
+def test_the_means_of_a_grid_s_cells_are_pytorch_s(number):
+    x, expected = cases.pooling()["x"], cases.load("pooling")
+    means = adaptive_avg_pool(jnp.asarray(x), cases.POOLING_GRIDS[number])
+    np.testing.assert_allclose(means, expected[f"means_{number}"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_grid_that_divides_the_image_has_the_windows_means_and_overlaps_otherwise():
+    x = images(6, 8)
+    np.testing.assert_allclose(
+        adaptive_avg_pool(x, (3, 4)), windows(np.asarray(x)).mean(3), rtol=1e-5, atol=1e-6
+    )
+    rows = np.arange(1.0, 6.0)
+    column = jnp.asarray(rows, jnp.float32).reshape(1, 5, 1, 1)
+    # Rows 1 to 3 and 3 to 5; each of five rows, once or, in a finer grid, twice.
+    for cells, means in ((2, [2, 4]), (5, rows), (10, rows.repeat(2))):
+        np.testing.assert_allclose(adaptive_avg_pool(column, (cells, 1))[0, :, 0, 0], means)
+    gradient = jax.grad(lambda x: (adaptive_avg_pool(x, (2, 1))[0, :, 0, 0] * rows[:2]).sum())
+    np.testing.assert_allclose(gradient(column)[0, :, 0, 0] * 3, [1, 1, 3, 2, 2], rtol=1e-6)
+
+
+def test_a_grid_s_means_keep_their_precision_and_count_as_no_products():
+    x = images(7, 6).astype(jnp.bfloat16)
+    means = adaptive_avg_pool(x, (2, 3))
+    assert means.dtype == jnp.bfloat16
+    exact = adaptive_avg_pool(x.astype(jnp.float32), (2, 3))
+    np.testing.assert_allclose(means.astype(jnp.float32), exact, atol=0.005)
+    assert counts.multiply_adds(lambda x: adaptive_avg_pool(x, (2, 3)), x) == 0
 
 
 def test_unpooling_and_its_gradient_are_pytorch_s():

@@ -185,6 +185,16 @@ def test_stochastic_depth_drops_an_example_s_whole_branch_and_keeps_the_mean():
     np.testing.assert_allclose(branch[there[:, 0]] * 0.7, x[there[:, 0]], rtol=1e-6)
 
 
+def test_classic_stochastic_depth_scales_in_evaluation_what_it_leaves_alone_in_training():
+    x = 1 + jax.random.uniform(jax.random.key(0), (400, 2, 3))
+    layer = StochasticDepth(0.3, classic=True)
+    np.testing.assert_allclose(layer.apply({}, x, False), 0.7 * x, rtol=1e-6)
+    branch = np.asarray(noisy(layer, x, True))
+    there = branch.any((1, 2))
+    assert 0 < there.sum() < 400
+    np.testing.assert_array_equal(branch[there], x[there])
+
+
 # Drop-path
 
 

@@ -1,5 +1,6 @@
 """A training that is broken off and taken up again equals one that was never stopped."""
 
+import itertools
 import pathlib
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from dlcore.errors import TrainingError
 from dlcore.train.callbacks import Callback, EarlyStopping, LossTarget, Plateau
 
-REGIMES = ["classification", "perceptron", "language_model", "gan"]
+REGIMES = ["perceptron", "language_model", "gan"]
 
 
 class CrashError(Exception):
@@ -58,9 +59,18 @@ def test_a_training_that_crashed_at_any_steps_ends_as_if_it_had_not(
     assert_same_run(directory, outcome, *uninterrupted(regime))
 
 
+# Before, at and behind the checkpoints of every 4 and every 7 steps, at the start and at the end.
+SOME_STEPS = (1, 4, 5, 8, 9, 20)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("step", range(1, 21))
+@pytest.mark.parametrize(
+    ("regime", "step"),
+    [
+        *(("classification", step) for step in range(1, 21)),
+        *itertools.product(REGIMES, SOME_STEPS),
+    ],
+)
 def test_a_training_that_crashed_at_this_step_ends_as_if_it_had_not(
     training, uninterrupted, assert_same_run, tmp_path, regime, step
 ):

@@ -1,4 +1,4 @@
-"""Warm starts: from a run, a file of weights, a needed run and an earlier phase."""
+"""Warm starts: from a run, a file of weights, PyTorch's too, a needed run and an earlier phase."""
 
 import dataclasses
 import json
@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from dlcore import weights
+from dlcore import data, torch_file, weights
 from dlcore.errors import UsageError
 from dlcore.train import Need, Phase, Run, Session, Settings
 from tests import small
+from tests.fixtures import cases
 from tests.guests.harness import CrashError, after_steps, assert_same_arrays, assert_same_run, crash
 
 # What is taken over stays as it was; the rest is trained.
@@ -152,6 +153,46 @@ def test_a_training_that_has_begun_does_not_need_its_weights_again(file, tmp_pat
     assert session.run(tmp_path / "run") == summary
 
 
+# A small VGG, for images of three channels.
+VGG = {
+    "imports": (__name__,),
+    "model": "vgg11_bn",
+    "model_options": cases.FILE_OPTIONS,
+    "data": "small_colors",
+}
+
+data.register("small_colors", lambda name, options: colors(name, **dataclasses.asdict(options)))
+
+
+def colors(name, **options):
+    return dataclasses.replace(small.images(shape=(4, 4, 3), **options), name=name)
+
+
+def test_from_pytorchs_file_of_a_torchvision_network_with_a_new_head(tmp_path):
+    recipe = small.recipe(
+        **VGG,
+        start_from=str(cases.DIRECTORY / "vgg.pth"),
+        start_mapping="torchvision logits/.*<- <-logits/.*",
+        groups="(conv|hidden).*:frozen",
+        num_epochs=1,
+    )
+    session = Session(recipe)
+    session.run(tmp_path / "run")
+    trained = session.trained(tmp_path / "run", "newest").variables["params"]
+    file = torch_file.read(recipe.start_from)
+    assert file["classifier.3.weight"].shape == (7, 5)
+    assert trained["logits"]["kernel"].shape == (5, 3)
+    start = session.prepared.program.initialize()
+    assert (trained["logits"]["kernel"] != start.params["logits"]["kernel"]).any()
+    kernel = file["features.4.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(trained["conv2_1"]["kernel"], kernel)
+    np.testing.assert_array_equal(trained["conv2_1"]["conv_bias"], file["features.4.bias"])
+    np.testing.assert_array_equal(trained["conv2_1"]["scale"], file["features.5.weight"])
+    hidden = trained["hidden0"]["kernel"].reshape(2, 2, 6, 5)
+    there = file["classifier.0.weight"].reshape(5, 6, 2, 2)
+    np.testing.assert_array_equal(hidden, there.transpose(2, 3, 1, 0))
+
+
 # What is refused before any work.
 
 
@@ -182,6 +223,20 @@ def broken(directory):
             {"start_from": "{source}", "start_mapping": "hidden0"},
             "start_mapping=hidden0: write TARGET<-SOURCE",
         ),
+        ({"start_from": "{tmp}/no.pth"}, "no.pth does not exist: name a file of weights"),
+        ({"start_from": "{tmp}/text.pt"}, "text.pt is not a plain state dict of PyTorch"),
+        (
+            {"start_from": "{source}", "start_mapping": "torchvision hidden0/.*<-"},
+            "torchvision has no network with the layers of mlp: it has alexnet_one_tower, ",
+        ),
+        (
+            {**VGG, "start_from": "{source}", "start_mapping": "torchvision"},
+            "the weights have no name of torchvision's vgg11_bn, such as ",
+        ),
+        (
+            {**VGG, "start_from": str(cases.DIRECTORY / "vgg.pth"), "start_mapping": "torchvision"},
+            "logits/bias is 3 here and 7 there",
+        ),
         (
             {"needs": {"teacher": Need(SOURCE)}, "start_from": "student"},
             "start_from=student: there",
@@ -191,7 +246,8 @@ def broken(directory):
 def test_weights_that_cannot_be_taken_are_refused_in_one_line_and_leave_nothing(
     changes, message, source, tmp_path
 ):
-    (tmp_path / "text.safetensors").write_text("no weights")
+    for name in ("text.safetensors", "text.pt"):
+        (tmp_path / name).write_text("no weights")
     (tmp_path / "empty").mkdir()
     for name in ("untrained", "broken", "old"):
         shutil.copytree(source.directory, tmp_path / name)
