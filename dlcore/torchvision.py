@@ -49,6 +49,12 @@ _COUNTER = ".num_batches_tracked"
 _OLD = re.compile(r"(.*\.denselayer\d+\.(?:norm|conv))\.([12]\..*)")
 
 
+def is_from_torchvision(name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether weights have names of the network of torchvision; arguments as below."""
+    names = {place.name for place in _places(name, own).values()} if name in _FAMILIES else set()
+    return not names.isdisjoint(state)
+
+
 def from_torchvision(
     name: str, state: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ _evaluators: Registry[type[Evaluator]] = Registry(
             "predictions",
             "roc",
             "samples",
+            "shift_tolerance",
         )
     },
 )

@@ -10,8 +10,8 @@ An S-cell answers the pattern u in its field with
 
 where a and b are learned, and c, the weights of the inhibiting V-cell, are not. A cell that is
 reinforced, a by q c u and b by q v, has soon learned the pattern: it answers it with 1, and another
-one with ((1 + r) s - r)+, s being the cosine between the two. The greater r, the choosier the cell.
-A C-cell pools S-cells of one kind, so that it matters less where the pattern is.
+one with ((1 + r) s - r)+, s being the cosine between the two. The greater r, the more selective is
+the cell. A C-cell pools S-cells of one kind, so that it matters less where the pattern is.
 
 What is simplified:
 
@@ -24,6 +24,9 @@ What is simplified:
   second one has more planes. The cognitron has several cells at each place and not one.
 - All weights c and d are Gaussians; the papers want them to fall from the center on.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,7 +81,9 @@ class SimpleCells(nn.Module):
             excitation = jnp.einsum("bhwi,hwik->bhwk", seen, excitatory)
         share = self.selectivity / (1 + self.selectivity)
         inhibition = share * inhibitory * inhibiting_cells(u, self.size)
-        return self.selectivity * nn.relu((1 + excitation) / (1 + inhibition) - 1)
+        # (1 + e) / (1 + h) - 1 in a form that keeps the digits of small answers, which a fresh
+        # cell's are: of two that round to the same both would be chosen.
+        return self.selectivity * nn.relu((excitation - inhibition) / (1 + inhibition))
 
     def reinforcement(
         self,
@@ -93,7 +98,7 @@ class SimpleCells(nn.Module):
             most one of each kind.
         """
         planes = u.shape[-1]
-        weights = np.repeat(decreasing(self.size) / planes, planes)
+        weights = jnp.asarray(np.repeat(decreasing(self.size) / planes, planes))
         seen = weights * fields(u, self.size)
         inhibition = inhibiting_cells(u[None], self.size)[0]
         field = (self.size, self.size, planes, self.kinds)
@@ -118,22 +123,22 @@ class Cognitron(nn.Module):
       kinds: cells at each place, layer by layer.
       selectivity: r of each layer's cells.
       size: height and width of the fields.
-      vicinity: height and width of the area in which a cell competes.
+      vicinity: height and width of the area around a place in which its cells compete; odd.
     """
 
     num_classes: int = 10
     kinds: tuple[int, ...] = (8, 8)
-    selectivity: tuple[float, ...] = (1.0, 1.0)
+    selectivity: tuple[float, ...] = (4.0, 2.0)
     size: int = 5
-    vicinity: int = 3
+    vicinity: int = 1
 
     def simple_cells(self) -> list[SimpleCells]:
         """The layers of S-cells, `layer1` first.
 
         Raises:
-          UsageError: the options are not of equally many layers.
+          UsageError: the options are not of equally many layers, or out of range.
         """
-        return _layers(self.kinds, self.selectivity, self.size, shared=False)
+        return _layers(self.kinds, self.selectivity, self.size, self.vicinity, shared=False)
 
     def choose(
         self, responses: Float[Array, "height width kinds"]
@@ -163,7 +168,7 @@ class Neocognitron(nn.Module):
       windows: height and width of the area that a C-cell pools, module by module.
       stride: distance between the areas of two neighboring C-cells.
       size: height and width of the S-cells' fields.
-      column: height and width of the area, through all planes, that has one candidate.
+      column: height and width of the area, through all planes, that has one candidate; odd.
     """
 
     num_classes: int = 10
@@ -178,9 +183,9 @@ class Neocognitron(nn.Module):
         """The layers of S-cells, `layer1` first.
 
         Raises:
-          UsageError: the options are not of equally many modules.
+          UsageError: the options are not of equally many modules, or out of range.
         """
-        return _layers(self.planes, self.selectivity, self.size, shared=True)
+        return _layers(self.planes, self.selectivity, self.size, self.column, shared=True)
 
     def choose(
         self, responses: Float[Array, "height width planes"]
@@ -205,7 +210,7 @@ class Neocognitron(nn.Module):
 
 
 def decreasing(size: int) -> np.ndarray:
-    """Fixed weights `[size, size]` of a field: a Gaussian of deviation size / 4 that adds up to 1."""
+    """Fixed weights `[size, size]` that add up to 1: a Gaussian of deviation size / 4."""
     weights = _gaussian(size)
     return np.outer(weights, weights)
 
@@ -246,7 +251,8 @@ def complex_cells(
         raise UsageError(f"windows of {window} leave gaps at a stride of {stride}")
     for axis in (1, 2):
         u = _pool_along(u, axis, window, stride)
-    x = nn.relu((1 + u) / (1 + u.mean(-1, keepdims=True)) - 1)
+    mean = u.mean(-1, keepdims=True)
+    x = nn.relu((u - mean) / (1 + mean))
     return x / (SATURATION + x)
 
 
@@ -283,8 +289,10 @@ def winners(
 
 
 def _layers(
-    kinds: tuple[int, ...], selectivity: tuple[float, ...], size: int, shared: bool
+    kinds: tuple[int, ...], selectivity: tuple[float, ...], size: int, area: int, shared: bool
 ) -> list[SimpleCells]:
+    if area % 2 == 0:
+        raise UsageError(f"cells compete in areas around a place: of odd size, not {area}")
     if len(kinds) != len(selectivity) or min(selectivity, default=0) <= 0:
         raise UsageError(
             f"{len(kinds)} layers take as many numbers above 0 as selectivity, not {selectivity}"
@@ -329,7 +337,7 @@ def _pool_along(u: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
     return sum(parts[1:], parts[0])
 
 
-def _around(x: jax.Array, size: int, combine: object, outside: float) -> jax.Array:
+def _around(x: jax.Array, size: int, combine: Callable[..., Any], outside: float) -> jax.Array:
     """The largest or smallest number around each place."""
     return jax.lax.reduce_window(x, outside, combine, (size, size, 1), (1, 1, 1), "SAME")
 

@@ -445,11 +445,16 @@ def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dic
 def _mapped(prepared: Prepared, found: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """Weights by our names, and what the mapping says of these."""
     recipe = prepared.recipe
-    word, _, others = recipe.start_mapping.strip().partition(" ")
-    if word != torchvision.WORD:
-        return found, recipe.start_mapping
+    first, *others = recipe.start_mapping.split() or [""]
     own = weights.flatten(prepared.program.startable)
-    return torchvision.from_torchvision(recipe.model, found, own), others
+    if first == torchvision.WORD:
+        return torchvision.from_torchvision(recipe.model, found, own), " ".join(others)
+    if torchvision.is_from_torchvision(recipe.model, found, own):
+        raise UsageError(
+            f"start_from={recipe.start_from}: the names are torchvision's: the first word of "
+            f"start_mapping has to be {torchvision.WORD}"
+        )
+    return found, recipe.start_mapping
 
 
 def read_weights(name: str) -> dict[str, Any]:

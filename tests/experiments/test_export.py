@@ -76,6 +76,7 @@ def test_the_weights_are_those_of_the_best_checkpoint_and_a_model_starts_from_th
 def test_weights_with_torchvisions_names_come_back_as_they_were(call, tmp_path):
     options = {"convolutions": "1,1", "features": "4,6", "grid": "2", "hidden": "5"}
     words = ["--recipe=lenet5_digits", "--model=vgg11_bn", "--num_epochs=1", "--data.augment="]
+    words += ["--evaluators=-learning_curves -filters -predictions"]
     words += [f"--model.{name}={value}" for name, value in options.items()]
     directory = launch(tmp_path / "run", *words)
     code, output, errors = call(export, f"--workdir={directory}", "--format=torchvision")

@@ -160,6 +160,7 @@ VGG = {
     "model_options": cases.FILE_OPTIONS,
     "data": "small_colors",
 }
+VGG_FILE = str(cases.DIRECTORY / "vgg.pth")
 
 data.register("small_colors", lambda name, options: colors(name, **dataclasses.asdict(options)))
 
@@ -171,7 +172,7 @@ def colors(name, **options):
 def test_from_pytorchs_file_of_a_torchvision_network_with_a_new_head(tmp_path):
     recipe = small.recipe(
         **VGG,
-        start_from=str(cases.DIRECTORY / "vgg.pth"),
+        start_from=VGG_FILE,
         start_mapping="torchvision logits/.*<- <-logits/.*",
         groups="(conv|hidden).*:frozen",
         num_epochs=1,
@@ -234,8 +235,12 @@ def broken(directory):
             "the weights have no name of torchvision's vgg11_bn, such as ",
         ),
         (
-            {**VGG, "start_from": str(cases.DIRECTORY / "vgg.pth"), "start_mapping": "torchvision"},
+            {**VGG, "start_from": VGG_FILE, "start_mapping": "torchvision"},
             "logits/bias is 3 here and 7 there",
+        ),
+        (
+            {**VGG, "start_from": VGG_FILE, "start_mapping": "logits/.*<- torchvision"},
+            f"start_from={VGG_FILE}: the names are torchvision's: the first word of start_mapping",
         ),
         (
             {"needs": {"teacher": Need(SOURCE)}, "start_from": "student"},

@@ -116,6 +116,7 @@ SLOW = [
 ]
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     "case", [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)], ids=str
 )
