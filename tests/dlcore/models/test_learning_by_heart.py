@@ -18,28 +18,32 @@ from dlcore import models
 STEPS, COUNT, NEARLY_ZERO = 200, 20, 0.02
 
 # Side of the images, the rate of Adam, and the options of the narrow member.
-NARROW = {"features": (16, 32, 32, 32, 32), "hidden": 64, "dropout_rate": 0.0}
+NARROW = {"features": (48, 128, 192, 192, 128), "hidden": 256, "dropout_rate": 0.0}
 FAMILIES = {
-    "alexnet": (67, 1e-3, NARROW),
-    "alexnet_one_tower": (63, 1e-3, NARROW),
-    "densenet_bc100_12_cifar": (8, 3e-3, {"blocks": (3, 3, 3)}),
+    "alexnet": (67, 5e-4, NARROW),
+    "alexnet_one_tower": (63, 5e-4, NARROW),
+    "densenet_bc100_12_cifar": (8, 3e-3, {"blocks": (2, 2)}),
     "fractalnet20_cifar": (
         8,
         3e-3,
-        {"channels": (16, 32, 32), "dropout_rates": (0.0, 0.0, 0.0), "drop_path_rate": 0.0},
+        {"channels": (16, 32), "dropout_rates": (0.0, 0.0), "columns": 2, "drop_path_rate": 0.0},
     ),
-    "googlenet": (64, 5e-4, {"dropout_rate": 0.0, "auxiliary": False}),
+    "googlenet": (32, 5e-4, {"dropout_rate": 0.0, "auxiliary": False}),
     "lenet1": (28, 5e-3, {}),
     "lenet4": (32, 5e-3, {}),
     "maxout": (8, 3e-3, {"hidden": (60, 60), "input_dropout_rate": 0.0, "dropout_rate": 0.0}),
-    "nin_cifar": (8, 1e-3, {"dropout_rate": 0.0}),
-    "plain20_cifar": (8, 3e-3, {}),
-    "preresnet20_cifar": (8, 3e-3, {}),
-    "resnet20_cifar": (8, 3e-3, {}),
-    "squeezenet1_1": (32, 1e-4, {"dropout_rate": 0.0}),
+    "nin_cifar": (8, 3e-4, {"dropout_rate": 0.0}),
+    "plain20_cifar": (8, 3e-3, {"layers": (2, 2)}),
+    "preresnet20_cifar": (8, 3e-3, {"blocks": (1, 1)}),
+    "resnet20_cifar": (8, 3e-3, {"blocks": (1, 1)}),
+    "squeezenet1_1": (32, 3e-4, {"dropout_rate": 0.0}),
     "uva_googlenet_cifar": (8, 3e-3, {}),
     "vgg_cifar": (8, 3e-3, {"dropout_rate": 0.0}),
 }
+
+
+# Their class maps end in a rectifier: one that is silent for all of so few images would stay so.
+RECTIFIED = ("nin_cifar", "squeezenet1_1")
 
 
 def twenty_digits(side, channels):
@@ -59,6 +63,8 @@ def test_twenty_images_are_learned_by_heart(name):
     model = models.create(name, num_classes=10, **options)
     channels = models.entry(name).example_inputs[0].shape[-1]
     images, labels = twenty_digits(side, channels)
+    if name.startswith("alexnet"):
+        images *= 60  # Its first weights are for pixels up to 255.
     optimizer = optax.adam(rate)
 
     def loss(params, statistics, key):
@@ -83,6 +89,8 @@ def test_twenty_images_are_learned_by_heart(name):
 
     statistics = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
     params = statistics.pop("params")
+    if name in RECTIFIED:
+        params["logits"]["bias"] = jnp.ones(10)
     state, losses = (params, statistics, optimizer.init(params)), []
     # A step of a loop in the program would not use XLA's fast convolutions.
     for key in jax.random.split(jax.random.key(1), STEPS):
@@ -91,4 +99,4 @@ def test_twenty_images_are_learned_by_heart(name):
         if value < NEARLY_ZERO:
             break
     assert losses[0] > 1
-    assert losses[-1] < NEARLY_ZERO, losses[::10]
+    assert losses[-1] < NEARLY_ZERO, losses[::-20]
