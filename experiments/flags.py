@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 the work failed, 2 the command or its input is wrong.
 """
 
 import dataclasses
-import functools
 import inspect
 import logging
 import pathlib
@@ -35,6 +34,7 @@ _TAKES = {
     "int": "an integer",
     "float": "a number",
     "integers": "integers with commas between them",
+    "numbers": "numbers with commas between them",
 }
 # The fields of a recipe that are flags of the same name, with their types; the others say what
 # flags there are.
@@ -187,14 +187,25 @@ def descriptions(documented: type) -> dict[str, str]:
     return found
 
 
-class _Integers(flags.ArgumentParser):
-    """Reads integers with commas between them as a tuple."""
+class _Tuple(flags.ArgumentParser):
+    """Reads numbers with commas between them, all of one type."""
 
-    def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
-        return argument if isinstance(argument, tuple) else tuple(map(int, argument.split(",")))
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
+        if isinstance(argument, tuple):
+            return argument
+        return tuple(map(self._kind, argument.split(",")))
 
     def flag_type(self) -> str:
-        return "integers"
+        return "integers" if self._kind is int else "numbers"
+
+
+def _define_tuple(default: tuple[float, ...], **words: Any) -> None:
+    """Of the numbers' type in the default; of integers where it is empty."""
+    kind = float if any(isinstance(number, float) for number in default or ()) else int
+    flags.DEFINE(_Tuple(kind), default=default, **words)
 
 
 # What defines a flag, by the type of its default.
@@ -204,14 +215,14 @@ _KINDS: dict[type, Callable[..., Any]] = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
     list: flags.DEFINE_list,
-    tuple: functools.partial(flags.DEFINE, _Integers()),
+    tuple: _define_tuple,
 }
 
 
 def define_one(
     values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
 ) -> None:
-    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of integers."""
+    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of numbers."""
     define = _KINDS[kind or type(default)]
     define(name=name, default=default, help=meaning, flag_values=values)
 

@@ -331,6 +331,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         (False, "true", True),
         ("a", "b=c,d", "b=c,d"),
         ((1,), "-2,3", (-2, 3)),
+        ((1.0,), "0,0.5", (0.0, 0.5)),
     ],
 )
 def test_a_flag_is_read_as_its_defaults_type(call, default, word, value):
@@ -347,6 +348,7 @@ def test_a_flag_is_read_as_its_defaults_type(call, default, word, value):
         (1.0, "1,0", "a number"),
         (False, "yes!", "true or false"),
         ((1,), "1;2", "integers with commas between them"),
+        ((1.0,), "1;2", "numbers with commas between them"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_would_be_right(call, default, word, takes):
