@@ -13,14 +13,6 @@ from experiments.recipes.registry import register
 _NORMALIZED = {"learning_rate": 0.1, "weight_decay": 1e-4, "num_epochs": 20}
 # Of the others, where one rate would have to suit every depth.
 _PLAIN = {"optimizer": "adam", "learning_rate": 1e-3, "num_epochs": 30}
-# Of those whose class maps end in a rectifier: a large first step can silence a class for good.
-_RECTIFIED = {
-    "optimizer": "adam",
-    "learning_rate": 3e-4,
-    "warmup_steps": 100,
-    "batch_size": 32,
-    "num_epochs": 40,
-}
 
 
 def _digits(model: str, description: str, size: int, options: dict[str, Any]) -> Recipe:
@@ -42,10 +34,8 @@ register(
     _digits("lenet1", "LeNet-1", 28, {**_PLAIN, "learning_rate": 0.01}),
     _digits("lenet4", "LeNet-4", 32, _PLAIN),
     _digits("maxout", "maxout network", 28, _PLAIN),
-    _digits("nin_cifar", "Network in Network", 8, _RECTIFIED),
     _digits("plain20_cifar", "ResNet-20 without its shortcuts", 8, _NORMALIZED),
     _digits("preresnet20_cifar", "pre-activation ResNet-20", 8, _NORMALIZED),
-    _digits("squeezenet1_1", "SqueezeNet 1.1", 32, _RECTIFIED),
     _digits("uva_densenet_cifar", "the UvA tutorial's DenseNet", 8, _NORMALIZED),
     _digits("uva_googlenet_cifar", "the UvA tutorial's GoogLeNet", 8, _NORMALIZED),
     _digits("uva_preresnet_cifar", "the UvA tutorial's pre-activation ResNet", 8, _NORMALIZED),
