@@ -107,19 +107,22 @@ def lsuv(
         outputs, module = call(*args, **kwargs), context.module
         if context.method_name != "__call__" or module.path not in layers:
             return outputs
+        # A layer may hand on its values in a wrapping.
+        (values,), structure = jax.tree.flatten(outputs)
         if not module.has_variable(_SCALES, "scale"):
             kernel = flat[layers[module.path]]
-            if by_unit and kernel.shape[-1] != outputs.shape[-1]:
+            if by_unit and kernel.shape[-1] != values.shape[-1]:
                 raise UsageError(
                     f"initializer 'lsuv:unit': {'/'.join(module.path)} does not keep a unit's "
                     "weights apart: use lsuv:layer"
                 )
-            axes = tuple(range(outputs.ndim - 1)) if by_unit else None
-            variance = jnp.var(outputs, axis=axes)
+            axes = tuple(range(values.ndim - 1)) if by_unit else None
+            variance = jnp.var(values, axis=axes)
             scale = jnp.where(variance > 0, jax.lax.rsqrt(variance), 1)
             module.put_variable(_SCALES, "scale", scale)
         # What the layers above will see.
-        return outputs * module.get_variable(_SCALES, "scale")
+        scaled = values * module.get_variable(_SCALES, "scale")
+        return jax.tree.unflatten(structure, [scaled])
 
     # What belongs to examples is an input, no collection of the model's.
     collections = {

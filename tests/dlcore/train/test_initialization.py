@@ -121,6 +121,15 @@ subject = functools.cache(Subject)
 
 # Their layers are those of their smaller relatives, over and over.
 DEEP = {
+    "densenet100_12_cifar",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet_bc100_12_cifar",
+    "googlenet_bn",
+    "plain34",
+    "plain56_cifar",
     "resnet32_cifar",
     "resnet34",
     "resnet44_cifar",
@@ -128,6 +137,9 @@ DEEP = {
     "resnet101",
     "resnet110_cifar",
     "resnet152",
+    "stochastic_depth110_cifar",
+    "wrn28_10",
+    "wrn40_4",
 }
 
 
