@@ -195,7 +195,7 @@ def test_every_layer_is_named_by_hand(name):
     assert not {part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)}
 
 
-@pytest.mark.parametrize("name", map(weighed, models.listed()))
+@pytest.mark.parametrize("name", [weighed(name) for name in models.listed()])
 def test_the_outputs_have_the_declared_shapes_in_both_modes(name):
     subject = abstract(name)
     inputs, entry = subject.entry.example_inputs, subject.entry
