@@ -10,12 +10,14 @@ from experiments.peers.peer import Batch, Classifier, register
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias and batch normalization."""
+    """A convolution and batch normalization."""
 
-    def __init__(self, inputs: int, features: int, kernel_size: int, stride: int = 1):
+    def __init__(
+        self, inputs: int, features: int, kernel_size: int, stride: int = 1, bias: bool = False
+    ):
         super().__init__()
         padding = kernel_size // 2
-        self.conv = nn.Conv2d(inputs, features, kernel_size, stride, padding, bias=False)
+        self.conv = nn.Conv2d(inputs, features, kernel_size, stride, padding, bias=bias)
         self.norm = nn.BatchNorm2d(features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,14 +13,14 @@ import pytest
 
 from dlcore import torch_file
 from dlcore.errors import UsageError
-from tests.fixtures import cases
+from tests.fixtures import cases, file_cases
 
 ARCHIVE, STREAM = cases.DIRECTORY / "state_dict.pt", cases.DIRECTORY / "stream.pt"
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, STREAM], ids=["archive", "stream"])
 def test_tensors_of_every_type_and_form_are_read(path):
-    found, expected = torch_file.read(path), cases.state_dict()
+    found, expected = torch_file.read(path), file_cases.state_dict()
     assert list(found) == list(expected)
     for name, array in expected.items():
         dtype = ml_dtypes.bfloat16 if name == "bfloat16" else array.dtype

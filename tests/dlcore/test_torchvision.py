@@ -16,7 +16,7 @@ import pytest
 from dlcore import models, torchvision, weights
 from dlcore.errors import UsageError
 from dlcore.models import googlenet
-from tests.fixtures import cases
+from tests.fixtures import cases, file_cases
 
 STORED = cases.load("torchvision")
 
@@ -45,9 +45,9 @@ def abstract(model, size):
 @functools.cache
 def narrow(name):
     """A narrow network: the model, the shapes of its variables, and PyTorch's weights for it."""
-    model = models.create(name, **cases.narrow_options(name))
-    state = cases.torchvision_state(name, NARROW[name])
-    return model, abstract(model, cases.NARROW[name][1]), state
+    model = models.create(name, **file_cases.narrow_options(name))
+    state = file_cases.torchvision_state(name, NARROW[name])
+    return model, abstract(model, file_cases.NARROW[name][1]), state
 
 
 def assert_same(found, expected):
@@ -57,17 +57,17 @@ def assert_same(found, expected):
         assert found[name].tobytes() == np.asarray(array).tobytes(), name
 
 
-@pytest.mark.parametrize("name", list(cases.NARROW))
+@pytest.mark.parametrize("name", list(file_cases.NARROW))
 def test_the_logits_are_pytorchs_and_the_weights_come_back_to_the_last_bit(name):
     model, variables, state = narrow(name)
     found = torchvision.from_torchvision(name, state, weights.flatten(variables))
     started = weights.start(variables, found)
     if name == "googlenet_bn":
-        head = googlenet.AuxiliaryHead(cases.NARROW_CLASSES, 0.0, adaptive=True, epsilon=1e-3)
+        head = googlenet.AuxiliaryHead(file_cases.NARROW_CLASSES, 0.0, adaptive=True, epsilon=1e-3)
         own = {kind: tree["auxiliary2"] for kind, tree in started.items()}
-        answers = jax.jit(head.apply, static_argnums=2)(own, cases.head_maps(), False)
+        answers = jax.jit(head.apply, static_argnums=2)(own, file_cases.head_maps(), False)
         np.testing.assert_allclose(answers, STORED["head"], rtol=1e-4, atol=1e-4)
-    logits = jax.jit(model.apply)(started, cases.narrow_images(name))
+    logits = jax.jit(model.apply)(started, file_cases.narrow_images(name))
     np.testing.assert_allclose(logits, STORED[name], rtol=1e-4, atol=1e-4)
     back = torchvision.to_torchvision(name, weights.flatten(started))
     assert_same(back, {tensor: own for tensor, own in state.items() if not counter(tensor)})
@@ -82,7 +82,7 @@ SHORT = ("alexnet_one_tower", "resnet34", "squeezenet1_0", "squeezenet1_1", "vgg
     "name",
     [
         pytest.param(name, marks=() if name in SHORT else pytest.mark.slow)
-        for name in cases.TORCHVISION
+        for name in file_cases.TORCHVISION
     ],
 )
 def test_names_and_shapes_at_full_size_are_torchvisions(name):
@@ -104,7 +104,7 @@ def test_every_model_that_torchvision_has_is_listed():
     with pytest.raises(UsageError, match=message) as error:
         torchvision.to_torchvision("mlp", {})
     listed = str(error.value).removeprefix(message).split(", ")
-    assert sorted(listed) == sorted(cases.TORCHVISION) == sorted(WHOLE)
+    assert sorted(listed) == sorted(file_cases.TORCHVISION) == sorted(WHOLE)
 
 
 def drawn(path, shape):
@@ -122,17 +122,17 @@ def test_pytorch_takes_our_weights_strictly_and_gives_our_logits(tmp_path):
     if not pathlib.Path(python).exists():
         pytest.skip(f"PyTorch's environment is not there: `make peers` makes {python}")
     states, logits = {}, {}
-    for name in cases.NARROW:
+    for name in file_cases.NARROW:
         model, variables, _ = narrow(name)
         flat = {path: drawn(path, own.shape) for path, own in weights.flatten(variables).items()}
         apply = jax.jit(model.apply)
-        logits[name] = apply(weights.unflatten(flat, variables), cases.narrow_images(name))
+        logits[name] = apply(weights.unflatten(flat, variables), file_cases.narrow_images(name))
         found = torchvision.to_torchvision(name, flat)
         states |= {f"{name}/{tensor}": array for tensor, array in found.items()}
     np.savez(tmp_path / "weights.npz", **states)
-    script = cases.DIRECTORY / "torchvision_networks.py"
-    words = [python, script, tmp_path / "weights.npz", tmp_path / "logits.npz"]
-    subprocess.run(words, check=True, timeout=120)
+    words = [python, "-m", "tests.fixtures.torchvision_networks"]
+    words += [tmp_path / "weights.npz", tmp_path / "logits.npz"]
+    subprocess.run(words, cwd=root, check=True, timeout=120)
     with np.load(tmp_path / "logits.npz") as found:
         for name, own in logits.items():
             np.testing.assert_allclose(own, found[name], rtol=1e-4, atol=1e-4, err_msg=name)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import re
 
 import jax
 import numpy as np
@@ -18,25 +17,31 @@ from experiments.pytorch import PyTorch, write_batches
 
 pytestmark = pytest.mark.slow
 
-# Our names and PyTorch's: a layer with batch normalization is two there.
-NAMES = (
-    (r"(.*conv\d|.*shortcut)/kernel", r"\1/conv/weight"),
-    (r"(.*conv\d|.*shortcut)/scale", r"\1/norm/weight"),
-    (r"(.*conv\d|.*shortcut)/bias", r"\1/norm/bias"),
-    (r"lstm/layer(\d)/input_kernel", r"lstm/weight_ih_l\1"),
-    (r"lstm/layer(\d)/recurrent_kernel", r"lstm/weight_hh_l\1"),
-    (r"lstm/layer(\d)/bias", r"lstm/bias_ih_l\1"),
-    (r"(.*)/kernel", r"\1/weight"),
-)
+# Our kinds of parameters and PyTorch's: a convolution that is normalized is two layers there.
+NORMALIZED = {
+    "kernel": "conv/weight",
+    "conv_bias": "conv/bias",
+    "scale": "norm/weight",
+    "bias": "norm/bias",
+}
+KINDS = {"kernel": "weight", "scale": "weight"}
+RECURRENT = {"input_kernel": "weight_ih_l", "recurrent_kernel": "weight_hh_l", "bias": "bias_ih_l"}
 
 
-def converted(name, array):
-    """A parameter of ours by PyTorch's name, with the output's axis first."""
-    for ours, theirs in NAMES:
-        if re.fullmatch(ours, name):
-            name = re.sub(ours, theirs, name)
-            break
-    return name.replace("/", "."), np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 1 else array
+def converted(params):
+    """Our parameters by PyTorch's names, each with the output's axis first."""
+    arrays = {}
+    for path, array in params.items():
+        layer, _, kind = path.rpartition("/")
+        if layer.startswith("lstm/"):
+            name = f"lstm/{RECURRENT[kind]}{layer[-1]}"
+        elif {f"{layer}/kernel", f"{layer}/scale"} <= params.keys():
+            name = f"{layer}/{NORMALIZED[kind]}"
+        else:
+            name = f"{layer}/{KINDS.get(kind, kind)}"
+        moved = np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 1 else array
+        arrays[name.replace("/", ".")] = moved
+    return arrays
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,16 @@ CASES = {
         data_options={"resize": 33},
         learning_rate=0.001,
     ),
-    # Without dropout, which is random on both sides.
+    # The rest without dropout, which is random on both sides.
+    "vgg": lambda text: prepared(
+        "vgg_digits", model_options={"dropout_rate": 0.0}, optimizer="momentum", learning_rate=0.01
+    ),
+    "densenet": lambda text: prepared(
+        "densenet_bc100_12_digits", model_options={"blocks": (2, 2)}, learning_rate=0.01
+    ),
+    "uva_densenet": lambda text: prepared(
+        "uva_densenet_digits", model_options={"blocks": (2, 2)}, learning_rate=0.01
+    ),
     "char_lstm": lambda text: prepared(
         "char_lstm_shakespeare",
         data=text,
@@ -97,7 +111,7 @@ def test_from_the_same_weights_both_learn_alike(name, pytorch, text, tmp_path):
     batches, path = prepared_batches(ours, tmp_path)
     state = ours.program.initialize()
     params = jax.device_get(weights.flatten({"params": state.params}))
-    arrays = dict(converted(*parameter) for parameter in params.items())
+    arrays = converted(params)
     np.savez(tmp_path / "weights.npz", **arrays)
     count = pytorch.make(name, ours, path, weights=tmp_path / "weights.npz")
     assert count == sum(array.size for array in arrays.values())
@@ -110,8 +124,8 @@ def test_from_the_same_weights_both_learn_alike(name, pytorch, text, tmp_path):
         assert loss == pytest.approx(float(report.loss), rel=tolerance), f"batch {number}"
 
 
-@pytest.mark.parametrize("model", ["resnet50", "resnet20_cifar"])
-def test_a_whole_residual_network_has_as_many_parameters(model, pytorch, tmp_path):
+@pytest.mark.parametrize("model", ["resnet50", "resnet20_cifar", "densenet_bc100_12_cifar"])
+def test_a_whole_network_has_as_many_parameters(model, pytorch, tmp_path):
     ours = prepared("resnet20_digits", model=model, data_options={"resize": 33})
     params = jax.tree.leaves(ours.program.abstract_state.params)
     count = pytorch.make("whole", ours, prepared_batches(ours, tmp_path)[1])
@@ -121,7 +135,7 @@ def test_a_whole_residual_network_has_as_many_parameters(model, pytorch, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": "lenet5"}, "model=lenet5: PyTorch has char_lstm, lenet5_modern, mlp, "),
+        ({"model": "lenet5"}, "model=lenet5: PyTorch has char_lstm, densenet_bc100_12_cifar, "),
         ({"model_options": {"normalization": "batch"}}, "model.normalization=batch: PyTorch's "),
         ({"optimizer": "adagrad"}, "optimizer=adagrad: PyTorch's step has sgd, momentum, "),
         ({"schedule": "step", "decay_steps": 9}, "schedule=step: PyTorch's step has constant "),

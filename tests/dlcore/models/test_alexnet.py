@@ -15,7 +15,7 @@ from dlcore.errors import UsageError
 from dlcore.nn import backbone
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
 # Of the fixture's network.
 NARROW = {"features": (8, 12, 8, 6, 4), "hidden": 20, "num_classes": 5}
@@ -30,7 +30,7 @@ def abstract(name="alexnet", size=227, **options):
 
 @pytest.mark.parametrize(("train", "dropout_rate"), [(False, 0.5), (True, 0.0)])
 def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
-    network, stored = cases.alexnet(), cases.load("alexnet")
+    network, stored = network_cases.alexnet(), cases.load("alexnet")
     model = models.create("alexnet", **NARROW, dropout_rate=dropout_rate)
     logits, gradients, _ = networks.descended(model, network, train)
     np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-4)
@@ -81,7 +81,7 @@ def test_stages_are_the_maps_before_each_pooling(name, size, channels):
 
 
 def test_the_towers_meet_in_the_third_convolution():
-    network, model = cases.alexnet(), models.create("alexnet", **NARROW)
+    network, model = network_cases.alexnet(), models.create("alexnet", **NARROW)
     variables = networks.variables(network)
     other = jax.tree.map(jnp.array, variables)
     # Local response normalization, whose windows reach over the border, gives the nearest channels
@@ -101,7 +101,7 @@ def test_the_towers_meet_in_the_third_convolution():
 
 
 def test_training_drops_half_of_the_two_hidden_layers():
-    network, model = cases.alexnet(), models.create("alexnet", **NARROW)
+    network, model = network_cases.alexnet(), models.create("alexnet", **NARROW)
     variables = networks.variables(network)
     found = networks.handed_on(model, variables, network.images, nn.Dense | Dropout)
     for layer, dropped, reader in (

@@ -15,12 +15,16 @@ from dlcore.models.densenet import DenseNet
 from dlcore.nn import backbone, conv_norm
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases, equality
+from tests.fixtures import equality, normalized_cases
 
 
 def small(**options):
     """A network of the size of the cases."""
-    sizes = {"blocks": cases.DENSE_BLOCKS, "growth_rate": cases.DENSE_GROWTH, "num_classes": 10}
+    sizes = {
+        "blocks": normalized_cases.DENSE_BLOCKS,
+        "growth_rate": normalized_cases.DENSE_GROWTH,
+        "num_classes": 10,
+    }
     return DenseNet(**sizes | {"reduces_first": False} | options)
 
 
@@ -42,12 +46,16 @@ def drawn(model, images=IMAGES):
 @pytest.mark.parametrize(
     ("name", "mode", "rematerialize"),
     [
-        *((name, mode, False) for name in cases.DENSE for mode in ("evaluated", "trained")),
+        *(
+            (name, mode, False)
+            for name in normalized_cases.DENSE
+            for mode in ("evaluated", "trained")
+        ),
         ("basic", "trained", True),
     ],
 )
 def test_logits_gradients_and_averages_are_pytorch_s(name, mode, rematerialize):
-    bottleneck, reduces_first, stem_bias = cases.DENSE[name]
+    bottleneck, reduces_first, stem_bias = normalized_cases.DENSE[name]
     model = small(
         bottleneck=bottleneck,
         compression=0.5 if bottleneck else 1.0,
@@ -55,7 +63,10 @@ def test_logits_gradients_and_averages_are_pytorch_s(name, mode, rematerialize):
         stem_bias=stem_bias,
         rematerialize=rematerialize,
     )
-    network, stored = cases.dense(*cases.DENSE[name]), equality.one_of("densenet", name)
+    network, stored = (
+        normalized_cases.dense(*normalized_cases.DENSE[name]),
+        equality.one_of("densenet", name),
+    )
     # What reads the first convolution takes its mean away.
     rounding = ("conv0/bias",) if mode == "trained" else ()
     equality.assert_answers(model, network, stored, mode, rounding)

@@ -16,17 +16,21 @@ from dlcore.nn.conv_norm import Norm
 from dlcore.nn.pooling import max_pool
 from dlcore.nn.regularization import Dropout, DropPathJoin
 from tests import networks
-from tests.fixtures import cases, equality
+from tests.fixtures import cases, equality, normalized_cases
 
-COLUMNS = cases.FRACTAL_COLUMNS
+COLUMNS = normalized_cases.FRACTAL_COLUMNS
 SILENT = {"drop_path_rate": 0.0, "global_drop_path": 0.0}
-NETWORK = cases.fractal()
+NETWORK = normalized_cases.fractal()
 VARIABLES = networks.variables(NETWORK, batch_stats=NETWORK.averages)
 
 
 def create(**options):
     """The network of the fixture."""
-    options = {"dropout_rates": (0.0, 0.0), "channels": cases.FRACTAL_CHANNELS, **options}
+    options = {
+        "dropout_rates": (0.0, 0.0),
+        "channels": normalized_cases.FRACTAL_CHANNELS,
+        **options,
+    }
     return models.create("fractalnet20_cifar", **options)
 
 
@@ -83,7 +87,7 @@ def test_a_column_has_half_as_many_layers_as_the_deeper_one_before_it():
 
 def test_a_column_alone_costs_its_own_layers():
     image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    first, second = cases.FRACTAL_CHANNELS
+    first, second = normalized_cases.FRACTAL_CHANNELS
     for column, layers in enumerate((4, 2, 1)):
         expected = 64 * 9 * (3 * first + (layers - 1) * first**2)
         expected += 16 * 9 * (first * second + (layers - 1) * second**2) + 10 * second

@@ -23,7 +23,7 @@ from dlcore.models import googlenet
 from dlcore.nn import backbone
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases, equality
+from tests.fixtures import cases, equality, network_cases, normalized_cases
 
 # Height and width, and millions of operations, of each row of table 1 with convolutions.
 PRINTED = {
@@ -59,19 +59,21 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        module = googlenet.Inception(cases.INCEPTION_WIDTHS, epsilon=1e-5, name="module")
+        module = googlenet.Inception(normalized_cases.INCEPTION_WIDTHS, epsilon=1e-5, name="module")
         return nn.Dense(10, name="logits")(module(x, train).mean((1, 2)))
 
 
 @pytest.mark.parametrize("mode", ["evaluated", "trained"])
 def test_a_normalized_module_is_pytorch_s(mode):
-    equality.assert_answers(Classifier(), cases.inception(), cases.load("inception"), mode)
+    equality.assert_answers(
+        Classifier(), normalized_cases.inception(), cases.load("inception"), mode
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "weight"), [("evaluated", 0.0), ("trained", 0.3)])
 def test_the_published_network_and_its_heads_are_pytorch_s(mode, weight):
-    network, stored = cases.googlenet(), cases.load("googlenet")
+    network, stored = network_cases.googlenet(), cases.load("googlenet")
     model = models.create("googlenet", num_classes=7, dropout_rate=0.0, auxiliary_dropout_rate=0.0)
     images, labels = jnp.asarray(network.images), jnp.asarray(network.labels)
 
@@ -93,7 +95,7 @@ def test_the_published_network_and_its_heads_are_pytorch_s(mode, weight):
 
 
 def test_the_table_is_the_printed_one():
-    rows = [line.split() for line in cases.GOOGLENET_GRID.strip().splitlines()]
+    rows = [line.split() for line in network_cases.GOOGLENET_GRID.strip().splitlines()]
     printed = {name: tuple(map(int, numbers)) for name, *numbers in rows}
     assert printed == {name: row for stage in googlenet.TABLE for name, row in stage.items()}
 

@@ -14,7 +14,7 @@ from dlcore.models.lenet import C3_TABLE, H3_TABLE, LENET4_TABLE, digit_bitmaps
 from dlcore.nn import backbone
 from dlcore.nn.pooling import TrainableSubsampling
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
 
 def connections(table):
@@ -31,7 +31,7 @@ def connected(params, layer, table):
 
 
 def published_params():
-    return connected(cases.lenet5().params, "C3", C3_TABLE)
+    return connected(network_cases.lenet5().params, "C3", C3_TABLE)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_connections_of_c3_are_those_of_the_printed_table():
     connected = np.zeros((6, 16))
     for output, sources in enumerate(C3_TABLE):
         connected[list(sources), output] = 1
-    np.testing.assert_array_equal(connected, cases.c3_mask())
+    np.testing.assert_array_equal(connected, network_cases.c3_mask())
     assert connected.sum() == 60
 
 
@@ -70,7 +70,7 @@ def test_the_bitmaps_are_drawn_upright_in_the_order_of_the_digits():
 
 
 def test_the_published_layers_up_to_f6_equal_pytorch_s():
-    network, stored = cases.lenet5(), cases.load("lenet5")
+    network, stored = network_cases.lenet5(), cases.load("lenet5")
     model, images = models.create("lenet5"), jnp.asarray(network.images)
 
     def f6(params):
@@ -99,7 +99,7 @@ def test_the_published_layers_up_to_f6_equal_pytorch_s():
 
 
 def test_a_score_is_the_negative_squared_distance_of_f6_to_the_digit():
-    images = jnp.asarray(cases.lenet5().images)
+    images = jnp.asarray(network_cases.lenet5().images)
     scores = models.create("lenet5").apply({"params": published_params()}, images)
     f6 = cases.load("lenet5")["f6"]
     for digit in range(10):
@@ -108,14 +108,14 @@ def test_a_score_is_the_negative_squared_distance_of_f6_to_the_digit():
 
 
 def test_fewer_classes_use_the_first_bitmaps():
-    images = jnp.asarray(cases.lenet5().images)
+    images = jnp.asarray(network_cases.lenet5().images)
     ten = models.create("lenet5").apply({"params": published_params()}, images)
     three = models.create("lenet5", num_classes=3).apply({"params": published_params()}, images)
     np.testing.assert_allclose(three, ten[:, :3], rtol=1e-6)
 
 
 def test_lenet1_is_pytorch_s():
-    network, stored = cases.lenet1(), cases.load("lenet1")
+    network, stored = network_cases.lenet1(), cases.load("lenet1")
     own = dataclasses.replace(network, params=connected(network.params, "H3", H3_TABLE))
     scores, gradients, _ = networks.descended(models.create("lenet1"), own)
     np.testing.assert_allclose(scores, stored["logits"], rtol=1e-4, atol=1e-5)
@@ -128,7 +128,7 @@ def test_lenet1_is_pytorch_s():
 def test_the_connections_of_h3_are_those_of_the_printed_table():
     mask = np.zeros((4, 12))
     mask[tuple(connections(H3_TABLE))] = 1
-    np.testing.assert_array_equal(mask, cases.h3_mask())
+    np.testing.assert_array_equal(mask, network_cases.h3_mask())
 
 
 # Of each layer: the positions of its maps, its parameters, and what is summed at a position, biases
@@ -174,7 +174,7 @@ def test_the_published_counts_come_out_but_for_lenet4_s_parameters():
 
 
 def test_two_subsampling_maps_of_lenet4_look_at_each_of_the_first_maps():
-    model, images = models.create("lenet4"), jnp.asarray(cases.lenet5().images)
+    model, images = models.create("lenet4"), jnp.asarray(network_cases.lenet5().images)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype),
@@ -249,7 +249,7 @@ def test_noise_is_on_in_training_alone_and_normalization_in_both_modes():
     params = jax.tree.map(
         lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), shapes
     )
-    images = jnp.asarray(cases.lenet5_modern().images)
+    images = jnp.asarray(network_cases.lenet5_modern().images)
     run = jax.jit(
         lambda params, key: (
             noisy.apply(params, images),

@@ -10,7 +10,7 @@ from dlcore.errors import UsageError
 from dlcore.models.mlp import window_mask
 from dlcore.nn.regularization import DropConnectDense, Dropout
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
 IMAGES = np.random.default_rng(1).normal(size=(8, 3, 3, 1)).astype(np.float32)
 
@@ -155,7 +155,7 @@ def test_a_window_on_a_table_is_refused():
 
 @pytest.mark.parametrize("train", [False, True])
 def test_the_maxout_network_is_pytorch_s(train):
-    network, stored = cases.maxout(), cases.load("maxout")
+    network, stored = network_cases.maxout(), cases.load("maxout")
     # Evaluation drops nothing, whatever the rates.
     rates = {"input_dropout_rate": 0.0, "dropout_rate": 0.0} if train else {}
     logits, gradients, _ = networks.descended(models.create("maxout", **rates), network, train)
@@ -164,7 +164,7 @@ def test_the_maxout_network_is_pytorch_s(train):
 
 
 def test_the_maxout_network_drops_a_fifth_of_the_inputs_and_half_of_the_units():
-    network, model = cases.maxout(), models.create("maxout")
+    network, model = network_cases.maxout(), models.create("maxout")
     found = networks.handed_on(
         model, networks.variables(network), network.images, DropConnectDense | Dropout
     )

@@ -15,7 +15,7 @@ from dlcore.errors import UsageError
 from dlcore.nn import backbone
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
 
 def abstract(size=32, **options):
@@ -27,7 +27,7 @@ def abstract(size=32, **options):
 
 @pytest.mark.parametrize(("train", "dropout_rate"), [(False, 0.5), (True, 0.0)])
 def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
-    network, stored = cases.nin(), cases.load("nin")
+    network, stored = network_cases.nin(), cases.load("nin")
     model = models.create("nin_cifar", dropout_rate=dropout_rate)
     logits, gradients, _ = networks.descended(model, network, train)
     np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-6)
@@ -35,7 +35,7 @@ def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
 
 
 def test_training_drops_half_of_what_the_first_two_pools_hand_on():
-    network, model = cases.nin(), models.create("nin_cifar")
+    network, model = network_cases.nin(), models.create("nin_cifar")
     variables = networks.variables(network)
     found = networks.handed_on(model, variables, network.images, nn.Conv | Dropout)
     for layer, dropped, size in (
@@ -54,7 +54,7 @@ def test_training_drops_half_of_what_the_first_two_pools_hand_on():
 
 
 def test_a_class_s_logit_is_the_mean_of_its_rectified_map():
-    network, model = cases.nin(), models.create("nin_cifar")
+    network, model = network_cases.nin(), models.create("nin_cifar")
     found = networks.handed_on(model, networks.variables(network), network.images, nn.Conv, False)
     np.testing.assert_allclose(
         found[""], np.maximum(found["logits"], 0).mean((1, 2)), rtol=1e-5, atol=1e-7

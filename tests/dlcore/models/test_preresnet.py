@@ -16,11 +16,11 @@ from dlcore.nn import backbone
 from dlcore.nn.conv_norm import ConvNorm
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases, equality
+from tests.fixtures import equality, normalized_cases
 
 
 def create(name, **options):
-    return models.create(name, blocks=cases.RESIDUAL_BLOCKS, **options)
+    return models.create(name, blocks=normalized_cases.RESIDUAL_BLOCKS, **options)
 
 
 @pytest.mark.parametrize("mode", ["evaluated", "trained"])
@@ -93,7 +93,7 @@ def test_stages_halve_height_and_width_and_double_the_channels():
     }
 
 
-NETWORK = cases.preactivation()
+NETWORK = normalized_cases.preactivation()
 VARIABLES = networks.variables(NETWORK, batch_stats=NETWORK.averages)
 
 

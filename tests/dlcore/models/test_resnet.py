@@ -24,7 +24,7 @@ from dlcore.nn.conv_norm import ConvNorm
 from dlcore.nn.regularization import StochasticDepth
 from kernels import aot, dispatch, testing
 from tests import networks
-from tests.fixtures import cases, equality
+from tests.fixtures import equality, normalized_cases
 
 STEPS, BATCH, SIZE = 20, 4, 8
 RATE, MOMENTUM = 0.002, 0.9
@@ -291,7 +291,7 @@ def test_what_a_network_cannot_be_is_refused(name, options, message):
     ],
 )
 def test_with_another_change_of_shape_logits_and_gradients_are_pytorch_s(case, options, mode):
-    equality.assert_equal(network(cases.RESIDUAL_BLOCKS, **options), case, mode)
+    equality.assert_equal(network(normalized_cases.RESIDUAL_BLOCKS, **options), case, mode)
 
 
 @pytest.mark.parametrize(
@@ -344,11 +344,11 @@ def test_a_pooling_block_gives_the_shape_that_strides_give(size):
 
 # Stochastic depth
 
-DEEP = cases.residual()
+DEEP = normalized_cases.residual()
 
 
 def test_a_block_is_dropped_in_proportion_to_its_number_and_its_input_stays():
-    model = network(cases.RESIDUAL_BLOCKS, stochastic_depth_rate=0.6)
+    model = network(normalized_cases.RESIDUAL_BLOCKS, stochastic_depth_rate=0.6)
     images = jnp.tile(DEEP.images[:, :4, :4], (300, 1, 1, 1))
     variables = networks.variables(DEEP, batch_stats=DEEP.averages)
     kinds = (StochasticDepth, resnet.BasicBlock, ConvNorm)
@@ -376,8 +376,10 @@ def test_evaluation_multiplies_a_branch_by_its_probability_of_staying():
         layer = scaled["params"][block]["conv2"]
         for name in ("scale", "bias"):
             layer[name] = layer[name] * (1 - rate * number / 3)
-    found = network(cases.RESIDUAL_BLOCKS, stochastic_depth_rate=rate).apply(variables, images)
-    expected = network(cases.RESIDUAL_BLOCKS).apply(scaled, images)
+    found = network(normalized_cases.RESIDUAL_BLOCKS, stochastic_depth_rate=rate).apply(
+        variables, images
+    )
+    expected = network(normalized_cases.RESIDUAL_BLOCKS).apply(scaled, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -385,7 +387,11 @@ def test_evaluation_multiplies_a_branch_by_its_probability_of_staying():
 def test_what_is_computed_again_is_what_was_dropped_before():
     kept, again = (
         networks.descended(
-            network(cases.RESIDUAL_BLOCKS, stochastic_depth_rate=0.6, rematerialize=rematerialize),
+            network(
+                normalized_cases.RESIDUAL_BLOCKS,
+                stochastic_depth_rate=0.6,
+                rematerialize=rematerialize,
+            ),
             DEEP,
             train=True,
             batch_stats=DEEP.averages,

@@ -17,7 +17,7 @@ from dlcore.errors import UsageError
 from dlcore.nn import backbone
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
 
 def abstract(name="squeezenet1_1", size=224, **options):
@@ -29,7 +29,7 @@ def abstract(name="squeezenet1_1", size=224, **options):
 
 @pytest.mark.parametrize(("train", "dropout_rate"), [(False, 0.5), (True, 0.0)])
 def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
-    network, stored = cases.squeezenet(), cases.load("squeezenet")
+    network, stored = network_cases.squeezenet(), cases.load("squeezenet")
     model = models.create("squeezenet1_1", num_classes=10, dropout_rate=dropout_rate)
     logits, gradients, _ = networks.descended(model, network, train)
     np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-6)
@@ -82,7 +82,7 @@ def test_stages_are_the_maps_before_each_pooling(name, expected):
 
 
 def test_training_drops_half_of_what_the_classifier_reads():
-    network, model = cases.squeezenet(), models.create("squeezenet1_1", num_classes=10)
+    network, model = network_cases.squeezenet(), models.create("squeezenet1_1", num_classes=10)
     variables = networks.variables(network)
     found = networks.handed_on(model, variables, network.images, nn.Conv | Dropout)
     both = [found["fire9/expand1x1"], found["fire9/expand3x3"]]

@@ -17,14 +17,14 @@ from dlcore.errors import UsageError
 from dlcore.nn import backbone
 from dlcore.nn.regularization import Dropout
 from tests import networks
-from tests.fixtures import cases
+from tests.fixtures import cases, network_cases
 
-CONVOLUTIONS, FEATURES = cases.VGG_STAGES
+CONVOLUTIONS, FEATURES = network_cases.VGG_STAGES
 # Of the fixtures' networks.
 NARROW = {
     "convolutions": CONVOLUTIONS,
     "features": FEATURES,
-    "grid": cases.VGG_GRID,
+    "grid": network_cases.VGG_GRID,
     "hidden": (12, 12),
     "num_classes": 5,
 }
@@ -39,7 +39,7 @@ def abstract(name, size, **options):
 
 @pytest.mark.parametrize(("train", "dropout_rate"), [(False, 0.5), (True, 0.0)])
 def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
-    network, stored = cases.vgg(batch_norm=False), cases.load("vgg")
+    network, stored = network_cases.vgg(batch_norm=False), cases.load("vgg")
     model = models.create("vgg11", **NARROW, dropout_rate=dropout_rate)
     logits, gradients, _ = networks.descended(model, network, train)
     np.testing.assert_allclose(logits, stored["logits"], rtol=1e-4, atol=1e-6)
@@ -48,7 +48,7 @@ def test_logits_and_gradients_are_pytorch_s(train, dropout_rate):
 
 @pytest.mark.parametrize(("mode", "dropout_rate"), [("evaluated", 0.5), ("trained", 0.0)])
 def test_with_normalization_they_are_in_either_mode_and_so_are_the_averages(mode, dropout_rate):
-    network, averages = cases.vgg(batch_norm=True), cases.vgg_averages()
+    network, averages = network_cases.vgg(batch_norm=True), network_cases.vgg_averages()
     stored = cases.load("vgg_bn")
     model = models.create("vgg11_bn", **NARROW, dropout_rate=dropout_rate)
     train = mode == "trained"
@@ -97,9 +97,9 @@ def test_stages_are_the_maps_before_each_pooling():
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
 def test_a_stage_is_rectified_and_collected_in_either_mode(name):
-    network = cases.vgg(batch_norm=name == "vgg11_bn")
+    network = network_cases.vgg(batch_norm=name == "vgg11_bn")
     model = models.create(name, **NARROW, dropout_rate=0.0)
-    averages = {"batch_stats": cases.vgg_averages().params} if name == "vgg11_bn" else {}
+    averages = {"batch_stats": network_cases.vgg_averages().params} if name == "vgg11_bn" else {}
     variables = networks.variables(network, **averages)
     for train in (False, True):
         collect = jax.jit(functools.partial(backbone.collect, model, train=train))
@@ -108,7 +108,7 @@ def test_a_stage_is_rectified_and_collected_in_either_mode(name):
 
 
 def test_training_drops_half_of_the_hidden_layers():
-    network, model = cases.vgg(batch_norm=False), models.create("vgg11", **NARROW)
+    network, model = network_cases.vgg(batch_norm=False), models.create("vgg11", **NARROW)
     variables = networks.variables(network)
     found = networks.handed_on(model, variables, network.images, nn.Dense | Dropout)
     for layer, dropped, reader in (

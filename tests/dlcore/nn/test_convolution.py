@@ -14,7 +14,7 @@ from dlcore.errors import UsageError
 from dlcore.nn.convolution import PartiallyConnectedConv, UpsampledConv, convolution
 from dlcore.nn.geometry import Window, transposed_output_size, transposed_padding
 from dlcore.parallel import AXIS
-from tests.fixtures import cases
+from tests.fixtures import cases, layer_cases
 
 TABLE = ((0, 2), (1,), (2, 0, 1))
 LAYER = PartiallyConnectedConv(TABLE, (3, 2))
@@ -137,10 +137,10 @@ def test_a_1x1_convolution_mixes_the_channels_of_each_position():
     np.testing.assert_allclose(y, x @ kernel[0, 0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("number", range(len(cases.TRANSPOSED)))
+@pytest.mark.parametrize("number", range(len(layer_cases.TRANSPOSED)))
 def test_the_transposed_convolution_is_pytorch_s_with_the_transposed_padding(number):
-    size, stride, padding, remainder, dilation = cases.TRANSPOSED[number]
-    case, expected = cases.transposed(), cases.load("transposed")[f"y_{number}"]
+    size, stride, padding, remainder, dilation = layer_cases.TRANSPOSED[number]
+    case, expected = layer_cases.transposed(), cases.load("transposed")[f"y_{number}"]
     pads = transposed_padding(Window(size, stride, dilation), (padding, padding), remainder)
     layer = nn.ConvTranspose(
         3,

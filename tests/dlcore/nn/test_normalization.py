@@ -23,7 +23,7 @@ from dlcore.nn.normalization import (
     subtractive_normalization,
 )
 from dlcore.parallel import AXIS
-from tests.fixtures import cases
+from tests.fixtures import cases, layer_cases
 
 FEATURES = 6
 
@@ -112,7 +112,7 @@ def test_half_precision_goes_in_and_out_and_statistics_stay_float32():
 
 
 def test_it_equals_pytorch_s():
-    case = {name: jnp.asarray(array) for name, array in cases.batch_norm().items()}
+    case = {name: jnp.asarray(array) for name, array in layer_cases.batch_norm().items()}
     stored = cases.load("batch_norm")
     params = {"scale": case["scale"], "bias": case["bias"]}
     statistics = {"mean": case["mean"], "var": case["var"]}
@@ -180,7 +180,7 @@ def test_eight_devices_equal_one(wrapper):
 
 
 def test_local_response_normalization_equals_pytorch_s_but_for_its_alpha():
-    case, stored = cases.local_response(), cases.load("local_response")
+    case, stored = layer_cases.local_response(), cases.load("local_response")
     for row, (size, k, alpha, beta) in enumerate(case["constants"]):
         layer = functools.partial(
             local_response_normalization, size=int(size), k=k, alpha=alpha, beta=beta

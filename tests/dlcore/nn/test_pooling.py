@@ -23,7 +23,7 @@ from dlcore.nn.pooling import (
     sum_pool,
     unpool,
 )
-from tests.fixtures import cases
+from tests.fixtures import cases, layer_cases
 
 # Two channels of 5x4 for the laws: their windows overlap, or leave a row out.
 MAPS = npst.arrays(np.float32, (1, 5, 4, 2), elements=st.floats(-4, 4, width=16))
@@ -227,10 +227,10 @@ def test_of_equal_largest_numbers_the_first_is_indexed_and_gets_the_gradient():
     np.testing.assert_array_equal(gradient, [[1, 0], [0, 0]])
 
 
-@pytest.mark.parametrize("number", range(len(cases.POOLING_WINDOWS)))
+@pytest.mark.parametrize("number", range(len(layer_cases.POOLING_WINDOWS)))
 def test_pooling_gives_pytorch_s_numbers_and_indices(number):
-    x, expected = cases.pooling()["x"], cases.load("pooling")
-    geometry = cases.POOLING_WINDOWS[number]
+    x, expected = layer_cases.pooling()["x"], cases.load("pooling")
+    geometry = layer_cases.POOLING_WINDOWS[number]
     values, indices = max_pool_with_indices(jnp.asarray(x), *geometry)
     np.testing.assert_array_equal(values, expected[f"max_{number}"])
     np.testing.assert_array_equal(indices, expected[f"indices_{number}"])
@@ -239,10 +239,10 @@ def test_pooling_gives_pytorch_s_numbers_and_indices(number):
         np.testing.assert_allclose(pooled, expected[f"l{p}_{number}"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("number", range(len(cases.POOLING_GRIDS)))
+@pytest.mark.parametrize("number", range(len(layer_cases.POOLING_GRIDS)))
 def test_the_means_of_a_grid_s_cells_are_pytorch_s(number):
-    x, expected = cases.pooling()["x"], cases.load("pooling")
-    means = adaptive_avg_pool(jnp.asarray(x), cases.POOLING_GRIDS[number])
+    x, expected = layer_cases.pooling()["x"], cases.load("pooling")
+    means = adaptive_avg_pool(jnp.asarray(x), layer_cases.POOLING_GRIDS[number])
     np.testing.assert_allclose(means, expected[f"means_{number}"], rtol=1e-5, atol=1e-6)
 
 
@@ -270,7 +270,7 @@ def test_a_grid_s_means_keep_their_precision_and_count_as_no_products():
 
 
 def test_unpooling_and_its_gradient_are_pytorch_s():
-    case, expected = cases.pooling(), cases.load("pooling")
+    case, expected = layer_cases.pooling(), cases.load("pooling")
     indices = jnp.asarray(expected["indices_0"], jnp.int32)
     values = jnp.asarray(case["values"])
     unpooled, pull_back = jax.vjp(lambda values: unpool(values, indices, (7, 6)), values)

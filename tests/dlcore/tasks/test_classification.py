@@ -18,7 +18,7 @@ from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks import classification
 from tests import small
-from tests.fixtures import cases
+from tests.fixtures import cases, layer_cases
 
 CLASSES, KEY = 4, jax.random.key(0)
 
@@ -78,7 +78,7 @@ def test_label_smoothing_mixes_the_label_with_the_uniform_distribution(smoothing
 
 
 def test_label_smoothing_and_its_gradient_equal_pytorch_s():
-    case, stored = cases.cross_entropy(), cases.load("cross_entropy")
+    case, stored = layer_cases.cross_entropy(), cases.load("cross_entropy")
     model = models.create("softmax_regression", num_classes=7)
     params = {"logits": {"kernel": jnp.eye(7), "bias": jnp.zeros(7)}}
     for row, smoothing in enumerate(case["label_smoothing"]):

@@ -12,7 +12,7 @@ from dlcore import data, torch_file, weights
 from dlcore.errors import UsageError
 from dlcore.train import Need, Phase, Run, Session, Settings
 from tests import small
-from tests.fixtures import cases
+from tests.fixtures import cases, file_cases
 from tests.guests.harness import CrashError, after_steps, assert_same_arrays, assert_same_run, crash
 
 # What is taken over stays as it was; the rest is trained.
@@ -157,7 +157,7 @@ def test_a_training_that_has_begun_does_not_need_its_weights_again(file, tmp_pat
 VGG = {
     "imports": (__name__,),
     "model": "vgg11_bn",
-    "model_options": cases.FILE_OPTIONS,
+    "model_options": file_cases.FILE_OPTIONS,
     "data": "small_colors",
 }
 VGG_FILE = str(cases.DIRECTORY / "vgg.pth")

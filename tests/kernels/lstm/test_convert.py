@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.lstm import Params, State, cases, convert, lstm
-from tests.fixtures import cases as fixtures
+from tests.fixtures import cases as stored
+from tests.fixtures import layer_cases
 
 
 def params(features=4, hidden=6):
@@ -75,7 +76,7 @@ def stacked(layers, x, states, lengths):
 
 
 def test_stacked_and_bidirectional_layers_give_what_pytorch_gives_with_every_gradient():
-    case, answers = fixtures.lstm(), fixtures.load("lstm")
+    case, answers = layer_cases.lstm(), stored.load("lstm")
     suffixes = ("l0", "l0_reverse", "l1", "l1_reverse")
     layers = {suffix: convert.from_torch(case, suffix) for suffix in suffixes}
     states = State(case["c"], case["h"])
