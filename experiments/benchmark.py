@@ -37,7 +37,13 @@ from experiments.turns import LAUNCHER, Steps, Timed, take_turns
 
 # What is timed by default; the latter where their data are.
 BUNDLED = ("lenet5_digits", "resnet20_digits")
-DOWNLOADED = ("mlp_mnist", "resnet20_cifar10", "char_lstm_shakespeare")
+DOWNLOADED = (
+    "mlp_mnist",
+    "resnet20_cifar10_short",
+    "vgg_cifar10_short",
+    "uva_densenet_cifar10_16x16",
+    "char_lstm_shakespeare",
+)
 # Batches that a step goes through in turn.
 ROTATION = 8
 

@@ -14,6 +14,7 @@ import pathlib
 import re
 import sys
 import types
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ _TAKES = {
 # The fields of a recipe that are flags of the same name, with their types; the others say what
 # flags there are.
 _FIELDS: dict[str, Any] = {
-    field.name: field.type
+    field.name: typing.get_origin(field.type) or field.type
     for field in dataclasses.fields(Recipe)
     if field.name not in ("name", "description", "expected", "imports", "needs", "phases")
     and not field.name.endswith("_options")

@@ -105,7 +105,9 @@ def read_image(path: pathlib.Path, dataset: data.Dataset, invert: bool) -> np.nd
     if not isinstance(dataset.features.get("image"), Image):
         raise UsageError(f"{dataset.name} holds no images: there is no answer for {path}")
     example = dataset.example_batch(1)["image"][0]
-    pixels = decoding.decode(path, example.shape[-1], example.shape[:2])
+    options = dataset.options
+    cut_square = isinstance(options, data.ExampleOptions) and options.cut_square
+    pixels = decoding.decode(path, example.shape[-1], example.shape[:2], cut_square)
     pixels = 255 - pixels if invert else pixels
     return pixels if example.dtype == np.uint8 else (pixels / 255).astype(example.dtype)
 

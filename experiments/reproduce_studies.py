@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from dlcore import data
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
@@ -32,11 +33,13 @@ def reproduce_all(names: Iterable[str], results: pathlib.Path) -> bool:
       results: directory of the files.
 
     Raises:
-      UsageError: there is no study of such a name; nothing has been run then.
+      UsageError: there is no study of such a name, or not the data of one; nothing has been run
+        then.
     """
     names = studies.names() if list(names) == ["all"] else list(names)
     for name in names:
-        studies.kind(name)
+        for dataset in studies.create(name).datasets:
+            data.load(dataset)
     results.mkdir(parents=True, exist_ok=True)
     all_met = True
     for name in names:

@@ -1,11 +1,35 @@
 """What a notebook asks of trained runs, besides what `dlcore.train.Run` itself gives."""
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from dlcore.errors import UsageError
 from dlcore.train.run import Run
+
+
+def by_name(directories: Iterable[str | os.PathLike[str]]) -> dict[str, Run]:
+    """Opens runs that are to be compared, each by the last part of its directory, in their order.
+
+    Raises:
+      UsageError: there is none, two have the same name, or a directory holds no run.
+    """
+    runs: dict[str, Run] = {}
+    for directory in map(pathlib.Path, directories):
+        name = directory.resolve().name
+        if name in runs:
+            raise UsageError(
+                f"{runs[name].directory} and {directory} are both named {name}: the last parts of "
+                "the directories must differ"
+            )
+        runs[name] = Run(directory)
+    if not runs:
+        raise UsageError("there is no run to compare: at least one directory is needed")
+    return runs
 
 
 @dataclasses.dataclass(frozen=True)

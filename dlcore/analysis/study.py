@@ -28,6 +28,11 @@ class Study(abc.ABC):
 
     expectations: ClassVar[tuple[Expectation, ...]] = ()
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What `run` reads that has to be in the data directory; most need nothing."""
+        return ()
+
     @abc.abstractmethod
     def run(self) -> Numbers:
         """Measures: scalars and NumPy arrays by name, the same for the same options."""
@@ -73,11 +78,13 @@ _MODULES = (
     "losses",
     "penalties",
     "receptive_field",
+    "residual_learning",
     "saddle_points",
     "shift",
     "shrinkage",
     "threshold_logic",
     "threshold_regions",
+    "transfer",
     "units",
     "universal_approximation",
     "upsampling",

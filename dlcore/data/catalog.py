@@ -62,7 +62,7 @@ def load(
         return text.load_text(name, texts, given)
     if is_prepared:
         return _prepared(prepared.Prepared(name, path), given, features or {})
-    opened = folder.open_images(path, given, given.resize)
+    opened = folder.open_images(path, given, given.resize, given.cut_square)
     return examples.build(name, _held(path, opened, given), given)
 
 
@@ -148,7 +148,7 @@ def _held(
     files = cache.fingerprint(directory)
     held = {}
     for split, source in splits.items():
-        settings = (options.splits, options.resize, repr(source.features))
+        settings = (options.splits, options.resize, options.cut_square, repr(source.features))
         remember = functools.partial(cache.cached, directory, split, settings, files)
         held[split] = sources.Held(source, remember)
     return held

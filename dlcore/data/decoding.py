@@ -12,7 +12,10 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def decode(
-    encoded: bytes | pathlib.Path, channels: int, size: tuple[int, int] | None = None
+    encoded: bytes | pathlib.Path,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    cut_square: bool = False,
 ) -> np.ndarray:
     """The pixels of an image file or of its content, uint8 `[height, width, channels]`.
 
@@ -20,6 +23,7 @@ def decode(
       encoded: a PNG or JPEG; a file is turned upright as its EXIF orientation says.
       channels: 1 (gray), 3 (RGB) or 4 (RGBA); the image is converted.
       size: height and width that it is resized to, whatever its proportions; None leaves it.
+      cut_square: whether only the central square is resized.
 
     Raises:
       UsageError: a file is no image of 8 bits a channel, or is damaged.
@@ -36,7 +40,7 @@ def decode(
         where = "" if isinstance(encoded, bytes) else f" {encoded}"
         raise UsageError(f"cannot read image{where}: {error}") from error
     pixels = pixels.reshape(*pixels.shape[:2], channels)
-    return resized(pixels, size) if size else pixels
+    return resized(pixels, size, cut_square) if size else pixels
 
 
 def decode_classes(encoded: bytes) -> np.ndarray:
@@ -50,13 +54,18 @@ def decode_classes(encoded: bytes) -> np.ndarray:
         raise UsageError(f"cannot read image: {error}") from error
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(image: np.ndarray, size: tuple[int, int], cut_square: bool = False) -> np.ndarray:
     """An image `[height, width, channels]`, uint8 or float32, resized bilinearly to `size`.
 
-    A reduction averages over the pixels that it merges (Pillow's bilinear filter).
+    A reduction averages over the pixels that it merges (Pillow's bilinear filter). With
+    `cut_square` the central square is all that there is of the image.
     """
     from PIL import Image
 
+    if cut_square:
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        image = image[top : top + side, left : left + side]
     channels = np.moveaxis(image, -1, 0)
     return np.stack(
         [_resized(channel, size, Image.Resampling.BILINEAR) for channel in channels], axis=-1

@@ -12,12 +12,15 @@ from dlcore.data import augmentation, curriculum, decoding, facts, pipeline, sta
 from dlcore.data import features as kinds
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.features import Feature, Shape
-from dlcore.data.fitting import check_options, curriculum_keys
+from dlcore.data.fitting import check_options, check_squares, class_key, curriculum_keys
 from dlcore.data.needs import described, match
 from dlcore.data.options import ExampleOptions, Options, chosen_splits, renaming
 from dlcore.data.registration import complete_options
 from dlcore.data.sources import Arrays, Source, Split
 from dlcore.errors import UsageError
+
+# Streams of a dataset's split seed.
+_TEST, _VALIDATION, _FEW = range(3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,9 +64,10 @@ class ExampleDataset(Dataset):
         shape, side, pad = feature.shape, self.options.crop_size, self.options.pad
         if not isinstance(feature, kinds.Image) or None in shape:
             return shape
+        channels = 3 if self.options.color else shape[2]
         if side:
-            return (side, side, shape[2])
-        return (shape[0] + 2 * pad, shape[1] + 2 * pad, shape[2])
+            return (side, side, channels)
+        return (shape[0] + 2 * pad, shape[1] + 2 * pad, channels)
 
     @functools.cached_property
     @override
@@ -76,6 +80,7 @@ class ExampleDataset(Dataset):
     def provide(self, needs: Needs) -> Self:
         provided = self._select(match(needs, self.features, self.name))
         check_options(self.name, provided.features, self.options)
+        check_squares(self.name, provided.features, self.options)
         augmentation.check(augmentation.parse(self.options.augment), provided.features)
         # What cannot be read shows at once, and not in the middle of a training.
         for split in provided.splits.values():
@@ -206,11 +211,11 @@ def build(name: str, sources: Mapping[str, Source], options: ExampleOptions) -> 
     seed = options.split_seed
     if "test" not in sources:
         indices["train"], indices["test"] = pipeline.carve(
-            indices["train"], options.test_fraction, seed, 0
+            indices["train"], options.test_fraction, seed, _TEST
         )
     if "validation" not in sources and options.validation_fraction:
         indices["train"], indices["validation"] = pipeline.carve(
-            indices["train"], options.validation_fraction, seed, 1
+            indices["train"], options.validation_fraction, seed, _VALIDATION
         )
     for split, chosen in indices.items():
         if not len(chosen):
@@ -230,7 +235,22 @@ def build(name: str, sources: Mapping[str, Source], options: ExampleOptions) -> 
     opened = ExampleDataset(name, features, splits, options, names, splits["train"])
     opened = opened.renamed(renaming(options.features, "features")) if options.features else opened
     check_options(name, opened.features, options)
-    return opened
+    return _with_few(opened) if options.examples_per_class else opened
+
+
+def _with_few(opened: ExampleDataset) -> ExampleDataset:
+    """The dataset with as many training examples of each class as its options say."""
+    whole, options = opened.splits["train"], opened.options
+    key = class_key(opened.name, opened.features, options)
+    labels = Split(whole.source, whole.indices, {key: opened.names[key]})
+    positions = pipeline.some_of_each(
+        labels.fetch(np.arange(len(labels)))[key],
+        options.examples_per_class,
+        options.split_seed,
+        _FEW,
+    )
+    few = dataclasses.replace(whole, indices=whole.indices[positions])
+    return dataclasses.replace(opened, splits={**opened.splits, "train": few}, measured=few)
 
 
 def from_arrays(
@@ -258,14 +278,15 @@ def from_arrays(
     sources: dict[str, Source] = {}
     for split, own in chosen_splits(given, splits, name).items():
         where = f"split {own!r} of dataset {name!r}"
-        sources[split] = Arrays(*_resized(features, splits[own], given.resize), where)
+        sources[split] = Arrays(*_resized(features, splits[own], given), where)
     return build(name, sources, given)
 
 
 def _resized(
-    features: Mapping[str, Feature], arrays: Mapping[str, np.ndarray], side: int
+    features: Mapping[str, Feature], arrays: Mapping[str, np.ndarray], options: ExampleOptions
 ) -> tuple[Mapping[str, Feature], Mapping[str, np.ndarray]]:
-    """Images and segmentations with sides of that many pixels."""
+    """Images and segmentations with sides of `resize` pixels."""
+    side = options.resize
     if not side:
         return features, arrays
     sizes: dict[str, Any] = dict(features)
@@ -274,7 +295,7 @@ def _resized(
         resize: Any = None
         match feature:
             case kinds.Image():
-                resize = decoding.resized
+                resize = functools.partial(decoding.resized, cut_square=options.cut_square)
             case kinds.Segmentation():
                 resize = decoding.resized_classes
         if resize and key in arrays:

@@ -23,7 +23,8 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
     Raises:
       UsageError: naming the option.
     """
-    needed = {"resize": _RESIZED, "pad": (kinds.Image,), "crop_size": (kinds.Image,)}
+    of_images = dict.fromkeys(("color", "pad", "crop_size"), (kinds.Image,))
+    needed = {"resize": _RESIZED, **of_images}
     for option, wanted in needed.items():
         if getattr(options, option) and not _have(features, *wanted):
             raise UsageError(
@@ -41,6 +42,11 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
     for feature in features.values():
         if isinstance(feature, kinds.Image) and None not in feature.shape:
             _check_crop(name, feature.shape, options)
+        if options.color and isinstance(feature, kinds.Image) and feature.shape[2] not in (1, 3):
+            raise UsageError(
+                f"color is True: the images of dataset {name!r} have {feature.shape[2]} channels:"
+                " it makes three of one"
+            )
     if options.test_crops > 1 and len(_have(features, kinds.Image)) != 1:
         raise UsageError(
             f"test_crops is {options.test_crops}: it needs one image, and dataset {name!r} has"
@@ -50,6 +56,25 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
         inputs, labels = _curriculum_candidates(features)
         if not inputs or not labels:
             raise _no_curriculum(name, options.curriculum_epochs)
+
+
+def check_squares(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> None:
+    """Refuses to cut squares out of images whose segmentations or boxes would not follow.
+
+    Args:
+      name: of the dataset.
+      features: what a task has asked of it.
+      options: of the dataset.
+
+    Raises:
+      UsageError: naming the option.
+    """
+    whole = _have(features, kinds.Segmentation, kinds.Boxes, kinds.Images, kinds.Volume)
+    if options.cut_square and whole:
+        raise UsageError(
+            f"cut_square is True: {', '.join(whole)} of dataset {name!r} cannot follow; set it to"
+            " False"
+        )
 
 
 def _have(features: Mapping[str, Feature], *wanted: type[Feature]) -> list[str]:
@@ -64,6 +89,21 @@ def _check_crop(name: str, shape: kinds.Shape, options: ExampleOptions) -> None:
             f"crop_size is {options.crop_size}: the images of dataset {name!r} have"
             f" {height} x {width} pixels and a pad of {options.pad}"
         )
+
+
+def class_key(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> str:
+    """The key of the class that `examples_per_class` counts by: the only one, or "label".
+
+    Raises:
+      UsageError: there is none, or several and none of that name.
+    """
+    labels = _have(features, kinds.ClassLabel)
+    if "label" not in labels and len(labels) != 1:
+        raise UsageError(
+            f"examples_per_class is {options.examples_per_class}: it needs one class, or one named"
+            f" label (see features): dataset {name!r} has {described(features)}"
+        )
+    return "label" if "label" in labels else labels[0]
 
 
 def curriculum_keys(name: str, features: Mapping[str, Feature], epochs: int) -> tuple[str, str]:

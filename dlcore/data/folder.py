@@ -25,6 +25,7 @@ class FolderExamples:
       class_names: of the classes; empty where there are none.
       shape: of one image as it is read.
       resize: whether images are resized to that shape; otherwise they must have it.
+      cut_square: whether their central squares are.
     """
 
     paths: list[pathlib.Path]
@@ -32,6 +33,7 @@ class FolderExamples:
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]
     resize: bool
+    cut_square: bool = False
     streams = True
 
     @property
@@ -65,7 +67,8 @@ class FolderExamples:
         return found
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
-        image = decoding.decode(path, self.shape[-1], self.shape[:2] if self.resize else None)
+        size = self.shape[:2] if self.resize else None
+        image = decoding.decode(path, self.shape[-1], size, self.cut_square)
         if image.shape != self.shape:
             height, width, _ = self.shape
             raise UsageError(
@@ -75,7 +78,9 @@ class FolderExamples:
         return image
 
 
-def open_images(root: pathlib.Path, options: Options, resize: int) -> dict[str, FolderExamples]:
+def open_images(
+    root: pathlib.Path, options: Options, resize: int, cut_square: bool = False
+) -> dict[str, FolderExamples]:
     """The splits of a folder.
 
     Args:
@@ -84,6 +89,7 @@ def open_images(root: pathlib.Path, options: Options, resize: int) -> dict[str, 
         color.
       options: which folder is used as which split.
       resize: the side of the squares that they are resized to; 0 where all have the same size.
+      cut_square: whether their central squares are resized, instead of the whole images.
 
     Raises:
       UsageError: there are no images, or they cannot be read.
@@ -113,6 +119,7 @@ def open_images(root: pathlib.Path, options: Options, resize: int) -> dict[str, 
             class_names,
             shape,
             bool(resize),
+            cut_square,
         )
         for split, paths in files.items()
     }

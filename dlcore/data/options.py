@@ -55,7 +55,12 @@ class ExampleOptions(Options):
     Attributes:
       features: features that are used under another name, as in "image:photo label:species"; needed
         where several of a dataset's features would do for a task.
+      examples_per_class: training examples of each class that are kept, chosen by split_seed; all
+        of a class that has fewer. Other splits stay whole; 0 keeps all.
       resize: side in pixels to which images are resized, bilinearly; 0 leaves them as they are.
+      cut_square: whether the central square of an image is all that is resized, so that nothing is
+        stretched: then `resize` is the shorter side's.
+      color: whether gray images get three equal channels, for a network of color images.
       length: steps that series, audio and videos of different lengths are cut or padded to, with
         zeros; 0 leaves them as they are.
       max_boxes: boxes that an example has room for.
@@ -73,6 +78,11 @@ class ExampleOptions(Options):
         the length).
       crop_size: side in pixels of the square cut out of each image, after padding and augmentation:
         anywhere when training, in the center otherwise; 0 leaves images whole.
+      crop_scales: the least and the largest number of pixels to which, when training, an image's
+        shorter side is resized before the square is cut out (Simonyan and Zisserman 2015, section
+        3.1); empty leaves it.
+      crop_area: when training, a rectangle of this share of the image's area, or any larger one, is
+        resized to the square (Szegedy et al. 2015, section 6: 0.08); 0 for squares.
       test_crops: squares that a classifier looks at outside training, its predictions averaged: 1
         is the center, 5 the four corners and the center, 10 these and their mirror images.
       curriculum_epochs: epochs in which the hardest examples, fewer each time, are left out of the
@@ -84,20 +94,26 @@ class ExampleOptions(Options):
     """
 
     features: str = ""
+    examples_per_class: int = 0
     resize: int = 0
+    cut_square: bool = False
+    color: bool = False
     length: int = 0
     max_boxes: int = 100
     pad: int = 0
     normalize: str = "mean_std"
     augment: str = ""
     crop_size: int = 0
+    crop_scales: tuple[int, ...] = ()
+    crop_area: float = 0.0
     test_crops: int = 1
     curriculum_epochs: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         renaming(self.features, "features")
-        _not_negative(self, "resize", "length", "pad", "crop_size", "curriculum_epochs")
+        _not_negative(self, "examples_per_class", "resize", "length")
+        _not_negative(self, "pad", "crop_size", "curriculum_epochs")
         if self.max_boxes < 1:
             raise UsageError(f"max_boxes is {self.max_boxes}: it must be at least 1")
         if self.normalize not in NORMALIZATIONS:
@@ -107,8 +123,26 @@ class ExampleOptions(Options):
         augmentation.parse(self.augment)
         if self.test_crops not in crops.TEST_CROPS:
             raise UsageError(f"test_crops is {self.test_crops}: it must be 1, 5 or 10")
+        if self.cut_square and not self.resize:
+            raise UsageError("cut_square is True: it is for images that resize gives a size")
         if self.test_crops > 1 and not self.crop_size:
             raise UsageError(f"test_crops is {self.test_crops}: it needs a crop_size")
+        self._check_random_crops()
+
+    def _check_random_crops(self) -> None:
+        scales = self.crop_scales
+        if scales and (len(scales) != 2 or not 0 < self.crop_size <= scales[0] <= scales[1]):
+            raise UsageError(
+                f"crop_scales is {','.join(map(str, scales))}: it is two numbers of pixels, the"
+                f" smaller one first, of which none is below the crop_size, {self.crop_size or 1}"
+                " or more"
+            )
+        if not 0 <= self.crop_area <= 1:
+            raise UsageError(f"crop_area is {self.crop_area}: it must be in [0, 1]")
+        if self.crop_area and (scales or not self.crop_size):
+            raise UsageError(
+                f"crop_area is {self.crop_area}: it needs a crop_size, and no crop_scales"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,8 +230,9 @@ def build(name: str, kind: str, first: Dataset, second: Dataset) -> PairedDatase
     for part in (first, second):
         if not isinstance(part, ExampleDataset):
             raise UsageError(f"dataset {name!r}: {part.name!r} holds no examples to read in pairs")
-        if part.options.curriculum_epochs:
-            raise UsageError(f"curriculum_epochs does not go with a pair such as {name!r}")
+        for option in ("curriculum_epochs", "examples_per_class"):
+            if getattr(part.options, option):
+                raise UsageError(f"{option} does not go with a pair such as {name!r}")
     assert isinstance(first, ExampleDataset)
     assert isinstance(second, ExampleDataset)
     parts = {"a": first, "b": second}
@@ -248,7 +249,17 @@ def build(name: str, kind: str, first: Dataset, second: Dataset) -> PairedDatase
 def _for_labels(options: ExampleOptions) -> ExampleOptions:
     """The options of a side that has no input: what is done to inputs does not concern it."""
     return dataclasses.replace(
-        options, resize=0, length=0, pad=0, augment="", crop_size=0, test_crops=1
+        options,
+        resize=0,
+        cut_square=False,
+        color=False,
+        length=0,
+        pad=0,
+        augment="",
+        crop_size=0,
+        crop_scales=(),
+        crop_area=0.0,
+        test_crops=1,
     )
 
 

@@ -39,6 +39,13 @@ def carve(indices: np.ndarray, fraction: float, seed: int, stream: int) -> tuple
     return np.sort(indices[order[count:]]), np.sort(indices[order[:count]])
 
 
+def some_of_each(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
+    """The places of `count` random examples of each class, ascending; all of a class with fewer."""
+    order = permutation(len(labels), seed, stream)
+    members = [order[labels[order] == label][:count] for label in np.unique(labels)]
+    return np.sort(np.concatenate(members))
+
+
 def share(batch_size: int, process_index: int, process_count: int) -> slice:
     """The contiguous part of a global batch that a process makes.
 

@@ -25,12 +25,14 @@ class Column:
       path: where it lies in a nested record.
       example_bytes: what one example takes in memory, about; 0 where the shape is not settled.
       resize: whether pictures are brought to the feature's size; otherwise they must have it.
+      cut_square: whether that is done with an image's central square.
     """
 
     feature: Feature
     path: tuple[str, ...]
     example_bytes: int
     resize: bool
+    cut_square: bool = False
 
     def value(self, record: Any) -> Any:
         """What a record holds of it, as TFDS gives it."""
@@ -44,7 +46,7 @@ class Column:
         Raises:
           Exception: of any kind; the record is damaged.
         """
-        return _read(self.feature, value, self.resize)
+        return _read(self.feature, value, self.resize, self.cut_square)
 
 
 class Described(Protocol):
@@ -80,7 +82,8 @@ def columns(
         if name in described.rates:
             own = own or kinds.Audio(feature.shape, described.rates[name])
         settled = _settled(own or _feature(name, feature, name == described.target), options)
-        found[key] = Column(settled, path, _example_bytes(settled, feature), bool(options.resize))
+        size, resize = _example_bytes(settled, feature), bool(options.resize)
+        found[key] = Column(settled, path, size, resize, options.cut_square)
     return found
 
 
@@ -219,11 +222,11 @@ def _example_bytes(feature: Feature, described: Any) -> int:
     return int(np.prod(shape)) * (1 if is_bytes else 4)
 
 
-def _read(feature: Feature, value: Any, resize: bool) -> Parts:
+def _read(feature: Feature, value: Any, resize: bool, cut_square: bool) -> Parts:
     shape: Any = getattr(feature, "shape", ())
     match feature:
         case kinds.Image():
-            return {"": _image(value, shape, resize)}
+            return {"": _image(value, shape, resize, cut_square)}
         case kinds.Images() | kinds.Volume():
             return _fitted(_frames(value, shape, resize), feature)
         case kinds.Segmentation():
@@ -246,13 +249,13 @@ def _object(value: Any) -> np.ndarray:
     return held
 
 
-def _image(value: Any, shape: Any, resize: bool) -> np.ndarray:
+def _image(value: Any, shape: Any, resize: bool, cut_square: bool) -> np.ndarray:
     size = shape[:2] if resize else None
     if isinstance(value, bytes):
-        return decoding.decode(value, shape[2], size)
+        return decoding.decode(value, shape[2], size, cut_square)
     pixels = np.asarray(value)
     pixels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
-    return decoding.resized(pixels, size) if size else pixels
+    return decoding.resized(pixels, size, cut_square) if size else pixels
 
 
 def _frames(value: Any, shape: Any, resize: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Datasets that are made by a function: those that are bundled, and a user's own."""
+"""Datasets that are made by a function: those that are bundled or drawn, and a user's own."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,9 +8,10 @@ from dlcore.data.dataset import Dataset
 from dlcore.data.options import ExampleOptions, Options
 from dlcore.registry import Registry
 
-# What is bundled, by the module that registers it.
+# What is bundled or drawn, by the module that registers it.
 _MODULES = {
     "bundled": ("breast_cancer", "diabetes", "digits", "digits_segments", "iris", "wine"),
+    "synthetic": ("synthetic",),
 }
 
 

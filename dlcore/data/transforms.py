@@ -10,7 +10,7 @@ import numpy as np
 from dlcore import parallel
 from dlcore.data import augmentation, crops
 from dlcore.data import features as kinds
-from dlcore.data.augmentation.moves import Cut, Move, moved, picture_size
+from dlcore.data.augmentation.moves import Cut, Move, Size, moved, picture_size
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
 from dlcore.data.statistics import unit
@@ -57,13 +57,16 @@ def transform(
     elif images and options.crop_size:
         if options.test_crops > 1 and not train:
             views = crops.views(result[images[0]], options.crop_size, options.test_crops)
-            result["views"] = _normalized(images[0], views, options.normalize, statistics)
+            views = _normalized(images[0], views, options.normalize, statistics)
+            result["views"] = _in_color(views) if options.color else views
         size = picture_size(_first(result), present)
         result = _moved(result, present, crops.center(size, options.crop_size))
     for name, feature in present.items():
         if isinstance(feature, (*kinds.INPUTS, kinds.Images)):
             array = _normalized(name, result[name], options.normalize, statistics)
             result[name] = _without_padding(result, name, array)
+    if options.color:
+        result |= {name: _in_color(result[name]) for name in images}
     return result
 
 
@@ -109,10 +112,18 @@ def _varied(
         # The augmentations' keys have the numbers before.
         last_key = jax.random.fold_in(key, len(choices))
         size = picture_size(example, features)
-        return moved(example, features, crops.random(last_key, size, side))
+        return moved(example, features, _random_crop(last_key, size, options))
 
     count = batch[next(iter(features))].shape[0]
     return jax.vmap(vary)(parallel.example_keys(key, count), batch)
+
+
+def _random_crop(key: jax.Array, size: Size, options: ExampleOptions) -> Move:
+    if options.crop_scales:
+        return crops.of_scales(key, size, options.crop_size, options.crop_scales)
+    if options.crop_area:
+        return crops.of_areas(key, size, options.crop_size, options.crop_area)
+    return crops.random(key, size, options.crop_size)
 
 
 def _normalized(
@@ -128,6 +139,11 @@ def _normalized(
             return array * 1.275 - 0.1
         case _:
             return array
+
+
+def _in_color(images: jax.Array) -> jax.Array:
+    """Three channels, equal where there was one."""
+    return jnp.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def _without_padding(batch: Batch, name: str, array: jax.Array) -> jax.Array:

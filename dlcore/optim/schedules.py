@@ -6,6 +6,9 @@ With `t` steps since the warm-up and `T = total_steps - warmup_steps`:
 - "time": `learning_rate / (1 + t / decay_steps)`, search then converge (Darken and Moody, 1990);
 - "step": `learning_rate * decay_factor ** floor(t / decay_steps)`;
 - "exponential": `learning_rate * decay_factor ** (t / decay_steps)`;
+- "milestones": `learning_rate * decay_factor ** n`, n being how many of the milestones, which are
+  shares of T, t has reached (He et al., 2016, section 4.2: a half and three quarters);
+- "linear": `learning_rate * (1 - t / T)`, down to zero;
 - "robbins_monro": `learning_rate / r` at the r-th step, `r = 1 + t` (deck L): rates whose sum
   diverges and whose sum of squares does not (Robbins and Monro, 1951);
 - "cosine": `learning_rate * (1 + cos(pi * t / T)) / 2`, down to zero (Loshchilov and Hutter,
@@ -21,6 +24,7 @@ The warm-up rises from zero by equal steps and reaches `learning_rate` at step `
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +32,17 @@ import optax
 
 from dlcore.errors import UsageError
 
-NAMES = ("constant", "time", "step", "exponential", "robbins_monro", "cosine", "plateau")
+NAMES = (
+    "constant",
+    "time",
+    "step",
+    "exponential",
+    "milestones",
+    "linear",
+    "robbins_monro",
+    "cosine",
+    "plateau",
+)
 _PERIODIC = ("time", "step", "exponential")
 
 
@@ -40,6 +54,7 @@ def build(
     *,
     decay_steps: int = 0,
     decay_factor: float = 0.1,
+    milestones: Sequence[float] = (0.5, 0.75),
 ) -> optax.Schedule:
     """The schedule of that name, after a linear warm-up.
 
@@ -49,8 +64,9 @@ def build(
       total_steps: length of the training, warm-up included.
       warmup_steps: length of the warm-up, 0 for none.
       decay_steps: period of "time", "step" and "exponential", which need it.
-      decay_factor: factor of the rate after each period of "step" and "exponential", above 0 and at
-        most 1.
+      decay_factor: factor of the rate after each period of "step" and "exponential" and at each of
+        the milestones, above 0 and at most 1.
+      milestones: of "milestones", shares of the training after its warm-up, ascending in (0, 1).
 
     Returns:
       A function of the step (an int or an int array) that gives the rate.
@@ -71,7 +87,10 @@ def build(
         raise UsageError(f"decay_steps={decay_steps}: schedule={name} needs at least 1")
     if not 0 < decay_factor <= 1:
         raise UsageError(f"decay_factor={decay_factor}: it must be above 0 and at most 1")
-    decay = _decay(name, learning_rate, total_steps - warmup_steps, decay_steps, decay_factor)
+    if name == "milestones":
+        decay = _milestones(learning_rate, total_steps - warmup_steps, decay_factor, milestones)
+    else:
+        decay = _decay(name, learning_rate, total_steps - warmup_steps, decay_steps, decay_factor)
     if not warmup_steps:
         return decay
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
@@ -81,6 +100,8 @@ def build(
 def _decay(name: str, rate: float, steps: int, period: int, factor: float) -> optax.Schedule:
     if name == "cosine":
         return optax.cosine_decay_schedule(rate, steps)
+    if name == "linear":
+        return optax.linear_schedule(rate, 0.0, steps)
     if name == "time":
         return _inverse(rate, period)
     if name == "robbins_monro":
@@ -88,6 +109,23 @@ def _decay(name: str, rate: float, steps: int, period: int, factor: float) -> op
     if name in ("step", "exponential"):
         return optax.exponential_decay(rate, period, factor, staircase=name == "step")
     return optax.constant_schedule(rate)
+
+
+def _milestones(
+    rate: float, steps: int, factor: float, milestones: Sequence[float]
+) -> optax.Schedule:
+    ascending = list(milestones) == sorted(set(milestones))
+    if not ascending or not all(0 < share < 1 for share in milestones):
+        raise UsageError(
+            f"milestones={','.join(map(str, milestones))}: they are shares of the training, "
+            "ascending, above 0 and below 1"
+        )
+    drops = jnp.array([round(share * steps) for share in milestones])
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        return rate * factor ** jnp.searchsorted(drops, step, side="right")
+
+    return schedule
 
 
 def _inverse(rate: float, period: int) -> optax.Schedule:

@@ -67,10 +67,15 @@ def _draw_curves(axes: "Axes", name: str, metrics: Mapping[str, Mapping[str, np.
             )
     plain_axes(axes)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10])
-    drawn = np.concatenate([own[name] for own in metrics.values()])
-    drawn = drawn[np.isfinite(drawn)]
-    if name.endswith(_LOGARITHMIC) and drawn.size and drawn.max() > 10 * drawn.min() > 0:
+    if falls_far(name, [own[name] for own in metrics.values()]):
         logarithmic(axes, "y")
+
+
+def falls_far(name: str, values: Sequence[np.ndarray]) -> bool:
+    """Whether a metric's numbers need a logarithmic axis."""
+    drawn = np.concatenate(values)
+    drawn = drawn[np.isfinite(drawn)]
+    return bool(name.endswith(_LOGARITHMIC) and drawn.size and drawn.max() > 10 * drawn.min() > 0)
 
 
 def _has_lone_points(values: np.ndarray) -> bool:

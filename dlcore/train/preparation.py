@@ -246,6 +246,7 @@ def _schedule(recipe: Recipe, num_steps: int) -> optax.Schedule:
         recipe.warmup_steps,
         decay_steps=recipe.decay_steps,
         decay_factor=recipe.decay_factor,
+        milestones=recipe.milestones,
     )
 
 

@@ -80,11 +80,13 @@ class Recipe(optim.Options):
         PATTERN is a regular expression for whole parameter paths, SETTINGS are frozen, rate=FACTOR,
         optimizer=NAME or an option of an optimizer; the first pattern that matches counts.
       learning_rate: peak learning rate.
-      schedule: how the learning rate goes on: constant, time, step, exponential,
-        robbins_monro, cosine, plateau.
+      schedule: how the learning rate goes on: constant, time, step, exponential, milestones,
+        linear, robbins_monro, cosine, plateau.
       decay_steps: period of the schedules time, step and exponential, which need it.
-      decay_factor: what a period of step and exponential, or a plateau, multiplies the learning
-        rate by.
+      decay_factor: what a period of step and exponential, one of the milestones, or a plateau,
+        multiplies the learning rate by.
+      milestones: when the schedule milestones does that, as shares of the training after its
+        warm-up, ascending, above 0 and below 1.
       plateau_patience: evaluations without a better watched metric before the schedule plateau
         multiplies the learning rate by decay_factor.
       restart_from_best: whenever plateau lowers the learning rate, also go back to the parameters
@@ -129,6 +131,7 @@ class Recipe(optim.Options):
     schedule: str = "constant"
     decay_steps: int = 0
     decay_factor: float = 0.1
+    milestones: tuple[float, ...] = (0.5, 0.75)
     plateau_patience: int = 0
     restart_from_best: bool = False
     warmup_steps: int = 0

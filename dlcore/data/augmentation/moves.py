@@ -99,6 +99,48 @@ class Cut(Move):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Window(Move):
+    """A rectangle of the picture is resized; an image averages over pixels that it merges.
+
+    Attributes:
+      size: of the picture before.
+      first: row and column of the rectangle's upper left corner, in pixels, `[2]`.
+      sides: its height and width, in pixels, `[2]`.
+      cut: height and width of the picture after.
+    """
+
+    size: Size
+    first: jax.Array
+    sides: jax.Array
+    cut: Size
+
+    @override
+    def pixels(self, image: jax.Array) -> jax.Array:
+        scale = jnp.array(self.cut) / self.sides
+        return jax.image.scale_and_translate(
+            image,
+            (*self.cut, image.shape[2]),
+            (0, 1),
+            scale,
+            -self.first * scale,
+            "linear",
+            antialias=True,
+        )
+
+    @override
+    def classes(self, classes: jax.Array, background: int) -> jax.Array:
+        rows, columns = (
+            jnp.floor(first + (jnp.arange(count) + 0.5) * side / count).astype(jnp.int32)
+            for first, side, count in zip(self.first, self.sides, self.cut, strict=True)
+        )
+        return classes[rows[:, None], columns]
+
+    @override
+    def points(self, points: jax.Array) -> jax.Array:
+        return (points * jnp.array(self.size) - self.first) / self.sides
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Warp:
     """Where the pixels of a changed image come from. A warp belongs to a size, not to an image.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore.analysis.runs import hardest_errors
+from dlcore.analysis.runs import by_name, hardest_errors
 from dlcore.errors import UsageError
 from dlcore.train import Recipe, Run, Session
 from dlcore.train.checkpoint import Checkpoints
@@ -151,6 +151,24 @@ def test_what_an_incomplete_run_lacks_is_named(tmp_path):
         _ = run.summary
     with pytest.raises(UsageError, match=r"is not complete: it has no test_outputs\.npz"):
         hardest_errors(run, 3)
+
+
+def test_runs_are_opened_by_the_last_parts_of_their_directories(directory, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "recipe.json").write_text(json.dumps(RECIPE.to_json()))
+    runs = by_name([str(tmp_path / "other"), directory])
+    assert {name: run.directory for name, run in runs.items()} == {
+        "other": tmp_path / "other",
+        "mlp_digits": directory,
+    }
+    assert list(runs) == ["other", "mlp_digits"]
+
+
+def test_runs_without_names_of_their_own_are_refused(directory):
+    with pytest.raises(UsageError, match="are both named mlp_digits"):
+        by_name([directory, directory])
+    with pytest.raises(UsageError, match="no run to compare"):
+        by_name([])
 
 
 def test_a_damaged_recipe_is_named(tmp_path):

@@ -52,6 +52,19 @@ def test_resizing_bytes_rounds_what_resizing_floats_gives():
     np.testing.assert_allclose(decoding.resized(image, (5, 6)), floats, atol=1.01)
 
 
+@pytest.mark.parametrize("shape", [(10, 7), (4, 9), (6, 6)])
+def test_of_a_square_that_is_cut_out_first_nothing_is_stretched(shape):
+    image = np.moveaxis(np.indices(shape), 0, -1).astype(np.float32)
+    cut = decoding.resized(image, (4, 4), cut_square=True)
+    # Rows and columns of equal spacing, whose middle is the image's.
+    steps = np.array([-1.5, -0.5, 0.5, 1.5]) * min(shape) / 4
+    middle = (np.array(shape) - 1) / 2
+    assert np.abs(cut.mean((0, 1)) - middle).max() < 0.51
+    inner = cut[1:3, 1:3] - cut.mean((0, 1))
+    expected = np.stack(np.meshgrid(steps[1:3], steps[1:3], indexing="ij"), -1)
+    np.testing.assert_allclose(inner, expected, atol=0.1)
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
 def test_a_file_that_is_no_image_is_named(tmp_path, damage):
     path = save(tmp_path / "image.png", np.zeros((50, 50), np.uint8))

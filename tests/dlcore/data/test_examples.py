@@ -347,7 +347,59 @@ def test_a_row_of_numbers_may_be_a_series():
     assert all(0 < one.sum() < 72 for one in moved)
 
 
-@pytest.mark.parametrize("option", [{"pad": 2}, {"augment": "time_mask,flip"}, {"crop_size": 2}])
+def test_few_examples_of_each_class_are_trained_on_and_all_others_stay_where_they_were():
+    whole, few = dataset(), dataset(examples_per_class=3)
+    assert np.bincount(few.splits["train"].fetch(np.arange(12))["label"]).tolist() == [3, 3, 3, 3]
+    assert set(few.splits["train"].indices) < set(whole.splits["train"].indices)
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(few.splits[split].indices, whole.splits[split].indices)
+    train = images[few.splits["train"].indices] / 255
+    np.testing.assert_allclose(few.statistics["image"]["mean"], train.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(few.facts["frequencies"], [3, 3, 3, 3])
+
+
+def test_a_split_seed_draws_the_few_examples_anew():
+    def chosen(seed):
+        few = dataset(test=images[:9], validation_fraction=0, examples_per_class=3, split_seed=seed)
+        return few.splits["train"].indices.tolist()
+
+    assert chosen(0) == chosen(0) != chosen(1)
+
+
+def test_few_examples_are_counted_by_the_only_class_or_by_the_label():
+    features = {"image": Row(("x",)), "a": ClassLabel(("u", "v")), "b": ClassLabel(("u", "v"))}
+    arrays = {"train": {"image": rows[:, :1], "a": labels % 2, "b": labels // 2}}
+    with pytest.raises(UsageError, match="examples_per_class is 2: it needs one class, or one"):
+        from_arrays(features, arrays, {"examples_per_class": 2})
+    chosen = from_arrays(features, arrays, {"examples_per_class": 2, "features": "label:b"})
+    train = chosen.splits["train"].fetch(np.arange(4))
+    assert sorted(train["label"]) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"crop_size": 4, "test_crops": 5}])
+def test_gray_images_get_three_equal_channels_and_color_ones_stay(options):
+    gray, color = images[..., :1], dataset(color=True, **options)
+    batch = next(dataset(gray, **options).evaluation_batches("test", 20))
+    alone = dataset(gray, **options).transform(batch, None, False)
+    data = dataset(gray, color=True, **options)
+    assert data.facts["image_channels"] == 3
+    colored = data.transform(batch, None, False)
+    for name in ("image", "views") if options else ("image",):
+        assert colored[name].shape == (*alone[name].shape[:-1], 3)
+        np.testing.assert_array_equal(colored[name], np.repeat(alone[name], 3, axis=-1))
+    assert color.facts["image_shape"] == dataset(**options).facts["image_shape"]
+    np.testing.assert_array_equal(everything(color), everything(dataset(**options)))
+
+
+def test_only_one_channel_becomes_three():
+    with pytest.raises(UsageError, match="color is True: the images of dataset 'shapes' have 2 ch"):
+        dataset(images[..., :2], color=True)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"pad": 2}, {"augment": "time_mask,flip"}, {"crop_size": 2}, {"color": True}],
+)
 def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
     with pytest.raises(UsageError, match=f"{next(iter(option))} .*for images"):
         dataset(rows, **option)
@@ -357,6 +409,15 @@ def test_a_crop_larger_than_the_images_is_refused():
     assert dataset(pad=1, crop_size=7).facts["image_shape"] == (7, 7, 3)
     with pytest.raises(UsageError, match="crop_size is 8: .* 'shapes' have 6 x 5 pixels and a pad"):
         dataset(pad=1, crop_size=8)
+
+
+def test_squares_are_not_cut_out_of_images_whose_segmentation_would_stay():
+    features = {"image": Image((6, 5, 3)), "classes": Segmentation(("a", "b"), (6, 5))}
+    arrays = {"train": {"image": images, "classes": images[..., 0] % 2}}
+    data = from_arrays(features, arrays, {"resize": 4, "cut_square": True}, "scenes")
+    assert data.provide({"image": INPUTS}).facts["image_shape"] == (4, 4, 3)
+    with pytest.raises(UsageError, match="cut_square is True: classes of dataset 'scenes' cannot"):
+        data.provide({"image": INPUTS, "classes": (Segmentation,)})
 
 
 def test_a_curriculum_without_two_classes_is_refused():

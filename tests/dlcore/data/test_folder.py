@@ -57,6 +57,15 @@ def test_images_of_several_sizes_need_resize(write_image):
     assert set(np.unique(fetch(data, "train")["image"])) == {7}
 
 
+def test_the_central_square_may_be_all_that_is_resized(write_image):
+    pixels = np.zeros((4, 8), np.uint8)
+    pixels[:, 2:6] = 200
+    for number in (1, 2):
+        root = write_image(f"a/{number}.png", pixels)
+    data = load(str(root), options={**HALVES, "resize": 4, "cut_square": True})
+    np.testing.assert_array_equal(fetch(data, "train")["image"], np.full((1, 4, 4, 1), 200))
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
 def test_a_file_that_cannot_be_read_is_named(write_image, content):
     noise = np.random.default_rng(0).integers(0, 256, (30, 30))

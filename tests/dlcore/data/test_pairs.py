@@ -231,6 +231,11 @@ def test_pairs_are_loaded_by_name(register):
             {"curriculum_epochs": 1},
             "curriculum_epochs does not go with",
         ),
+        (
+            "zip:digits,digits",
+            {"examples_per_class": 1},
+            "examples_per_class does not go with",
+        ),
         ("zip:digits,digits", {"sequence_length": 1}, "has no option 'sequence_length'"),
     ],
 )

@@ -52,6 +52,16 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 
 
 @unhurried
+@given(st.lists(st.integers(0, 3), min_size=1), st.integers(1, 5), seeds)
+def test_some_of_each_class_are_as_many_as_there_are_and_no_more(labels, count, seed):
+    labels = np.array(labels)
+    places = pipeline.some_of_each(labels, count, seed, 0)
+    assert (np.diff(places) > 0).all()
+    expected = np.minimum(np.bincount(labels, minlength=4), count)
+    np.testing.assert_array_equal(np.bincount(labels[places], minlength=4), expected)
+
+
+@unhurried
 @given(counts, st.floats(0, 1), seeds)
 def test_carving_divides_the_indices_in_two(count, fraction, seed):
     indices = np.arange(count) * 3

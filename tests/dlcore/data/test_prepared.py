@@ -48,6 +48,16 @@ def test_images_are_resized_as_they_are_read(write_dataset):
     assert load("shapes", data_dir, options).facts["image_shape"] == (8, 8, 3)
 
 
+def test_a_square_is_cut_out_of_images_before_they_are_resized(write_dataset):
+    long = np.tile(pixels[0, :4, :4], (1, 2, 1))
+    data_dir = write_dataset({"train": ([long] * 3, [0, 1, 2])}, (None, None, 3))
+    options = {"resize": 4, "validation_fraction": 0, "test_fraction": 0.4}
+    for cut_square in (True, False):
+        data = load("shapes", data_dir, {**options, "cut_square": cut_square}).provide(NEEDS)
+        read = data.splits["train"].fetch(np.array([0]))["image"][0]
+        assert (read == long[:, 2:6]).all() == cut_square
+
+
 def test_the_newest_version_is_opened_unless_one_is_named(write_dataset):
     for version, count in (("1.9.0", 4), ("1.10.0", 8)):
         data_dir = write_dataset(

@@ -18,6 +18,10 @@ CLOSED_FORMS = {
     "plateau": lambda t, steps: RATE,
     "time": lambda t, steps: RATE / (1 + t / PERIOD),
     "robbins_monro": lambda t, steps: RATE / (t + 1),
+    "milestones": lambda t, steps: (
+        RATE * FACTOR ** ((t >= round(steps / 4)) + (t >= round(steps * 0.9)))
+    ),
+    "linear": lambda t, steps: RATE * (1 - t / steps),
     "cosine": lambda t, steps: RATE * (1 + math.cos(math.pi * t / steps)) / 2,
     "step": lambda t, steps: RATE * FACTOR ** (t // PERIOD),
     "exponential": lambda t, steps: RATE * FACTOR ** (t / PERIOD),
@@ -25,7 +29,8 @@ CLOSED_FORMS = {
 
 
 def build(name, **options):
-    options = {"warmup_steps": 0, "decay_steps": PERIOD, "decay_factor": FACTOR, **options}
+    options = {"decay_steps": PERIOD, "milestones": (0.25, 0.9), **options}
+    options = {"warmup_steps": 0, "decay_factor": FACTOR, **options}
     return schedules.build(name, RATE, TOTAL, **options)
 
 
@@ -88,7 +93,7 @@ def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, p
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"name": "linear"}, "schedule=linear: .*constant, time, step, .*cosine"),
+        ({"name": "straight"}, "schedule=straight: .*constant, time, step, .*cosine"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
@@ -99,6 +104,8 @@ def test_no_schedule_exceeds_its_rate_or_rises_after_the_warm_up(name, warmup, p
         ({"name": "step"}, "decay_steps=0: schedule=step needs at least 1"),
         ({"name": "time"}, "decay_steps=0: schedule=time"),
         ({"name": "exponential", "decay_steps": -1}, "decay_steps=-1"),
+        ({"name": "milestones", "milestones": (0.5, 1.0)}, "milestones=0.5,1.0: .*below 1"),
+        ({"name": "milestones", "milestones": (0.5, 0.25)}, "milestones=0.5,0.25: .*ascending"),
         ({"decay_factor": 0.0}, "decay_factor=0.0.*above 0"),
         ({"decay_factor": 1.1}, "decay_factor=1.1.*at most 1"),
     ],
