@@ -103,10 +103,9 @@ def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:
     if len(values.recipes) == 1:
         return [flags.read_recipe(values, recipes.get(values.recipes[0]))]
     several = [recipes.get(name) for name in values.recipes or BUNDLED]
-    data_dir = settings.data_dir or os.environ.get("DLCORE_DATA_DIR")
-    if data_dir and not values.recipes:
+    if not values.recipes:
         downloaded = map(recipes.get, DOWNLOADED)
-        several += [one for one in downloaded if pathlib.Path(data_dir, one.data).is_dir()]
+        several += [one for one in downloaded if recipes.at_hand(one, settings.data_dir)]
     if values.batch_size is None:
         return several
     return [dataclasses.replace(recipe, batch_size=values.batch_size) for recipe in several]

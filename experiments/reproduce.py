@@ -26,7 +26,11 @@ BEGIN, END = tables.marks("results")
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program."""
     flags.define_one(
-        values, "recipes", [], "Recipes to reproduce, with commas; all is a word for all.", list
+        values,
+        "recipes",
+        [],
+        "Recipes to reproduce, with commas; all is a word for all whose data are at hand.",
+        list,
     )
     flags.define_one(
         values, "studies", [], "Studies to reproduce, with commas; all is a word for all.", list
@@ -39,14 +43,17 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 def main(values: flags.FlagValues) -> int:
     """Trains, compares, writes; returns 1 where a score was missed."""
-    chosen = recipes.names() if values.recipes == ["all"] else values.recipes
+    settings = flags.read_dataclass(values, Settings)
+    chosen = values.recipes
+    if chosen == ["all"]:
+        every = map(recipes.get, recipes.names())
+        chosen = [one.name for one in every if recipes.at_hand(one, settings.data_dir)]
     if not (chosen or values.studies or values.readme_only):
         raise UsageError(f"--recipes is missing: all, or some of {', '.join(recipes.names())}")
     known = [recipes.get(name) for name in chosen]
     unscored = [recipe.name for recipe in known if recipe.expected is None]
     if unscored:
         raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
-    settings = flags.read_dataclass(values, Settings)
     cache.use()
     met = True
     for recipe in known:

@@ -17,12 +17,12 @@ class Reliability(NamedTuple):
     Attributes:
       confidence: the mean probability of the answers, float64 `[bins]`; NaN where there is none.
       accuracy: the share of right ones, float64 `[bins]`; NaN where there is none.
-      count: how many, int64 `[bins]`.
+      answers: how many, int64 `[bins]`.
     """
 
     confidence: np.ndarray
     accuracy: np.ndarray
-    count: np.ndarray
+    answers: np.ndarray
 
 
 def reliability(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> Reliability:
@@ -40,14 +40,14 @@ def reliability(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> R
     right = probability.argmax(-1) == label
     # By the edges themselves: a product with M would round some of them into the next bin.
     bin_of = np.searchsorted(np.arange(1, bins) / bins, highest, side="left")
-    count = np.bincount(bin_of, minlength=bins)
+    answers = np.bincount(bin_of, minlength=bins)
     sums = [np.bincount(bin_of, weights, bins) for weights in (highest, right)]
     with np.errstate(invalid="ignore"):
-        confidence, accuracy = (total / count for total in sums)
-    return Reliability(confidence, accuracy, count)
+        confidence, accuracy = (total / answers for total in sums)
+    return Reliability(confidence, accuracy, answers)
 
 
 def expected_calibration_error(measured: Reliability) -> float:
     """The distance between confidence and accuracy, averaged over the answers (equation 3)."""
     distance = np.abs(measured.accuracy - measured.confidence)
-    return float(np.nansum(measured.count * distance) / measured.count.sum())
+    return float(np.nansum(measured.answers * distance) / measured.answers.sum())

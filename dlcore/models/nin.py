@@ -54,16 +54,19 @@ class NiN(nn.Module):
     """Three mlpconv layers; the last one has a map for each class, whose mean is the logit.
 
     The last layer's maps are rectified, too, as in the paper: no logit is negative, and a class
-    whose map is zero on all images learns nothing from them.
+    whose map is zero on all images learns nothing from them. A short training needs maps that begin
+    above zero, as Krizhevsky et al. (2012), section 5, let rectified layers begin.
 
     Attributes:
       num_classes: number of classes.
       dropout_rate: probability with which training drops a number between the mlpconv layers.
+      logits_bias: where the biases of the last layer begin.
       dtype: float32 or bfloat16, of the layers' outputs; parameters and logits are float32.
     """
 
     num_classes: int = 10
     dropout_rate: float = 0.5
+    logits_bias: float = 0.0
     dtype: str = "float32"
 
     @nn.compact
@@ -88,7 +91,8 @@ class NiN(nn.Module):
         x = backbone.stage(self, "stage3", x)
         backbone.stage(self, "pooled", x.astype(jnp.float32).mean((1, 2)))
         options: Any = {"dtype": self.dtype, "kernel_init": WEIGHTS, "name": "logits"}
-        maps = nn.relu(nn.Conv(self.num_classes, (1, 1), **options)(x))
+        bias = nn.initializers.constant(self.logits_bias)
+        maps = nn.relu(nn.Conv(self.num_classes, (1, 1), bias_init=bias, **options)(x))
         return maps.astype(jnp.float32).mean((1, 2))
 
 

@@ -53,7 +53,9 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """A convolution, eight fire modules, and a 1x1 convolution to a map for each class.
 
-    A class's logit is the mean of its map, which is rectified: no logit is negative.
+    A class's logit is the mean of its map, which is rectified: no logit is negative, and a class
+    whose map is zero on all images learns nothing from them. A short training needs maps that begin
+    above zero, as Krizhevsky et al. (2012), section 5, let rectified layers begin.
 
     Attributes:
       num_classes: number of classes.
@@ -62,6 +64,7 @@ class SqueezeNet(nn.Module):
       pool_after: numbers of the layers (the first convolution is 1, the fire modules are 2 to 9)
         that overlapping max pooling follows.
       dropout_rate: probability with which training drops a number before the last convolution.
+      logits_bias: where the biases of the last convolution begin.
       dtype: float32 or bfloat16, of the layers' outputs; parameters and logits are float32.
     """
 
@@ -70,6 +73,7 @@ class SqueezeNet(nn.Module):
     kernel_size: int = 3
     pool_after: tuple[int, ...] = (1, 3, 5)
     dropout_rate: float = 0.5
+    logits_bias: float = 0.0
     dtype: str = "float32"
 
     @nn.compact
@@ -96,8 +100,11 @@ class SqueezeNet(nn.Module):
         x = backbone.stage(self, f"stage{stage}", x)
         backbone.stage(self, "pooled", x.astype(jnp.float32).mean((1, 2)))
         x = Dropout(self.dropout_rate)(x, train)
-        normal = nn.initializers.normal(0.01)
-        last = layer(self.num_classes, (1, 1), kernel_init=normal, name="logits")
+        start: Any = {
+            "kernel_init": nn.initializers.normal(0.01),
+            "bias_init": nn.initializers.constant(self.logits_bias),
+        }
+        last = layer(self.num_classes, (1, 1), name="logits", **start)
         return nn.relu(last(x)).astype(jnp.float32).mean((1, 2))
 
 

@@ -84,16 +84,16 @@ def bubbles(
     for name, size in sizes.items():
         axes.scatter([], [], scale * size, "0.7", label=name)
     options = {"labelspacing": 1.6, "handletextpad": 1.6, "borderpad": 1.2, "fontsize": "small"}
-    axes.legend(loc="lower right", frameon=False, **options)
-    _write_names(axes, points, scale)
+    legend = axes.legend(loc="lower right", frameon=False, **options)
+    figure.draw_without_rendering()
+    _write_names(axes, points, scale, legend.get_window_extent())
     return figure
 
 
-def _write_names(axes: "Axes", points: Sequence[Bubble], scale: float) -> None:
+def _write_names(axes: "Axes", points: Sequence[Bubble], scale: float, legend: "Bbox") -> None:
     """Names each disc where its name covers least of other discs and names, within the axes."""
     from matplotlib.transforms import Bbox
 
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     pixels = axes.figure.dpi / 72
     # Half of the width of a disc, in points: Matplotlib's areas are those of the square around it.
     radii = [(scale * point.size) ** 0.5 / 2 for point in points]
@@ -102,7 +102,7 @@ def _write_names(axes: "Axes", points: Sequence[Bubble], scale: float) -> None:
         Bbox.from_extents(*(center - pixels * radius), *(center + pixels * radius))
         for center, radius in zip(centers, radii, strict=True)
     ]
-    taken.append(axes.get_legend().get_window_extent())
+    taken.append(legend)
     inside = axes.get_window_extent()
     places = list(itertools.product(_DISTANCES, _DIRECTIONS))
     for point, radius in zip(points, radii, strict=True):

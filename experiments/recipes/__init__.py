@@ -1,5 +1,5 @@
 """Recipes: one line of the results table each, one file a family."""
 
-from experiments.recipes.registry import get, listing, names, register
+from experiments.recipes.registry import at_hand, get, listing, names, register
 
-__all__ = ["get", "listing", "names", "register"]
+__all__ = ["at_hand", "get", "listing", "names", "register"]

@@ -1,7 +1,10 @@
 """The catalog of recipes: one file a family, one recipe a line of the results table."""
 
 import importlib
+import os
+import pathlib
 
+from dlcore import data
 from dlcore.errors import UsageError
 from dlcore.registry import Registry
 from dlcore.train import Recipe
@@ -15,11 +18,16 @@ _recipes: Registry[Recipe] = Registry(
         "char_lstm": ["char_lstm_shakespeare"],
         "classifiers": [
             "densenet_bc100_12_digits",
+            "fractal_mlp_digits",
             "lenet1_digits",
             "lenet4_digits",
             "maxout_digits",
+            "mlp_dropout_digits",
+            "nin_digits",
             "plain20_digits",
             "preresnet20_digits",
+            "residual_mlp_digits",
+            "squeezenet1_1_digits",
             "uva_densenet_digits",
             "uva_googlenet_digits",
             "uva_preresnet_digits",
@@ -138,6 +146,14 @@ def get(name: str) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise UsageError(f"recipe={name} is no dlcore.train.Recipe but a {type(recipe).__name__}")
     return recipe.importing(module)
+
+
+def at_hand(recipe: Recipe, data_dir: str | None) -> bool:
+    """Whether a recipe's data come with the project, or are in the directory of prepared ones."""
+    directory = data_dir or os.environ.get("DLCORE_DATA_DIR")
+    return recipe.data in data.names() or bool(
+        directory and pathlib.Path(directory, recipe.data).is_dir()
+    )
 
 
 def listing() -> str:

@@ -86,9 +86,7 @@ register(
         weight_decay=1e-4,
         num_epochs=30,
     ),
-    # The paper's training (section 4.2): 45,000 images for 64,000 steps of 128, momentum 0.9, decay
-    # 1e-4, crops of images padded by four, mirrored or not. Its rate of 0.1 is divided by ten after
-    # 32,000 and 48,000 steps, where a cosine leads down here, and it subtracts a mean image.
+    # The paper's training on images that JPEG has changed.
     Recipe(
         name="resnet20_cifar10",
         description="CIFAR ResNet-20 on cifar10_jpeg, which is CIFAR-10 with losses by JPEG",
@@ -96,12 +94,7 @@ register(
             "accuracy", 0.9125, "max", "He et al. 2016, table 6: 8.75 % error, without JPEG"
         ),
         model="resnet20_cifar",
-        data="cifar10_jpeg",
-        data_options={"augment": "crop:4,flip"},
-        learning_rate=0.1,
-        schedule="cosine",
-        weight_decay=1e-4,
-        num_epochs=182,
+        **_CIFAR | {"data": "cifar10_jpeg"},
     ),
     *(
         _recipe(

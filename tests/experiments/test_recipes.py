@@ -58,6 +58,20 @@ def test_every_task_option_is_explained(name):
     assert tasks.defaults(name).keys() <= flags.descriptions(tasks.kind(name)).keys()
 
 
+def test_data_are_at_hand_where_they_are_bundled_drawn_or_in_the_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
+    real, bundled = recipes.get("mlp_mnist"), recipes.get("lenet5_digits")
+    drawn = dataclasses.replace(real, data="synthetic")
+    assert recipes.at_hand(bundled, None)
+    assert recipes.at_hand(drawn, None)
+    assert not recipes.at_hand(real, None)
+    assert not recipes.at_hand(real, str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    assert recipes.at_hand(real, str(tmp_path))
+    monkeypatch.setenv("DLCORE_DATA_DIR", str(tmp_path))
+    assert recipes.at_hand(real, None)
+
+
 def test_an_unknown_recipe_is_answered_with_near_matches():
     with pytest.raises(ValueError, match="lenet5_digits"):
         recipes.get("lenet_digits")

@@ -56,6 +56,14 @@ def test_an_unknown_study_is_refused_before_any_is_run(call, readme, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_study_without_its_data_is_refused_before_any_is_run(call, readme, tmp_path, monkeypatch):
+    monkeypatch.delenv("DLCORE_DATA_DIR", raising=False)
+    code, output, errors = call(reproduce, "--studies=threshold_logic,transfer")
+    assert (code, output) == (2, "")
+    assert "dataset 'cifar10_jpeg' needs --data_dir" in errors
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_expectation_of_a_number_that_is_not_measured_is_refused():
     bound = Expectation("acuracy", 1, "max", "this test")
     with pytest.raises(UsageError, match="no number 'acuracy' was measured: there are accuracy"):

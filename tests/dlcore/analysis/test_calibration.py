@@ -40,7 +40,7 @@ def test_it_agrees_with_the_equations_written_out(classes, examples, bins, seed)
 def test_an_edge_belongs_to_the_bin_below_it():
     probability = np.asarray([[0.6, 0.4], [0.7, 0.3], [1.0, 0.0]])
     measured = calibration.reliability(probability, np.zeros(3, int), bins=10)
-    np.testing.assert_array_equal(measured.count, [0, 0, 0, 0, 0, 1, 1, 0, 0, 1])
+    np.testing.assert_array_equal(measured.answers, [0, 0, 0, 0, 0, 1, 1, 0, 0, 1])
 
 
 def test_who_is_right_as_often_as_it_says_has_no_error():

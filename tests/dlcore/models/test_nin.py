@@ -82,6 +82,18 @@ def test_weights_begin_as_in_the_authors_program():
             assert abs(leaf.mean()) < 5 * 0.05 / np.sqrt(leaf.size), path
 
 
+def test_the_last_biases_begin_where_they_are_asked_to_and_no_class_is_silent():
+    model = models.create("nin_cifar", logits_bias=1.0)
+    images = jax.random.normal(jax.random.key(1), (8, 4, 4, 3))
+    logits, variables = jax.jit(model.init_with_output)(jax.random.key(0), images)
+    biases = {
+        path: leaf for path, leaf in flatten_dict(variables["params"]).items() if "bias" in path
+    }
+    assert {path[0] for path, leaf in biases.items() if leaf.any()} == {"logits"}
+    np.testing.assert_array_equal(biases["logits", "bias"], np.ones(10))
+    assert (logits > 0).all()
+
+
 def test_a_network_computes_in_the_precision_that_is_asked_for():
     model, images, variables = abstract(8, dtype="bfloat16")
     with jax.numpy_dtype_promotion("strict"):
