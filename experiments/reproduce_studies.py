@@ -58,6 +58,8 @@ def reproduce(name: str) -> dict[str, Any]:
       UsageError: it expects something of a number that it does not measure.
     """
     study = studies.create(name)
+    # Of the code that runs: a long study may outlive a commit.
+    commit = report.commit()
     started = time.perf_counter()
     measured = tables.scalars(study.run())
     seconds = time.perf_counter() - started
@@ -76,7 +78,7 @@ def reproduce(name: str) -> dict[str, Any]:
             "host": platform.machine(),
         },
         "versions": report.versions(),
-        "commit": report.commit(),
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
         "command": f"python -m experiments.reproduce --studies={name}",
     }

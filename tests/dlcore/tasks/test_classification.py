@@ -18,7 +18,7 @@ from dlcore.errors import UsageError
 from dlcore.parallel import AXIS, psum
 from dlcore.tasks import classification
 from tests import small
-from tests.fixtures import cases, layer_cases
+from tests.fixtures import cases, layer_cases, network_cases
 
 CLASSES, KEY = 4, jax.random.key(0)
 
@@ -107,7 +107,7 @@ def assert_summary(stored, kind, network, values):
 
 @pytest.mark.parametrize("name", ["mlp", "lenet5_modern"])
 def test_five_steps_of_momentum_equal_pytorch_s(name):
-    network, stored = getattr(cases, name)(), cases.load(name)
+    network, stored = getattr(network_cases, name)(), cases.load(name)
     task = tasks.create("classification", models.create(name))
     batch = {
         "image": jnp.asarray(network.images),
