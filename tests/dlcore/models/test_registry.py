@@ -86,8 +86,8 @@ class Subject:
     def __init__(self, name):
         self.entry = models.entry(name)
         self.model = models.create(name)
-        init = functools.partial(self.model.init, jax.random.key(0))
-        self.shapes = jax.eval_shape(init, *self.entry.example_inputs)
+        init = functools.partial(self.model.init_with_output, jax.random.key(0))
+        self.outputs, self.shapes = jax.eval_shape(init, *self.entry.example_inputs)
         self.has_statistics = "batch_stats" in self.shapes
 
     @functools.cached_property
@@ -162,12 +162,9 @@ def sized(name):
     return pytest.param(name, marks=[] if name in IN_FULL else [pytest.mark.slow])
 
 
-def weighed(name):
-    large = models.entry(name).parameter_count >= LARGE
-    return pytest.param(name, marks=[pytest.mark.slow] if large else [])
-
-
 IN_FULL = in_full()
+# Without jit their many layers, each compiled by itself, take half a minute.
+DEEP = {"uva_densenet_cifar", "uva_googlenet_cifar"}
 
 
 @pytest.fixture(scope="module", params=[sized(name) for name in models.listed()])
@@ -180,51 +177,27 @@ def equal(first, second, tolerance=0.0):
     return all(jax.tree.leaves(jax.tree.map(close, first, second)))
 
 
-@functools.cache
-def abstract(name):
-    """A model of which shapes alone are looked at."""
-    return Subject(name)
-
-
 @pytest.mark.parametrize("name", models.listed())
-def test_the_declared_parameter_count_is_the_counted_one(name):
-    assert counted(abstract(name).shapes["params"]) == models.entry(name).parameter_count
-
-
-@pytest.mark.parametrize("name", models.listed())
-def test_every_layer_is_named_by_hand(name):
-    parts = {part for path in flatten_dict(abstract(name).shapes) for part in path}
+def test_parameters_and_outputs_are_as_many_as_declared_and_layers_named_by_hand(name):
+    subject = Subject(name)
+    assert counted(subject.shapes["params"]) == subject.entry.parameter_count
+    assert shapes_of(subject.outputs) == subject.entry.output_shapes
+    parts = {part for path in flatten_dict(subject.shapes) for part in path}
     assert not {part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)}
 
 
-@pytest.mark.parametrize("name", [weighed(name) for name in models.listed()])
-def test_the_outputs_have_the_declared_shapes_in_both_modes(name):
-    subject = abstract(name)
-    inputs, entry = subject.entry.example_inputs, subject.entry
-    evaluated = jax.eval_shape(subject.evaluate, subject.shapes, *inputs)
-    rngs = {"dropout": jax.random.key(0)}
-    trained = jax.eval_shape(subject.train, subject.shapes, rngs, *inputs)
-    in_training = entry.training_output_shapes
+def test_the_outputs_have_the_declared_shapes_in_both_modes(subject):
+    in_training = subject.entry.training_output_shapes
     if in_training is None:
-        in_training = entry.output_shapes
-    assert shapes_of(evaluated) == entry.output_shapes
-    assert shapes_of(trained) == in_training
+        in_training = subject.entry.output_shapes
+    assert shapes_of(subject.evaluated) == subject.entry.output_shapes
+    assert shapes_of(subject.trained[0][0]) == in_training
 
 
-def test_gradients_are_traced_in_float32():
-    # Of networks that repeat the same layers the smallest stands for the others.
-    smallest = {}
-    for name in sorted(models.listed(), key=lambda name: models.entry(name).parameter_count):
-        paths = flatten_dict(abstract(name).shapes["params"], sep="/")
-        layers = frozenset(path.partition("/")[2] for path in paths)
-        smallest.setdefault((type(abstract(name).model), layers), name)
-    assert {"resnet18", "resnet50", "resnet20_cifar"} <= set(smallest.values())
-    for name in smallest.values():
-        subject = abstract(name)
-        inputs = subject.entry.example_inputs
-        _, gradients = jax.eval_shape(subject.descend, subject.shapes, jax.random.key(0), *inputs)
-        expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), subject.shapes["params"])
-        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), gradients) == expected
+def test_gradients_are_of_the_parameters_shapes_in_float32(subject):
+    expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), subject.shapes["params"])
+    _, gradients = subject.trained[0]
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), gradients) == expected
 
 
 def test_outputs_and_gradients_are_finite(subject):
@@ -243,7 +216,14 @@ def test_every_parameter_gets_a_gradient_but_those_that_say_why_not(subject):
     assert unreached == set(subject.entry.without_gradient)
 
 
-@pytest.mark.parametrize("subject", sorted(IN_FULL), indirect=True)
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+        for name in sorted(IN_FULL)
+    ],
+    indirect=True,
+)
 def test_jit_equals_no_jit(subject):
     plain = subject.evaluate(subject.variables, *subject.inputs())
     assert equal(plain, subject.evaluated, tolerance=1e-4)
