@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class Training:
     learning_rate: float
     optimizer: str = "momentum"
     schedule: str = "constant"
+    warmup_steps: int = 0
     momentum: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.999
@@ -52,11 +54,18 @@ class Training:
 
     def rate(self, rule: torch.optim.Optimizer, num_steps: int) -> Callable[[], None]:
         """What is called after each step of a training of `num_steps`."""
-        if self.schedule == "constant":
-            return lambda: None
-        if self.schedule == "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(rule, num_steps).step
-        raise RefusedError(f"schedule={self.schedule}: PyTorch's step has constant and cosine")
+        if self.schedule not in ("constant", "cosine"):
+            raise RefusedError(f"schedule={self.schedule}: PyTorch's step has constant and cosine")
+
+        def factor(step: int) -> float:
+            if step < self.warmup_steps:
+                return step / self.warmup_steps
+            if self.schedule == "constant":
+                return 1.0
+            share = (step - self.warmup_steps) / (num_steps - self.warmup_steps)
+            return (1 + math.cos(math.pi * share)) / 2
+
+        return torch.optim.lr_scheduler.LambdaLR(rule, factor).step
 
 
 class Peer(nn.Module):

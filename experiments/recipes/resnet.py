@@ -121,8 +121,8 @@ register(
             **_CIFAR | ({"warmup_steps": 400} if model == "resnet110" else {}),
         )
         for model, kind, error, where in (
-            ("plain20", "ResNet-20 without its shortcuts", 10.0, "drawn in figure 6"),
-            ("plain56", "ResNet-56 without its shortcuts", 14.0, "drawn in figure 6"),
+            ("plain20", "ResNet-20 without its shortcuts", 10.0, "about, drawn in figure 6"),
+            ("plain56", "ResNet-56 without its shortcuts", 14.0, "about, drawn in figure 6"),
             ("resnet32", "CIFAR ResNet-32", 7.51, "table 6"),
             ("resnet44", "CIFAR ResNet-44", 7.17, "table 6"),
             ("resnet56", "CIFAR ResNet-56", 6.97, "table 6"),

@@ -70,6 +70,9 @@ CASES = {
     "nesterov": lambda text: prepared(
         "lenet5_digits", optimizer="nesterov", learning_rate=0.01, schedule="constant"
     ),
+    "warm-up": lambda text: prepared(
+        "lenet5_digits", optimizer="momentum", learning_rate=0.03, warmup_steps=2
+    ),
     # Not whole, and not at a high rate: rounding errors of PyTorch's gradients would grow too much.
     "resnet20": lambda text: prepared("resnet20_digits", learning_rate=0.01),
     "resnet50": lambda text: prepared(

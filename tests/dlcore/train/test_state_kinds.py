@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore import data, models, parallel, tasks
+from dlcore import data, parallel, tasks
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Rows
 from dlcore.tasks import Learner
@@ -174,17 +174,6 @@ SMALLEST = {
 BUNDLED = [name for name in recipes.names() if recipes.get(name).data in data.names()]
 
 
-def shallow(recipe):
-    """With two blocks a stage at most: the others repeat them, and take a minute to compile."""
-    options = {**models.defaults(recipe.model), **recipe.model_options}
-    cut = {
-        depth: tuple(min(count, 2) for count in options[depth])
-        for depth in ("blocks", "layers")
-        if isinstance(options.get(depth), tuple)
-    }
-    return dataclasses.replace(recipe, model_options={**recipe.model_options, **cut})
-
-
 def splits(name):
     return "data" in tasks.kind(recipes.get(name).task).parallelisms
 
@@ -219,7 +208,6 @@ def test_after_a_step_of_a_recipe_all_devices_hold_the_same(name, layout, tmp_pa
         recipe = dataclasses.replace(
             recipe, data=str(tmp_path), model_options={"hidden": 4, "layers": 1}, batch_size=8
         )
-    recipe = shallow(recipe)
     if recipe.batch_size % 4 or not recipe.batch_size:
         recipe = dataclasses.replace(recipe, batch_size=8)
     prepared = prepare(recipe, Settings(parallelism=layout), jax.devices()[:4])
