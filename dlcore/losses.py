@@ -4,8 +4,8 @@ They compute in the type of what they get: tasks widen a model's outputs to floa
 
 What Optax has as the lectures define it is not defined again:
 
-- categorical cross-entropy: `optax.losses.softmax_cross_entropy`, and with integer labels
-  `optax.losses.softmax_cross_entropy_with_integer_labels`;
+- categorical cross-entropy with a distribution: `optax.losses.softmax_cross_entropy` (with integer
+  labels `cross_entropy` here: Optax's own subtracts two large numbers where the scores are large);
 - label smoothing: `optax.losses.smooth_labels`;
 - hinge of a margin, with targets -1 and 1, max(0, 1 - y s): `optax.losses.hinge_loss`;
 - hinge of several classes in the form of Crammer and Singer (2001), max(0, 1 + the largest other
@@ -71,9 +71,23 @@ def zero_one(
 ) -> Float[Array, " batch"]:
     """1 where the largest score is not the label's, else 0: its mean is the error rate.
 
-    Krawiec prints 1(argmax y' = c) under this name, which is the accuracy, 1 minus this.
+    Where a score is NaN none is the largest: that is 1, too. Krawiec prints 1(argmax y' = c) under
+    this name, which is the accuracy, 1 minus this.
     """
-    return (scores.argmax(-1) != labels).astype(jnp.float32)
+    wrong = (scores.argmax(-1) != labels) | jnp.isnan(scores).any(-1)
+    return wrong.astype(jnp.float32)
+
+
+def cross_entropy(
+    scores: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """-log softmax(scores) of the label, in nats.
+
+    The largest score is subtracted from all before anything else: what is left of a small loss then
+    does not depend on how large the scores are.
+    """
+    log_probabilities = jax.nn.log_softmax(scores)
+    return -jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
 
 
 def binary_cross_entropy(

@@ -94,6 +94,25 @@ class Sum(SumMetric):
         return float(total) if total.ndim == 0 else total
 
 
+class NanPredictions(Sum):
+    """How many predictions are NaN: `compute` tells it only where there are any."""
+
+    @classmethod
+    def of(cls, outputs: Any, mask: jax.Array) -> Self:
+        """Counts the predictions where `mask` is set.
+
+        Args:
+          outputs: a pytree of arrays `[*mask.shape, ...]`; a prediction is one that holds NaN
+            anywhere.
+          mask: 1 where a prediction counts, else 0.
+        """
+        axes = mask.ndim
+        nan = jnp.zeros(mask.shape, bool)
+        for array in jax.tree.leaves(outputs):
+            nan |= jnp.isnan(array).any(tuple(range(axes, array.ndim)))
+        return cls((nan & (mask > 0)).sum().astype(jnp.float32))
+
+
 class RSquared(SumMetric):
     """The coefficient of determination: 1 - sum of squared errors / the targets' own variation.
 
@@ -172,5 +191,13 @@ def merge(first: Metrics, second: Metrics) -> dict[str, Any]:
 
 
 def compute(metrics: Metrics) -> dict[str, Any]:
-    """Every metric's value on the host: floats, and NumPy arrays where a metric is no number."""
-    return {name: metric.compute() for name, metric in jax.device_get(dict(metrics)).items()}
+    """Every metric's value on the host: floats, and NumPy arrays where a metric is no number.
+
+    `NanPredictions` are among them only where there are any.
+    """
+    values = {}
+    for name, metric in jax.device_get(dict(metrics)).items():
+        value = metric.compute()
+        if not isinstance(metric, NanPredictions) or value:
+            values[name] = value
+    return values

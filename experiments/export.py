@@ -6,10 +6,9 @@ without dlcore; `--format=safetensors` writes the weights by their paths, and `-
 `README.md`, comes with each. All go to the folder `export` of the run, or to that of `--output`.
 """
 
-import pathlib
 from collections.abc import Sequence
 
-from dlcore import torchvision, weights
+from dlcore import paths, torchvision, weights
 from dlcore.errors import UsageError
 from dlcore.train import Run, export
 from experiments import cache, flags
@@ -34,11 +33,11 @@ def main(values: flags.FlagValues) -> None:
     directory = flags.run_directory(values)
     if values.format not in FORMATS:
         raise UsageError(f"--format={values.format}: it is one of {', '.join(FORMATS)}")
+    folder = paths.local(values.output or directory / "export", "output")
     cache.use()
     run = Run(directory, flags.settings_of_run(values))
     trained = run.trained(values.checkpoint)
     card = export.card(run, trained)
-    folder = pathlib.Path(values.output or directory / "export")
     path = folder / FORMATS[values.format]
     program = export.to_stablehlo(trained) if values.format == "stablehlo" else b""
     variables = trained.variables
@@ -50,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
             path.write_bytes(program)
         else:
             weights.write(path, variables, {"recipe": run.recipe.name})
-        (folder / "README.md").write_text(card)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--output={folder} cannot be written: {error}") from error
     print(f"{path}: {path.stat().st_size:,} bytes")

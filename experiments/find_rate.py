@@ -53,7 +53,7 @@ def main(values: flags.FlagValues) -> None:
     recipe, settings, directory = read(values)
     cache.use()
     if values.method == "range":
-        result = range_test(recipe, settings, values.lowest, values.highest)
+        result = range_test(recipe, settings, directory, values.lowest, values.highest)
         table, figure = range_table(result), draw_range(result)
     else:
         result = successive(recipe, settings, directory, parsed(values.rates))
@@ -61,7 +61,6 @@ def main(values: flags.FlagValues) -> None:
             train.show(directory, result)
             return
         table, figure = successive_table(result), draw_successive(result, directory)
-    directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / f"{values.method}.json", result)
     plots.save(figure, directory / f"{values.method}.png")
     print(table)
@@ -98,7 +97,9 @@ def read(values: flags.FlagValues) -> tuple[Recipe, Settings, pathlib.Path]:
     if tasks.kind(recipe.task).watched_metric is None:
         raise UsageError(f"--task={recipe.task} has no loss that says which rate is better")
     settings = flags.read_dataclass(values, Settings)
-    return recipe, settings, workdir.named(values.workdir)
+    directory = workdir.named(values.workdir)
+    workdir.check_apart(directory, recipe, settings)
+    return recipe, settings, directory
 
 
 def parsed(rates: Sequence[str]) -> list[float]:
@@ -195,11 +196,16 @@ def draw_successive(result: Mapping[str, Any], directory: pathlib.Path) -> "Figu
     )
 
 
-def range_test(recipe: Recipe, settings: Settings, lowest: float, highest: float) -> dict[str, Any]:
+def range_test(
+    recipe: Recipe, settings: Settings, directory: pathlib.Path, lowest: float, highest: float
+) -> dict[str, Any]:
     """Lets the rate grow exponentially; the loss at each rate, as a list for JSON.
 
+    The directory, for the results, is made as soon as nothing else is wrong.
+
     Raises:
-      UsageError: the rates are no range above 0, or there are too few updates for one.
+      UsageError: the rates are no range above 0, there are too few updates for one, or the
+        directory cannot be written.
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(
@@ -218,6 +224,7 @@ def range_test(recipe: Recipe, settings: Settings, lowest: float, highest: float
         raise UsageError(
             f"--epochs={recipe.num_epochs} makes {num_steps} updates: {ROWS} are needed at least"
         )
+    workdir.make(directory)
     batches = prepared.dataset.train_batches(
         prepared.recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
     )

@@ -7,9 +7,11 @@ the command line is read twice: first for the names, then for all.
 Exit codes: 0 done, 1 the work failed, 2 the command or its input is wrong.
 """
 
+import collections
 import dataclasses
 import inspect
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -24,7 +26,7 @@ from absl import logging as absl_logging
 
 from dlcore import data, models, processes, tasks
 from dlcore.errors import TrainingError, UsageError
-from dlcore.train import Need, Phase, Recipe, Settings
+from dlcore.train import Need, Phase, Recipe, Settings, workdir
 from dlcore.train.recipe import COMPONENTS
 from experiments import recipes
 
@@ -85,12 +87,22 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         except (TrainingError, OSError) as error:  # A full disk names itself and its file.
             _fail(error, 1, values)
         except Exception as error:
+            _check_platform(values)
             if jax.distributed.is_initialized():
                 processes.abandon(error)
             raise
         return None
 
     app.run(guarded, flags_parser=parse)
+
+
+def _check_platform(values: FlagValues) -> None:
+    """Ends the program in one line where JAX_PLATFORMS asks for devices that are not there."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # JAX raises the second where it knows no backend.
+        named = os.environ.get("JAX_PLATFORMS", "")
+        _fail(f"JAX_PLATFORMS={named}: JAX finds none here: set what is there, as cpu", 2, values)
 
 
 def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) -> None:
@@ -179,7 +191,8 @@ def _shown(default: Any) -> str:
 
 def descriptions(documented: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say of each name under "Attributes:"."""
-    found: dict[str, str] = {}
+    # Without docstrings (`python -OO`), flags have no help.
+    found: dict[str, str] = collections.defaultdict(str) if sys.flags.optimize > 1 else {}
     for kind in reversed(documented.__mro__):
         section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
         section = re.split(r"\n\S", section)[0]
@@ -295,7 +308,7 @@ def run_directory(values: FlagValues) -> pathlib.Path:
     """
     if not values.workdir:
         raise UsageError("--workdir is missing: name the directory of a run")
-    directory = pathlib.Path(values.workdir)
+    directory = workdir.named(values.workdir)
     if not directory.is_dir():
         raise UsageError(f"--workdir={directory} does not exist: name the directory of a run")
     return directory

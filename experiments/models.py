@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from dlcore import models, plots
+from dlcore import models, paths, plots
 from dlcore.analysis import counts
 from dlcore.errors import UsageError
 from dlcore.train import workdir
@@ -43,7 +43,7 @@ def main(values: flags.FlagValues) -> None:
     if not values.plot:
         write_table(ROOT / "README.md")
         return
-    path = pathlib.Path(values.plot)
+    path = paths.local(values.plot, "plot")
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--plot={path}: its suffix must be .png, .svg or .pdf")
     if not path.parent.is_dir():

@@ -4,16 +4,18 @@ Of each image, which is brought to the size and colors of the training images, t
 or tags are named, or the numbers that are predicted. A language model goes on from each text file.
 """
 
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from dlcore import data
+from dlcore import data, paths
 from dlcore.data import decoding
 from dlcore.data.features import ClassLabel, Image, Numbers, Tags
+from dlcore.data.text import read_file
 from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
 from dlcore.evaluators.continuation import continue_text
@@ -43,7 +45,7 @@ def main(values: flags.FlagValues) -> None:
     directory = flags.run_directory(values)
     if not values.files:
         raise UsageError("no file is named: give one or more after the flags")
-    files = [pathlib.Path(name) for name in values.files]
+    files = [paths.local(name, "file") for name in values.files]
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise UsageError(f"{missing[0]} is not a file: name images or texts")
@@ -53,22 +55,27 @@ def main(values: flags.FlagValues) -> None:
     if isinstance(trained.learner, Continues):
         key = jax.random.key(run.recipe.seed)
         for path in files:
-            prompt = read_text(path)
+            prompt = read_file(path)
             print(continue_text(trained, key, prompt, values.length, values.temperature))
         return
     if not isinstance(trained.learner, Predicts):
         raise UsageError(f"{directory}: task={run.recipe.task} has no answer for a file")
     feature = answers(trained.dataset)
-    images = np.stack([read_image(path, trained.dataset, values.invert) for path in files])
+    images = (read_image(path, trained.dataset, values.invert) for path in files)
     for path, row in zip(files, predict(trained, images), strict=True):
         print(f"{path}: {worded(feature, row)}")
 
 
-def predict(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """The answers for images as the dataset stores them."""
+def predict(trained: Trained, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The answer for each image as the dataset stores it.
+
+    As many as in a batch of the training are read when the first of their answers is asked for.
+    """
     learner: Any = trained.learner
-    batch = trained.dataset.transform({"image": images}, None, False)
-    return np.asarray(jax.jit(learner.predict)(trained.variables, batch))
+    answer = jax.jit(learner.predict)
+    for some in itertools.batched(images, trained.batch_size):
+        batch = trained.dataset.transform({"image": np.stack(some)}, None, False)
+        yield from np.asarray(answer(trained.variables, batch))
 
 
 def answers(dataset: data.Dataset) -> Answers:
@@ -90,14 +97,6 @@ def worded(feature: Answers, row: np.ndarray) -> str:
         )
     likeliest = np.argsort(-row)[:SHOWN]
     return ", ".join(f"{feature.names[index]} {row[index]:.1%}" for index in likeliest)
-
-
-def read_text(path: pathlib.Path) -> str:
-    """The text of a file; UsageError where it is not UTF-8."""
-    try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8: {error.reason}") from error
 
 
 def read_image(path: pathlib.Path, dataset: data.Dataset, invert: bool) -> np.ndarray:

@@ -4,10 +4,9 @@ Downloads it and writes it where `--data_dir` of the other programs finds it. Th
 from the extra `prepare` (`pip install 'dlcore[prepare]'`); reading the result does not.
 """
 
-import os
-import pathlib
 from collections.abc import Sequence
 
+from dlcore import data
 from dlcore.data import preparation
 from dlcore.errors import UsageError
 from experiments import flags
@@ -26,14 +25,14 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Downloads, writes, and says where."""
-    data_dir = values.data_dir or os.environ.get("DLCORE_DATA_DIR")
+    data_dir = data.data_directory(values.data_dir)
     if not values.dataset:
         raise UsageError("--dataset is missing: name a dataset of TFDS, such as mnist")
     if not data_dir:
         raise UsageError(
             "--data_dir is missing: name the directory that the dataset is to be kept in"
         )
-    directory = preparation.prepare(values.dataset, pathlib.Path(data_dir).expanduser())
+    directory = preparation.prepare(values.dataset, data_dir)
     print(f"{values.dataset} is in {directory}")
 
 

@@ -44,6 +44,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def main(values: flags.FlagValues) -> int:
     """Trains, compares, writes; returns 1 where a score was missed."""
     settings = flags.read_dataclass(values, Settings)
+    directory = workdir.named(values.workdir)
     chosen = values.recipes
     if chosen == ["all"]:
         every = map(recipes.get, recipes.names())
@@ -54,11 +55,13 @@ def main(values: flags.FlagValues) -> int:
     unscored = [recipe.name for recipe in known if recipe.expected is None]
     if unscored:
         raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
+    for recipe in known:
+        train.check_seeds(recipe, values.seeds)
+    tables.check(ROOT / "README.md", "results")
     cache.use()
     met = True
     for recipe in known:
-        directory = pathlib.Path(values.workdir) / recipe.name
-        result = reproduce(recipe, settings, directory, values.seeds)
+        result = reproduce(recipe, settings, directory / recipe.name, values.seeds)
         RESULTS.mkdir(exist_ok=True)
         workdir.write_json(RESULTS / f"{recipe.name}.json", result)
         verdict = "met" if result["met"] else "MISSED"
@@ -110,8 +113,8 @@ def reproduce(
 
 
 def found(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Every score of a run on the test split."""
-    return dict(summary["test"])
+    """Every finite score of a run on the test split."""
+    return {name: score for name, score in summary["test"].items() if score is not None}
 
 
 def score_of(recipe: Recipe, summary: Mapping[str, Any]) -> float:

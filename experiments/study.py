@@ -41,11 +41,11 @@ def main(values: flags.FlagValues) -> None:
     options = {option: values[option].value for option in defaults}
     chosen = studies.create(values.study, **options)
     directory = workdir.named(values.workdir or f"runs/{values.study}")
-    directory.mkdir(parents=True, exist_ok=True)
+    workdir.make(directory)
     numbers = chosen.run()
     scalars = tables.scalars(numbers)
     summary = {"study": values.study, "options": options, "numbers": scalars}
-    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     np.savez(directory / "numbers.npz", **numbers)
     plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}

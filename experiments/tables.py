@@ -35,15 +35,27 @@ def marks(name: str) -> tuple[str, str]:
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
+def check(readme: pathlib.Path, name: str) -> str:
+    """The README's text, which has a place for the table of that name.
+
+    Raises:
+      UsageError: there is no README, or it lacks the marks.
+    """
+    if not readme.is_file():
+        raise UsageError(f"{readme.parent} is no checkout of dlcore: clone it, and start there")
+    text = readme.read_text(encoding="utf-8")
+    begin, end = marks(name)
+    if begin not in text or end not in text:
+        raise UsageError(f"{readme} has no {begin} and {end}: the table goes between them")
+    return text
+
+
 def replace(readme: pathlib.Path, name: str, table: str) -> None:
     """Replaces the table between the marks of that name.
 
     Raises:
-      UsageError: the README lacks the marks.
+      UsageError: as for `check`.
     """
-    text = readme.read_text()
-    begin, end = marks(name)
-    if begin not in text or end not in text:
-        raise UsageError(f"{readme} has no {begin} and {end}: the table goes between them")
+    text, (begin, end) = check(readme, name), marks(name)
     before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text("\n".join([before + begin, table, end + after]))
+    readme.write_text("\n".join([before + begin, table, end + after]), encoding="utf-8")

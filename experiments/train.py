@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dlcore.errors import UsageError
-from dlcore.train import Recipe, Session, Settings, checks
+from dlcore.train import Recipe, Session, Settings, checks, workdir
 from experiments import cache, dry_run, flags, recipes, tables
 
 
@@ -41,16 +41,15 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError("--recipe is missing: --list shows what there is")
     if not values.workdir and not values.dry_run:
         raise UsageError("--workdir is missing: name the directory that the run is to be kept in")
+    directory = values.workdir and workdir.named(values.workdir)
     settings = flags.read_dataclass(values, Settings)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
-    for seed in values.seeds or ():
-        checks.numbers(dataclasses.replace(recipe, seed=seed))
+    check_seeds(recipe, values.seeds or ())
     cache.use()
     flags.join_processes(values)
     if values.dry_run:
         dry_run.show(Session(recipe, settings))
         return
-    directory = pathlib.Path(values.workdir)
     if values.seeds is None:
         show(directory, train(recipe, settings, directory))
         return
@@ -60,6 +59,14 @@ def main(values: flags.FlagValues) -> None:
     elif jax.process_index() == 0:
         print(f"\n{recipe.name}, seeds {', '.join(map(str, values.seeds))}: mean and deviation")
         print(tables.aligned(across_seeds(summaries)))
+
+
+def check_seeds(recipe: Recipe, seeds: Sequence[int]) -> None:
+    """Raises UsageError where a seed is none, or is named twice and would count twice."""
+    for seed in seeds:
+        checks.numbers(dataclasses.replace(recipe, seed=seed))
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds={','.join(map(str, seeds))}: each may be named once")
 
 
 def train(recipe: Recipe, settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
@@ -92,8 +99,11 @@ def show(directory: pathlib.Path, summary: dict[str, Any]) -> None:
         print(f"stopped ({summary['reason']}), saved; run the same command again to go on")
         return
     rows = {"ended after": summary["reason"], "parameters": f"{summary['parameters']:,}"}
+    if skipped := summary["skipped_updates"]:
+        rows["skipped updates"] = f"{skipped:,} of {summary['step']:,}"
     for split in ("train", "validation", "test"):
-        rows |= {f"{split} {name}": value for name, value in summary.get(split, {}).items()}
+        for name, value in summary.get(split, {}).items():
+            rows[f"{split} {name}"] = "not finite" if value is None else value
     rows |= {"seconds": summary["seconds"], "run directory": directory}
     print(tables.aligned(rows))
 
@@ -101,7 +111,10 @@ def show(directory: pathlib.Path, summary: dict[str, Any]) -> None:
 def across_seeds(summaries: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Mean and sample deviation of every test score over complete runs."""
     scores = [summary["test"] for summary in summaries]
-    columns = {name: [score[name] for score in scores] for name in scores[0]}
+    # In a summary, a score that is not finite is None.
+    columns = {
+        name: np.asarray([score[name] for score in scores], np.float64) for name in scores[0]
+    }
     return {
         f"test {name}": f"{np.mean(column):.4f} +- {np.std(column, ddof=len(column) > 1):.4f}"
         for name, column in columns.items()

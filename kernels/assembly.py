@@ -125,7 +125,7 @@ def _assemble(module: bytes) -> Assembly:
             raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
         (report,) = directory.glob("*.ptxas")
         (code,) = directory.glob("*.ptx")
-        return _read(report.read_text(), code.read_text())
+        return _read(report.read_text(encoding="utf-8"), code.read_text(encoding="utf-8"))
 
 
 def _read(report: str, code: str) -> Assembly:
@@ -146,7 +146,7 @@ def _driver() -> pathlib.Path:
     keeper = tempfile.TemporaryDirectory()
     _keepers.append(keeper)
     source = pathlib.Path(keeper.name) / "driver.c"
-    source.write_text(_DRIVER)
+    source.write_text(_DRIVER, encoding="utf-8")
     library = source.with_name("libcuda.so.1")
     subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", library, source], check=True)
     return library.parent

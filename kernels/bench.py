@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", default="", help="as 16x35x128,64x35x128 or resnet50:128")
     parser.add_argument("--dtypes", nargs="+", choices=("bfloat16", "float32"))
     parser.add_argument("--torch", default="", help="a Python that has PyTorch")
-    parser.add_argument("--directory", type=pathlib.Path, default=DIRECTORY)
+    parser.add_argument("--directory", type=_local, default=DIRECTORY)
     parser.add_argument("--calls", type=timing.positive_integer, help="in a compiled program")
     parser.add_argument(
         "--runs",
@@ -102,6 +102,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             measured.add(str(subject))
 
 
+def _local(name: str) -> pathlib.Path:
+    """A directory of this machine."""
+    if "://" in name:
+        raise argparse.ArgumentTypeError(f"{name} is no path on this machine")
+    try:
+        return pathlib.Path(name).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+
+
 def prove(family: Family, case: Any, names: Sequence[str]) -> None:
     """Asserts that the implementations of these names are right on this device, beside XLA's."""
     others = [name for name in names if name != "xla"]
@@ -133,12 +143,12 @@ def _measure(
 
 def write(path: pathlib.Path, kind: str, row: dict[str, Any]) -> None:
     """Puts a row into a device's table, in the place of what was measured for it before."""
-    table = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
     key = (row["shape"], row["dtype"])
     rows = [old for old in table["rows"] if (old["shape"], old["dtype"]) != key]
     path.parent.mkdir(parents=True, exist_ok=True)
     table = {"device": kind, "jax": jax.__version__, "rows": [*rows, row]}
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 def line(row: dict[str, Any]) -> str:

@@ -228,4 +228,4 @@ def measurements(operation: str, kind: str) -> list[dict[str, Any]]:
     """What `python -m kernels.bench` wrote: "shape", "dtype" and "seconds" by implementation."""
     name = kind.lower().replace(" ", "_")
     path = pathlib.Path(__file__).parent / "measured" / f"{operation}_{name}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []

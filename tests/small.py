@@ -70,7 +70,7 @@ def state(params: Any, opt_state: Any, model_state: Any = None) -> TrainState:
         model_state=model_state or {},
         opt_state=opt_state,
         rng=jax.random.key_data(jax.random.key(0)),
-        ema_params=None,
+        average=None,
         metrics={},
     )
 

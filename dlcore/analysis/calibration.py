@@ -37,7 +37,7 @@ def reliability(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> R
       bins: M.
     """
     highest = probability.max(-1).astype(np.float64)
-    right = probability.argmax(-1) == label
+    right = (probability.argmax(-1) == label) & ~np.isnan(highest)
     # By the edges themselves: a product with M would round some of them into the next bin.
     bin_of = np.searchsorted(np.arange(1, bins) / bins, highest, side="left")
     answers = np.bincount(bin_of, minlength=bins)

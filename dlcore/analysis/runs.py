@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from dlcore.errors import UsageError
+from dlcore.train import workdir
 from dlcore.train.run import Run
 
 
@@ -19,7 +19,7 @@ def by_name(directories: Iterable[str | os.PathLike[str]]) -> dict[str, Run]:
       UsageError: there is none, two have the same name, or a directory holds no run.
     """
     runs: dict[str, Run] = {}
-    for directory in map(pathlib.Path, directories):
+    for directory in map(workdir.named, directories):
         name = directory.resolve().name
         if name in runs:
             raise UsageError(

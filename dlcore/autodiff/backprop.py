@@ -136,7 +136,9 @@ class Network:
 
 
 def _log_softmax(a: np.ndarray) -> np.ndarray:
-    return a - np.logaddexp.reduce(a)
+    # The largest first: what is left does not depend on how large they are.
+    shifted = a - a.max()
+    return shifted - np.log(np.exp(shifted).sum())
 
 
 def initialize(

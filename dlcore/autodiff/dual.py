@@ -132,8 +132,8 @@ def _power_by_exponent(base: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     return np.power(base, exponent) * np.log(np.where(np.equal(base, 0), 1.0, base))
 
 
-# For each function its derivatives by its arguments. At a kink it is the mean of both sides, as in
-# JAX: 0 for |x| at 0, a half each where two numbers are the largest.
+# For each function its derivatives by its arguments. At a kink it is the mean of both sides: 0 for
+# |x| at 0, where JAX has 1; a half each where two numbers are the largest, as in JAX.
 DERIVATIVES: Mapping[np.ufunc, tuple[Derivative, ...]] = {
     np.positive: (lambda x: 1.0,),
     np.negative: (lambda x: -1.0,),

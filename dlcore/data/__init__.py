@@ -1,7 +1,7 @@
 """Datasets by name, their splits, and the batches made of them."""
 
 from dlcore.data import features
-from dlcore.data.catalog import load, options_kind
+from dlcore.data.catalog import data_directory, load, options_kind, places
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
 from dlcore.data.examples import from_arrays
 from dlcore.data.needs import match
@@ -18,12 +18,14 @@ __all__ = [
     "Prefetch",
     "TextOptions",
     "TrainBatches",
+    "data_directory",
     "features",
     "from_arrays",
     "load",
     "match",
     "names",
     "options_kind",
+    "places",
     "prefetch",
     "register",
 ]

@@ -3,31 +3,39 @@
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from dlcore import paths
 from dlcore.data.sources import Columns, Names
 from dlcore.data.values import Parts
 
 # Raised when what is stored changes its meaning.
-_FORMAT = 2
+_FORMAT = 3
 _OF_FILES = "files"
+_PARTIAL = ".partial"
+# No writing takes that long: a process that was killed has left the file.
+_ABANDONED_SECONDS = 3600.0
 
 
-def fingerprint(directory: pathlib.Path) -> str:
-    """A hash of the names, sizes and modification times of the files below a folder."""
-    files = [
-        (str(path.relative_to(directory)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
+def fingerprint(files: Iterable[pathlib.Path]) -> str:
+    """A hash of the names, the sizes and the times of change of files, behind links that they are.
+
+    Args:
+      files: all that are read, in their order; whatever else lies beside them is no part of it.
+    """
+    found = [(str(path), path.stat()) for path in files]
+    # A file that takes the place of another one may keep its size and its time of modification.
+    facts = [
+        (name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in found
     ]
-    return hashlib.sha256(json.dumps([_FORMAT, files]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_FORMAT, facts]).encode()).hexdigest()
 
 
 def cached(
@@ -44,17 +52,22 @@ def cached(
       directory: where the dataset lies.
       split: of the dataset.
       settings: what else decides on what is read, as the features with their shapes.
-      files: the directory's fingerprint; one that has changed makes the arrays anew.
+      files: the fingerprint of what is read; one that has changed makes the arrays anew.
       names: of features; each has a file of its own.
       make: reads those of them that are not there. Python objects are read anew each time.
     """
+    root = paths.cache()
+    if root is None:
+        return make(names)
     directory = directory.resolve()
     made_by = [str(directory), split, *map(str, settings)]
 
     def path(name: str) -> pathlib.Path:
         key = hashlib.sha256(json.dumps([*made_by, name]).encode()).hexdigest()[:16]
         plain = re.sub(r"\W", "_", name)
-        return _root() / "-".join((*directory.parts[-2:], split, plain, f"{key}.npz"))
+        # Without the anchor, whose slash would make the name a path at the root.
+        last = directory.relative_to(directory.anchor).parts[-2:]
+        return root / "-".join((*last, split, plain, f"{key}.npz"))
 
     found = {name: parts for name in names if (parts := _read(path(name), files))}
     missing = [name for name in names if name not in found]
@@ -80,11 +93,6 @@ def _read(path: pathlib.Path, files: str) -> Parts | None:
     return None
 
 
-def _root() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return pathlib.Path(base or "~/.cache").expanduser() / "dlcore"
-
-
 def _try_to_write(path: pathlib.Path, files: str, parts: Parts) -> None:
     try:
         _write(path, files, parts)
@@ -94,8 +102,9 @@ def _try_to_write(path: pathlib.Path, files: str, parts: Parts) -> None:
 
 def _write(path: pathlib.Path, files: str, parts: Parts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path.parent)
     # Another process may read or write the same file: it appears whole or not at all.
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=_PARTIAL, delete=False) as file:
         temporary = pathlib.Path(file.name)
         try:
             arrays: dict[str, Any] = {f"_{part}": array for part, array in parts.items()}
@@ -103,3 +112,12 @@ def _write(path: pathlib.Path, files: str, parts: Parts) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(directory: pathlib.Path) -> None:
+    for path in directory.glob(f"*{_PARTIAL}"):
+        try:
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+        except FileNotFoundError:  # Its owner has finished, or another process was faster.
+            pass

@@ -4,9 +4,10 @@ import difflib
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dlcore import paths
 from dlcore.data import cache, examples, folder, pairs, prepared, registration, sources, text
 from dlcore.data.dataset import Dataset
 from dlcore.data.features import Feature
@@ -36,9 +37,9 @@ def load(
     Args:
       name: one that is bundled (`digits`, `diabetes`, ...) or registered; one that TFDS has
         prepared in `data_dir` (`mnist`, `mnist/3.0.1`); or the path of one's own: images as
-        `root/CLASS/*.png`, `root/train/CLASS/*.png` or without classes, texts as `root/*.txt` or
-        one file. `zip:A,B` reads two datasets in step, `unpaired:A,B` each in its own order: see
-        `dlcore.data.pairs`.
+        `root/CLASS/*.png`, `root/train/CLASS/*.png` or without classes, texts as `root/*.txt`
+        without images or one file. `zip:A,B` reads two datasets in step, `unpaired:A,B` each in its
+        own order: see `dlcore.data.pairs`.
       data_dir: TFDS's data directory; the environment variable DLCORE_DATA_DIR by default.
       options: by name, or as the class that `options_kind` gives.
       features: of a prepared dataset those that are better known than TFDS describes them, by its
@@ -63,7 +64,8 @@ def load(
     if is_prepared:
         return _prepared(prepared.Prepared(name, path), given, features or {})
     opened = folder.open_images(path, given, given.resize, given.cut_square)
-    return examples.build(name, _held(path, opened, given), given)
+    files = [file for split in opened.values() for file in split.paths]
+    return examples.build(name, _held(path, files, opened, given), given)
 
 
 def options_kind(name: str, data_dir: Directory | None = None) -> type[Options]:
@@ -83,30 +85,56 @@ def options_kind(name: str, data_dir: Directory | None = None) -> type[Options]:
     return TextOptions if _find(name, data_dir).is_text else ExampleOptions
 
 
+def places(name: str, data_dir: Directory | None = None) -> list[pathlib.Path]:
+    """The folders and files that a dataset is read from; none of what is registered.
+
+    Args:
+      name: see `load`.
+      data_dir: see `load`.
+
+    Raises:
+      UsageError: there is no such dataset.
+    """
+    if pair := pairs.parse(name):
+        return [place for part in pair.names for place in places(part, data_dir)]
+    return [] if name in registration.names() else [_find(name, data_dir).path]
+
+
 def _find(name: str, data_dir: Directory | None) -> _Found:
-    data_dir = data_dir or os.environ.get("DLCORE_DATA_DIR")
-    own = pathlib.Path(name).expanduser()
-    for directory in (*([pathlib.Path(data_dir).expanduser() / name] if data_dir else []), own):
+    own, prepared_there = paths.local(name, "data"), data_directory(data_dir)
+    for directory in (*([prepared_there / name] if prepared_there else []), own):
         if version := prepared.locate(directory):
             return _Found(version, True, prepared.holds_running_text(version))
-    if own.is_file() or any(own.glob("*.txt")):
+    if own.is_file():
         return _Found(own, False, True)
     if own.is_dir():
-        return _Found(own, False, False)
-    raise _unknown(name, data_dir)
+        # A note beside images does not make them a text.
+        return _Found(own, False, bool(text.files(own)) and not folder.holds_images(own))
+    raise _unknown(name, prepared_there)
 
 
-def _unknown(name: str, data_dir: Directory | None) -> UsageError:
+def data_directory(data_dir: Directory | None = None) -> pathlib.Path | None:
+    """The directory of prepared datasets: this one, or else that of the environment.
+
+    Raises:
+      UsageError: it is not on this machine.
+    """
+    if data_dir:
+        return paths.local(data_dir, "data_dir")
+    known = os.environ.get("DLCORE_DATA_DIR")
+    return paths.local(known, "DLCORE_DATA_DIR") if known else None
+
+
+def _unknown(name: str, directory: pathlib.Path | None) -> UsageError:
     if name.startswith((".", "/", "~")):
         return UsageError(f"there is no file or folder {name}: name one that exists")
     prepare = f"python -m experiments.prepare --dataset={name}"
     known = registration.names()
-    if not data_dir:
+    if not directory:
         return UsageError(
             f"dataset {name!r} needs data_dir, or DLCORE_DATA_DIR in the environment; {prepare}"
             f" --data_dir=DIR prepares it there (there are without download: {', '.join(known)})"
         )
-    directory = pathlib.Path(data_dir).expanduser()
     if not directory.is_dir():
         return UsageError(
             f"data directory {directory} does not exist, dataset {name!r} was to be read from it:"
@@ -114,8 +142,10 @@ def _unknown(name: str, data_dir: Directory | None) -> UsageError:
         )
     if (directory / name).is_dir():
         return UsageError(
-            f"{directory / name} holds no dataset_info.json, so it is no prepared dataset:"
-            f" delete it, and {prepare} --data_dir={directory} makes it anew"
+            f"{directory / name} holds no dataset_info.json, so it is no prepared dataset: if it is"
+            f" a folder of one's own, name it by its path, data={directory / name}; if its"
+            f" preparation was interrupted, move it elsewhere, and {prepare} --data_dir={directory}"
+            " makes it anew"
         )
     there = sorted(path.name for path in directory.iterdir() if prepared.locate(path))
     near = difflib.get_close_matches(name, [*known, *there], n=3)
@@ -134,21 +164,24 @@ def _prepared(
         split: prepared.PreparedExamples(opened, own, options, known)
         for split, own in chosen_splits(options, opened.splits, opened.name).items()
     }
-    return examples.build(opened.name, _held(opened.directory, splits, options), options)
+    directory = opened.directory
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return examples.build(opened.name, _held(directory, files, splits, options), options)
 
 
 def _held(
     directory: pathlib.Path,
+    files: Iterable[pathlib.Path],
     splits: Mapping[str, folder.FolderExamples] | Mapping[str, prepared.PreparedExamples],
     options: ExampleOptions,
 ) -> Mapping[str, sources.Source]:
     """Sources that are read into memory, and from the cache, where all of them have room."""
     if sum(source.num_bytes for source in splits.values()) > sources.IN_MEMORY_BYTES:
         return splits
-    files = cache.fingerprint(directory)
+    found = cache.fingerprint(files)
     held = {}
     for split, source in splits.items():
         settings = (options.splits, options.resize, options.cut_square, repr(source.features))
-        remember = functools.partial(cache.cached, directory, split, settings, files)
+        remember = functools.partial(cache.cached, directory, split, settings, found)
         held[split] = sources.Held(source, remember)
     return held

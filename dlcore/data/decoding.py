@@ -1,5 +1,6 @@
 """Encoded image files to arrays, with Pillow."""
 
+import functools
 import io
 import pathlib
 from typing import Any
@@ -8,7 +9,46 @@ import numpy as np
 
 from dlcore.errors import UsageError
 
+# Of all that Pillow reads, what it decodes by itself: others start programs, as PostScript does.
+_FORMATS = (
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX"),
+    *("PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
+)
+# What shows through where an image is transparent.
+_BACKGROUND = "white"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those formats that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Of the files that `decode` reads, in lower case."""
+    from PIL import Image
+
+    allowed = _formats()
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in allowed
+    )
+
+
+def opened(encoded: bytes | pathlib.Path) -> Any:
+    """An image file or its content as Pillow opens it, its pixels not yet decoded.
+
+    Raises:
+      Exception: of a dozen kinds; it is no image of a format that is read, or damaged.
+    """
+    from PIL import Image
+
+    source = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+    return Image.open(source, formats=_formats())
 
 
 def decode(
@@ -20,21 +60,25 @@ def decode(
     """The pixels of an image file or of its content, uint8 `[height, width, channels]`.
 
     Args:
-      encoded: a PNG or JPEG; a file is turned upright as its EXIF orientation says.
-      channels: 1 (gray), 3 (RGB) or 4 (RGBA); the image is converted.
+      encoded: of a format that Pillow decodes by itself; a file is turned upright as its EXIF
+        orientation says. Of several images in it the first one is read.
+      channels: 1 (gray), 3 (RGB) or 4 (RGBA); the image is converted. Where the result has no
+        transparency, a transparent image is laid on white.
       size: height and width that it is resized to, whatever its proportions; None leaves it.
       cut_square: whether only the central square is resized.
 
     Raises:
       UsageError: a file is no image of 8 bits a channel, or is damaged.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with opened(encoded) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError("its pixels have more than 8 bits, convert it first")
             upright = image if isinstance(encoded, bytes) else ImageOps.exif_transpose(image)
+            if channels < 4 and upright.has_transparency_data:
+                upright = _opaque(upright)
             pixels = np.asarray(upright.convert(_MODES[channels]))
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
         where = "" if isinstance(encoded, bytes) else f" {encoded}"
@@ -45,13 +89,18 @@ def decode(
 
 def decode_classes(encoded: bytes) -> np.ndarray:
     """The numbers that a PNG of one channel holds, `[height, width]`: a palette is left unread."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with opened(encoded) as image:
             return np.asarray(image)
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
         raise UsageError(f"cannot read image: {error}") from error
+
+
+def _opaque(image: Any) -> Any:
+    from PIL import Image
+
+    background = Image.new("RGBA", image.size, _BACKGROUND)
+    return Image.alpha_composite(background, image.convert("RGBA"))
 
 
 def resized(image: np.ndarray, size: tuple[int, int], cut_square: bool = False) -> np.ndarray:

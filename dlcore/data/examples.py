@@ -12,7 +12,14 @@ from dlcore.data import augmentation, curriculum, decoding, facts, pipeline, sta
 from dlcore.data import features as kinds
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.features import Feature, Shape
-from dlcore.data.fitting import check_options, check_squares, class_key, curriculum_keys
+from dlcore.data.fitting import (
+    check_contrast,
+    check_distinct,
+    check_options,
+    check_squares,
+    class_key,
+    curriculum_keys,
+)
 from dlcore.data.needs import described, match
 from dlcore.data.options import ExampleOptions, Options, chosen_splits, renaming
 from dlcore.data.registration import complete_options
@@ -20,7 +27,7 @@ from dlcore.data.sources import Arrays, Source, Split
 from dlcore.errors import UsageError
 
 # Streams of a dataset's split seed.
-_TEST, _VALIDATION, _FEW = range(3)
+_TEST, _VALIDATION, _FEW, _SAMPLE = range(4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +92,9 @@ class ExampleDataset(Dataset):
         # What cannot be read shows at once, and not in the middle of a training.
         for split in provided.splits.values():
             split.source.prepare(tuple(split.names.values()))
+        for key, feature in provided.features.items():
+            if isinstance(feature, kinds.Image) and None not in feature.shape:
+                check_contrast(self.name, provided.measured, key)
         return provided
 
     def renamed(self, names: Mapping[str, str]) -> Self:
@@ -176,13 +186,42 @@ class ExampleDataset(Dataset):
 
     @override
     def limited(self, count: int) -> Self:
+        self._check_count(count)
+        return self.taking(np.arange(count))
+
+    @override
+    def sampled(self, count: int, seed: int) -> Self:
+        few = self.taking(self.sample(count, seed))
+        check_distinct(self.name, few.splits["train"], self.features)
+        return few
+
+    def sample(self, count: int, seed: int) -> np.ndarray:
+        """The places in the training split of `sampled`, ascending.
+
+        Raises:
+          UsageError: there are not so many examples.
+        """
+        self._check_count(count)
         split = self._split("train")
-        if not 1 <= count <= len(split):
+        keys = [key for key, own in self.features.items() if isinstance(own, kinds.ClassLabel)]
+        labels = np.zeros(len(split))
+        if len(keys) == 1:
+            alone = Split(split.source, split.indices, {keys[0]: self.names[keys[0]]})
+            labels = alone.fetch(np.arange(len(split)))[keys[0]]
+        return pipeline.balanced(labels, count, seed, _SAMPLE)
+
+    def _check_count(self, count: int) -> None:
+        available = len(self._split("train"))
+        if not 1 <= count <= available:
             raise UsageError(
-                f"cannot take {count} of the {len(split)} training examples of {self.name!r}:"
-                f" it must be 1 to {len(split)}"
+                f"cannot take {count} of the {available} training examples of {self.name!r}:"
+                f" it must be 1 to {available}"
             )
-        few = dataclasses.replace(split, indices=split.indices[:count])
+
+    def taking(self, places: np.ndarray) -> Self:
+        """As `limited`, with the training examples at those places."""
+        split = self._split("train")
+        few = dataclasses.replace(split, indices=split.indices[places])
         return dataclasses.replace(
             self,
             splits={**self.splits, "train": few, "validation": few},
@@ -208,15 +247,20 @@ def build(name: str, sources: Mapping[str, Source], options: ExampleOptions) -> 
       UsageError: a split is empty, or an option does not fit.
     """
     indices = {split: np.arange(len(source)) for split, source in sources.items()}
-    seed = options.split_seed
-    if "test" not in sources:
-        indices["train"], indices["test"] = pipeline.carve(
-            indices["train"], options.test_fraction, seed, _TEST
-        )
-    if "validation" not in sources and options.validation_fraction:
-        indices["train"], indices["validation"] = pipeline.carve(
-            indices["train"], options.validation_fraction, seed, _VALIDATION
-        )
+    fractions = (
+        ("test", options.test_fraction, _TEST),
+        ("validation", options.validation_fraction, _VALIDATION),
+    )
+    labels = _classes(name, sources["train"], options) if options.stratified else None
+    for new, fraction, stream in fractions:
+        if new in sources or not fraction:
+            continue
+        whole, seed = indices["train"], options.split_seed
+        if labels is None:
+            parts = pipeline.carve(whole, fraction, seed, stream)
+        else:
+            parts = pipeline.carve_by_class(whole, labels[whole], fraction, seed, stream)
+        indices["train"], indices[new] = parts
     for split, chosen in indices.items():
         if not len(chosen):
             sizes = ", ".join(f"{len(source)} in {own}" for own, source in sources.items())
@@ -238,10 +282,22 @@ def build(name: str, sources: Mapping[str, Source], options: ExampleOptions) -> 
     return _with_few(opened) if options.examples_per_class else opened
 
 
+def _classes(name: str, source: Source, options: ExampleOptions) -> np.ndarray:
+    """The class of every example of a source, int32 `[n]`."""
+    renamed = renaming(options.features, "features")
+    known = dict(source.features)
+    known |= {new: known[old] for new, old in renamed.items() if old in known}
+    key = class_key(name, known, "stratified is True")
+    own = renamed.get(key, key)
+    source.prepare((own,))
+    return source.fetch(np.arange(len(source)), (own,))[own][""]
+
+
 def _with_few(opened: ExampleDataset) -> ExampleDataset:
     """The dataset with as many training examples of each class as its options say."""
     whole, options = opened.splits["train"], opened.options
-    key = class_key(opened.name, opened.features, options)
+    option = f"examples_per_class is {options.examples_per_class}"
+    key = class_key(opened.name, opened.features, option)
     labels = Split(whole.source, whole.indices, {key: opened.names[key]})
     positions = pipeline.some_of_each(
         labels.fetch(np.arange(len(labels)))[key],

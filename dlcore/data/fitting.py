@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from dlcore.data import augmentation
 from dlcore.data import features as kinds
 from dlcore.data.features import Feature
 from dlcore.data.needs import described
 from dlcore.data.options import ExampleOptions
+from dlcore.data.sources import Split
 from dlcore.errors import UsageError
 
+# Of images that are read at once.
+_CHUNK = 32
 _RESIZED = (kinds.Image, kinds.Images, kinds.Segmentation, kinds.Volume)
 
 
@@ -77,6 +82,61 @@ def check_squares(name: str, features: Mapping[str, Feature], options: ExampleOp
         )
 
 
+def check_contrast(name: str, split: Split, key: str) -> None:
+    """Refuses training images all of whose pixels are the same.
+
+    Args:
+      name: of the dataset.
+      split: the training examples; no more of them are read than it takes to see a difference.
+      key: of the image.
+
+    Raises:
+      UsageError: there is nothing to be learned from them.
+    """
+    alone = Split(split.source, split.indices, {key: split.names[key]})
+    value = alone.fetch(np.arange(1))[key].flat[0]
+    for start in range(0, len(split), _CHUNK):
+        places = np.arange(start, min(start + _CHUNK, len(split)))
+        if np.any(alone.fetch(places)[key] != value):
+            return
+    raise UsageError(
+        f"every pixel of the {len(split)} training images of dataset {name!r} is {value}: there is"
+        " nothing to be learned from them; drawings on a transparent ground are laid on white, on"
+        " which they must show"
+    )
+
+
+def check_distinct(name: str, split: Split, features: Mapping[str, Feature]) -> None:
+    """Refuses examples that look the same and are to be told apart.
+
+    Args:
+      name: of the dataset.
+      split: the examples, few enough to be compared in memory.
+      features: what they hold.
+
+    Raises:
+      UsageError: naming two of them.
+    """
+    inputs = _have(features, *kinds.INPUTS)
+    looked_at = {key + part for key in inputs for part in features[key].parts}
+    examples = split.fetch(np.arange(len(split)))
+    if not looked_at & examples.keys():
+        return
+    first_of: dict[bytes, tuple[int, bytes]] = {}
+    for place in range(len(split)):
+        look, told = b"", b""
+        for key in sorted(examples):
+            content = np.asarray(examples[key][place]).tobytes()
+            look, told = (look + content, told) if key in looked_at else (look, told + content)
+        earlier, its = first_of.setdefault(look, (place, told))
+        if its != told:
+            raise UsageError(
+                f"examples {split.indices[earlier]} and {split.indices[place]} of dataset {name!r}"
+                f" have the same {' and '.join(inputs)}, and different answers: no model can learn"
+                " both by heart; remove one, or choose others by another seed"
+            )
+
+
 def _have(features: Mapping[str, Feature], *wanted: type[Feature]) -> list[str]:
     return [key for key, feature in features.items() if isinstance(feature, wanted)]
 
@@ -91,8 +151,13 @@ def _check_crop(name: str, shape: kinds.Shape, options: ExampleOptions) -> None:
         )
 
 
-def class_key(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> str:
-    """The key of the class that `examples_per_class` counts by: the only one, or "label".
+def class_key(name: str, features: Mapping[str, Feature], option: str) -> str:
+    """The key of the class by which examples are chosen: the only one, or "label".
+
+    Args:
+      name: of the dataset.
+      features: what it has.
+      option: that chooses, as in "examples_per_class is 3".
 
     Raises:
       UsageError: there is none, or several and none of that name.
@@ -100,8 +165,8 @@ def class_key(name: str, features: Mapping[str, Feature], options: ExampleOption
     labels = _have(features, kinds.ClassLabel)
     if "label" not in labels and len(labels) != 1:
         raise UsageError(
-            f"examples_per_class is {options.examples_per_class}: it needs one class, or one named"
-            f" label (see features): dataset {name!r} has {described(features)}"
+            f"{option}: it needs one class, or one named label (see features): dataset {name!r} has"
+            f" {described(features)}"
         )
     return "label" if "label" in labels else labels[0]
 

@@ -1,17 +1,18 @@
 """Folders of one's own images, one folder a class, or without classes."""
 
 import dataclasses
+import itertools
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from dlcore.data import decoding
+from dlcore.data import decoding, listing
 from dlcore.data.features import ClassLabel, Feature, Image
-from dlcore.data.options import Options, chosen_splits
+from dlcore.data.options import Options, chosen_splits, is_split
 from dlcore.data.sources import Columns, Names
 from dlcore.errors import UsageError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _GRAY_MODES = ("1", "L")
 
 
@@ -78,15 +79,23 @@ class FolderExamples:
         return image
 
 
+def holds_images(root: pathlib.Path) -> bool:
+    """Whether a folder holds images, or they lie in its folders, or in the folders of those."""
+    inner = [root, *listing.folders(root).values()]
+    deepest = (path for folder in inner[1:] for path in listing.folders(folder).values())
+    return any(map(_files, itertools.chain(inner, deepest)))
+
+
 def open_images(
     root: pathlib.Path, options: Options, resize: int, cut_square: bool = False
 ) -> dict[str, FolderExamples]:
-    """The splits of a folder.
+    """The splits of a folder. One line of the log names what of it is not read.
 
     Args:
       root: holds one folder a class, or images, or such folders in `train` and optionally
-        `validation` and `test`. The images, `.png` or `.jpg`, are gray if all of them are, else in
-        color.
+        `validation` (or `val`, `valid`) and `test`; `train` is a class where it lies among other
+        classes and beside no other split. The images, of any kind that `decoding.decode` reads, are
+        gray if all of them are, else in color. What is hidden does not count.
       options: which folder is used as which split.
       resize: the side of the squares that they are resized to; 0 where all have the same size.
       cut_square: whether their central squares are resized, instead of the whole images.
@@ -94,23 +103,23 @@ def open_images(
     Raises:
       UsageError: there are no images, or they cannot be read.
     """
-    folders = {path.name: path for path in root.iterdir() if _is_class(path)}
-    roots = {"train": root}
-    if "train" in folders or options.splits:
-        chosen = chosen_splits(options, folders, str(root))
-        roots = {split: folders[own] for split, own in chosen.items()}
-    classes = [path for path in roots["train"].iterdir() if _is_class(path)]
-    # Folders without any image are no classes of the images that lie beside them.
-    class_names = tuple(sorted(path.name for path in classes)) if any(map(_files, classes)) else ()
+    roots = _roots(root, options)
+    classes = {
+        name: folder for name, folder in listing.folders(roots["train"]).items() if _files(folder)
+    }
+    class_names = tuple(classes)
     files = {split: _images(folder, class_names) for split, folder in roots.items()}
     for split, paths in files.items():
         if not paths:
             folder = roots[split]
             raise UsageError(
-                f"no images in {folder}: they are looked for in"
-                f" {folder}/CLASS/*{{{','.join(_SUFFIXES)}}} and in {folder} itself"
+                f"no images in {folder}: they are looked for in {folder}/CLASS/*.png (or .jpg, ...)"
+                f" and in {folder} itself"
             )
-    shape = _common_shape([path for paths in files.values() for path in paths], resize)
+    every = [path for paths in files.values() for path in paths]
+    opened = (root, *roots.values(), *(path.parent for path in every))
+    listing.report_rest(root, dict.fromkeys(opened), every)
+    shape = _common_shape(every, resize)
     numbers = {name: number for number, name in enumerate(class_names)}
     return {
         split: FolderExamples(
@@ -125,34 +134,49 @@ def open_images(
     }
 
 
-def _is_class(path: pathlib.Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+def _roots(root: pathlib.Path, options: Options) -> dict[str, pathlib.Path]:
+    """The folder of each split, `root` itself where it is not divided."""
+    folders = listing.folders(root)
+    if not options.splits and ("train" not in folders or _train_is_class(folders)):
+        return {"train": root}
+    chosen = chosen_splits(options, folders, str(root))
+    return {split: folders[own] for split, own in chosen.items()}
+
+
+def _train_is_class(folders: Mapping[str, pathlib.Path]) -> bool:
+    """Whether `train` is a class: it holds images, as others do, none of which is named a split."""
+    train, others = folders["train"], [name for name in folders if name != "train"]
+    return (
+        bool(_files(train))
+        and not any(map(_files, listing.folders(train).values()))
+        and any(_files(folders[name]) for name in others)
+        and not any(map(is_split, others))
+    )
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return listing.files(folder, decoding.suffixes())
 
 
 def _images(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[pathlib.Path]:
     if not class_names:
         return _files(folder)
-    for path in folder.iterdir():
-        if _is_class(path) and path.name not in class_names:
+    found = {name: _files(path) for name, path in listing.folders(folder).items()}
+    for name, paths in found.items():
+        if paths and name not in class_names:
             raise UsageError(
-                f"{path} is no class of the training images: those are {', '.join(class_names)}"
+                f"{folder / name} is no class of the training images: those are"
+                f" {', '.join(class_names)}"
             )
-    there = [folder / name for name in class_names if (folder / name).is_dir()]
-    return [path for of_class in there for path in _files(of_class)]
+    return [path for paths in found.values() for path in paths]
 
 
 def _common_shape(paths: list[pathlib.Path], resize: int) -> tuple[int, int, int]:
     """Height, width and channels of all images, from their headers."""
-    from PIL import Image
-
     gray = True
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with decoding.opened(path) as image:
                 gray = gray and image.mode in _GRAY_MODES
         except Exception as error:  # Pillow raises a dozen kinds for damaged files.
             raise UsageError(f"cannot read image {path}: {error}") from error

@@ -8,6 +8,8 @@ from dlcore.data import augmentation, crops
 from dlcore.errors import UsageError
 
 _SPLITS = ("train", "validation", "test")
+# What else a source may call a split.
+_ALSO = {"val": "validation", "valid": "validation"}
 NORMALIZATIONS = ("mean_std", "symmetric", "lenet", "none")
 
 
@@ -17,7 +19,8 @@ class Options:
 
     Attributes:
       splits: splits of the source that are used under another name, as in
-        "train:small1 test:small2"; empty for those that it calls train, validation and test.
+        "train:small1 test:small2"; empty for those that it calls train, validation (or val, valid)
+        and test.
       validation_fraction: share of the training examples set aside for validation where the
         dataset has no validation split of its own; 0 sets none aside.
       test_fraction: share of all examples set aside for the test where the dataset has no test
@@ -53,6 +56,9 @@ class ExampleOptions(Options):
     """How single examples are prepared and augmented.
 
     Attributes:
+      stratified: whether the examples that are set aside for validation and test have, to within
+        one, the same share of each class; otherwise they are drawn from all at once, and a small
+        split may lack a class.
       features: features that are used under another name, as in "image:photo label:species"; needed
         where several of a dataset's features would do for a task.
       examples_per_class: training examples of each class that are kept, chosen by split_seed; all
@@ -93,6 +99,7 @@ class ExampleOptions(Options):
       UsageError: a value is out of its range.
     """
 
+    stratified: bool = False
     features: str = ""
     examples_per_class: int = 0
     resize: int = 0
@@ -186,6 +193,11 @@ def renaming(text: str, option: str) -> dict[str, str]:
     return names
 
 
+def is_split(name: str) -> bool:
+    """Whether a source's split of that name is used without being asked for."""
+    return name in (*_SPLITS, *_ALSO)
+
+
 def chosen_splits(options: Options, there: Iterable[str], name: str) -> dict[str, str]:
     """The source's own name of each split that is used, "train" among them.
 
@@ -205,6 +217,16 @@ def chosen_splits(options: Options, there: Iterable[str], name: str) -> dict[str
                 f"splits has {old!r}: dataset {name!r} has the splits {', '.join(own)}"
             )
     same = {split: split for split in _SPLITS if split in own and split not in named.values()}
+    others = {old: new for old, new in _ALSO.items() if old in own and old not in named.values()}
+    for old, new in others.items():
+        if new in named:
+            continue
+        if new in same:
+            raise UsageError(
+                f"dataset {name!r} has the splits {same[new]} and {old}, which are both {new}: set"
+                f' splits, as in splits="{new}:{old}"'
+            )
+        same[new] = old
     chosen = {**same, **named}
     if "train" not in chosen:
         raise UsageError(

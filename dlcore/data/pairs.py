@@ -19,7 +19,7 @@ from dlcore.data import pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.examples import ExampleDataset
 from dlcore.data.facts import Facts
-from dlcore.data.features import INPUTS, Feature
+from dlcore.data.features import INPUTS, ClassLabel, Feature
 from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions
 from dlcore.errors import UsageError
@@ -212,6 +212,21 @@ class PairedDataset(Dataset):
     @override
     def limited(self, count: int) -> Self:
         parts = {side: self.parts[side].limited(count) for side in _SIDES}
+        return dataclasses.replace(self, parts=parts)
+
+    @override
+    def sampled(self, count: int, seed: int) -> Self:
+        if not self.in_step:
+            parts = {side: self.parts[side].sampled(count, seed) for side in _SIDES}
+            return dataclasses.replace(self, parts=parts)
+        # Of the classes of the side that has some.
+        has_class = [
+            part
+            for part in self.parts.values()
+            if any(isinstance(feature, ClassLabel) for feature in part.features.values())
+        ]
+        places = (has_class or [self.parts["a"]])[0].sample(count, seed)
+        parts = {side: self.parts[side].taking(places) for side in _SIDES}
         return dataclasses.replace(self, parts=parts)
 
 

@@ -39,11 +39,41 @@ def carve(indices: np.ndarray, fraction: float, seed: int, stream: int) -> tuple
     return np.sort(indices[order[count:]]), np.sort(indices[order[:count]])
 
 
+def carve_by_class(
+    indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int, stream: int
+) -> tuple[np.ndarray, ...]:
+    """As `carve`, but with the same share of each class, to within one example.
+
+    Args:
+      indices: int64 `[n]`.
+      labels: their classes, int32 `[n]`.
+      fraction: of all that are carved out, rounded.
+      seed: of the random choice.
+      stream: of the seed.
+    """
+    order = permutation(len(indices), seed, stream)
+    order = order[np.argsort(labels[order], kind="stable")]
+    count = round(len(indices) * fraction)
+    # One from the middle of each of `count` equal stretches, within which the order is random.
+    places = (2 * np.arange(count) + 1) * len(indices) // (2 * count)
+    return np.sort(indices[np.delete(order, places)]), np.sort(indices[order[places]])
+
+
 def some_of_each(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
     """The places of `count` random examples of each class, ascending; all of a class with fewer."""
     order = permutation(len(labels), seed, stream)
     members = [order[labels[order] == label][:count] for label in np.unique(labels)]
     return np.sort(np.concatenate(members))
+
+
+def balanced(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
+    """The places of `count` random examples, ascending, of all classes alike while they last."""
+    order = permutation(len(labels), seed, stream)
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = labels[order] == label
+        turn[members] = np.arange(members.sum())
+    return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 
 
 def share(batch_size: int, process_index: int, process_count: int) -> slice:

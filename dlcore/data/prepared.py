@@ -70,13 +70,20 @@ class Prepared:
       target: the feature to be predicted, where TFDS says so.
 
     Raises:
-      UsageError: the folder is damaged.
+      UsageError: the folder is damaged, or its description names code of others.
     """
 
     def __init__(self, name: str, directory: pathlib.Path):
         import tensorflow_datasets as tfds
 
         self.name, self.directory = name, directory
+        with self.reporting_damage():
+            foreign = prepared_description.foreign_classes(prepared_description.read(directory))
+        if foreign:
+            raise UsageError(
+                f"dataset {name!r} in {directory}: features.json names {foreign[0]}, whose code"
+                " TFDS would run: only classes of tensorflow_datasets are read"
+            )
         with self.reporting_damage():
             self._folder = prepared_description.readable(directory)
             self._builder = tfds.builder_from_directory(str(self._folder.directory))
@@ -111,7 +118,7 @@ class Prepared:
             reason = (str(error) or repr(error)).splitlines()[0]
             raise UsageError(
                 f"{where} {self.name!r} in {self.directory} is damaged ({reason}): restore it, or"
-                f" delete it and run python -m experiments.prepare --dataset={self.name}"
+                f" move it elsewhere and run python -m experiments.prepare --dataset={self.name}"
             ) from error
 
     def texts(self) -> dict[str, str]:

@@ -10,6 +10,10 @@ import pathlib
 import tempfile
 from typing import Any, NamedTuple
 
+# Under which a class is named, in the present notation (protobuf has two spellings) and the older.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+# Under which a description of the older notation stands in one of the present.
+_JSON_KEY = "json"
 _PACKAGE = "tensorflow_datasets.core.features"
 _IMAGE = f"{_PACKAGE}.image_feature.Image"
 _SEQUENCE = f"{_PACKAGE}.sequence_feature.Sequence"
@@ -36,7 +40,30 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       Exception: of any kind; the file is damaged.
     """
-    return json.loads((directory / "features.json").read_text())
+    path = directory / "features.json"
+    if not path.is_file():  # To open a pipe would be to wait for whoever writes it.
+        raise FileNotFoundError(f"{path} is no file")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def foreign_classes(described: Any) -> list[str]:
+    """The classes in a description, of whatever depth, that are not TFDS's own.
+
+    TFDS imports the module of every class that a description names, and so runs its code.
+    """
+    if isinstance(described, list):
+        return [name for item in described for name in foreign_classes(item)]
+    if not isinstance(described, dict):
+        return []
+    found = []
+    for key, value in described.items():
+        if not isinstance(value, str):
+            found += foreign_classes(value)
+        elif key in _CLASS_KEYS and not value.startswith("tensorflow_datasets."):
+            found.append(value)
+        elif key == _JSON_KEY:
+            found += foreign_classes(json.loads(value))
+    return found
 
 
 def names(described: dict[str, Any]) -> set[str]:
@@ -61,7 +88,7 @@ def readable(directory: pathlib.Path) -> Readable:
     for path in directory.iterdir():
         if path.name != "features.json":
             (folder / path.name).symlink_to(path.resolve())
-    (folder / "features.json").write_text(json.dumps(plain))
+    (folder / "features.json").write_text(json.dumps(plain), encoding="utf-8")
     return Readable(folder, rates, owner)
 
 

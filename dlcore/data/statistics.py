@@ -31,9 +31,15 @@ def mean_and_deviation(split: Split, key: str, feature: Feature) -> dict[str, np
     float32 `[channels]`; of what has no channels `[1]`. Padding does not count.
     """
     total, squares, count, scale = np.zeros(()), np.zeros(()), 0, 1.0
+    origin = None
     for stored in _chunks(split, key, feature):
         scale = unit(feature, stored.dtype)
         values = stored.astype(np.float64)
+        if origin is None:
+            # The difference of squares keeps its digits where they are counted from near the mean.
+            axes = _axes_measured_alike(feature, values.ndim - 1)
+            origin = values.mean(0).mean(axes, keepdims=True)
+        values -= origin
         # Over the examples first: NumPy is slow to sum over all but a short last axis.
         total = total + values.sum(0)
         squares = squares + np.einsum("n...,n...->...", values, values)
@@ -42,8 +48,10 @@ def mean_and_deviation(split: Split, key: str, feature: Feature) -> dict[str, np
     mean = np.atleast_1d(total.mean(axes)) / count
     variance = np.atleast_1d(squares.mean(axes)) / count - mean**2
     deviation = np.sqrt(np.maximum(variance, 0))
-    # What never varies, but for rounding, is only centered.
-    deviation = np.where(deviation > 1e-6 * np.abs(mean), deviation, scale)
+    mean = mean + np.atleast_1d(np.squeeze(np.zeros(()) if origin is None else origin, axes))
+    # What never varies, but for the rounding of float32, is only centered.
+    rounding = np.finfo(np.float32).eps * np.abs(mean)
+    deviation = np.where(deviation > rounding, deviation, scale)
     return {
         "mean": (mean / scale).astype(np.float32),
         "standard_deviation": (deviation / scale).astype(np.float32),

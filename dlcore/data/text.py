@@ -14,7 +14,7 @@ from typing import Any, Self, override
 import jax
 import numpy as np
 
-from dlcore.data import pipeline
+from dlcore.data import listing, pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.facts import Facts
 from dlcore.data.features import Feature, Tokens
@@ -237,8 +237,8 @@ def load_text(
 
     Args:
       name: what to call it.
-      source: the text of each split; or one's own, a file or every `*.txt` of a folder, in the
-        order of their names.
+      source: the text of each split; or one's own, a file or every visible `*.txt` of a folder, in
+        the order of their names.
       options: the length of a row, and the fractions that are cut off the end of the training text,
         first for the test and then for validation, where the source lacks these splits.
 
@@ -272,13 +272,26 @@ def load_text(
 
 
 def _read(path: pathlib.Path) -> str:
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-    if not files:
+    if not path.is_dir():
+        return read_file(path)
+    found = files(path)
+    if not found:
         raise UsageError(f"{path} has no text: put UTF-8 files named *.txt there")
-    return "\n".join(_read_file(file) for file in files)
+    listing.report_rest(path, [path], found)
+    return "\n".join(read_file(file) for file in found)
 
 
-def _read_file(file: pathlib.Path) -> str:
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The texts in a folder, in the order of their names."""
+    return listing.files(folder, (".txt",))
+
+
+def read_file(file: pathlib.Path) -> str:
+    """The text of a file, without the byte-order mark that it may begin with.
+
+    Raises:
+      UsageError: it cannot be read or is not UTF-8.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:

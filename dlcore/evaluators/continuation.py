@@ -14,7 +14,7 @@ from dlcore.tasks import Continues
 
 @dataclasses.dataclass(frozen=True)
 class Continuation(Evaluator):
-    """What the model writes after a line break.
+    """What the model writes after a line break; after its first character where it knows none.
 
     Attributes:
       length: characters to write.
@@ -29,7 +29,9 @@ class Continuation(Evaluator):
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The text "sample"."""
         del split
-        text = continue_text(trained, key, "\n", self.length, self.temperature)
+        known: Any = trained.dataset
+        prompt = "\n" if "\n" in known.vocabulary else known.vocabulary[0]
+        text = continue_text(trained, key, prompt, self.length, self.temperature)
         return Findings(texts={"sample": text})
 
 

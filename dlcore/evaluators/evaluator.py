@@ -92,6 +92,10 @@ class Evaluator(abc.ABC):
     # The runs that the recipe has to need, by name.
     needed: ClassVar[tuple[str, ...]] = ()
 
+    def check_needed(self, role: str, learner: Learner, dataset: data.Dataset) -> None:
+        """Raises UsageError where the run that is needed under that name will not serve."""
+        del role, learner, dataset
+
     @abc.abstractmethod
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The findings on a split.

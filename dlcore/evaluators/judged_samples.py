@@ -8,7 +8,7 @@ beat.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, override
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,8 @@ from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
 from dlcore.evaluators.samples import draw
-from dlcore.tasks import Samples, Variables
+from dlcore.tasks import Learner, Samples, Variables
+from dlcore.tasks.classification import Classification
 
 # Images [N, H, W, C] to features [N, F] and class probabilities [N, K].
 Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -47,6 +48,15 @@ class JudgedSamples(Evaluator):
     def __post_init__(self) -> None:
         if self.count < 2:
             raise UsageError(f"count={self.count}: it must be at least 2")
+
+    @override
+    def check_needed(self, role: str, learner: Learner, dataset: data.Dataset) -> None:
+        of_images = isinstance(dataset.features.get("image"), Image)
+        if not (isinstance(learner, Classification) and of_images):
+            raise UsageError(
+                f"needs.{role}: a judge classifies images, {type(learner).__name__} of "
+                f"{dataset.name} does not: name a recipe of task=classification on images"
+            )
 
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The numbers of `judge_samples`, against the images of the split, and a figure.
@@ -109,6 +119,8 @@ def judge_of_classifier(
 
         with nn.intercept_methods(watch):
             logits: Any = model.apply(variables, prepare(images))
+        if not seen:
+            raise UsageError(f"a judge has a last dense layer: {type(model).__name__} has none")
         return seen[-1], jax.nn.softmax(logits)
 
     def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ class Predictions(Evaluator):
 
         The arrays are "label" and "prediction", int `[examples]`, "probability", float32
         `[examples, classes]`, and "confusion", int `[classes, classes]` (row: label, column:
-        prediction).
+        prediction). A prediction of NaN is no class: it is -1, and in no cell of the matrix.
         """
         del key
         predict = trained.learner.predict  # type: ignore[attr-defined]
@@ -33,7 +33,7 @@ class Predictions(Evaluator):
         label = np.concatenate(
             [batch["label"][batch["mask"] > 0] for batch in trained.batches(split)]
         )
-        prediction = probability.argmax(-1)
+        prediction = np.where(np.isnan(probability).any(-1), -1, probability.argmax(-1))
         confusion = confusion_matrix(label, prediction, probability.shape[-1])
         outputs = {
             "label": label,
@@ -49,9 +49,13 @@ class Predictions(Evaluator):
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """How often each class was taken for each, int64 `[classes, classes]`; the row is the label."""
+    """How often each class was taken for each, int64 `[classes, classes]`; the row is the label.
+
+    A prediction of -1, which is no class, is left out.
+    """
     counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(counts, (labels, predictions), 1)
+    told = predictions >= 0
+    np.add.at(counts, (labels[told], predictions[told]), 1)
     return counts
 
 

@@ -26,8 +26,8 @@ class ReceiverOperatingCharacteristic(Evaluator):
         """The scalars "area_under_curve" and "best_threshold", the figure and the array "roc".
 
         The area is the probability that a positive example gets a larger answer than a negative one
-        (Fawcett 2006); NaN where the split has one class only. The best threshold is the one whose
-        recall exceeds the rate of false alarms most (Youden 1950).
+        (Fawcett 2006); NaN where the split has one class only, or an answer is NaN. The best
+        threshold is the one whose recall exceeds the rate of false alarms most (Youden 1950).
 
         Raises:
           UsageError: the learner's answer is not that of two classes.
@@ -41,7 +41,7 @@ class ReceiverOperatingCharacteristic(Evaluator):
         label = np.concatenate(
             [batch["label"][batch["mask"] > 0] for batch in trained.batches(split)]
         )
-        if len(np.unique(label)) < 2:
+        if len(np.unique(label)) < 2 or np.isnan(probability).any():
             return Findings(scalars={"area_under_curve": float("nan")})
         false_alarms, recall, thresholds = roc_curve(label, probability[:, 1])
         area = float(roc_auc_score(label, probability[:, 1]))

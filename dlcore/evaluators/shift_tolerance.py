@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dlcore import data, plots
+from dlcore import data, losses, plots
 from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
@@ -107,7 +107,7 @@ def _right_answers(learner: Any, most: int) -> Callable[..., jax.Array]:
 
     def right(variables: Variables, batch: Any, offset: jax.Array) -> jax.Array:
         moved = {**batch, "image": shifted(batch["image"], offset, most)}
-        return learner.predict(variables, moved).argmax(-1) == batch["label"]
+        return 1 - losses.zero_one(learner.predict(variables, moved), batch["label"])
 
     return right
 

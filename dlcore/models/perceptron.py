@@ -40,11 +40,13 @@ def respond(sums: Float[Array, "batch units"]) -> Float[Array, "batch units"]:
     """The units' answers, 0 or 1.
 
     A single unit fires above zero; of several the one with the largest sum fires, or the first of
-    those that tie.
+    those that tie. Where a sum is NaN, so are the answers.
     """
     if sums.shape[1] == 1:
-        return (sums > 0).astype(sums.dtype)
-    return jax.nn.one_hot(sums.argmax(1), sums.shape[1], dtype=sums.dtype)
+        answers = (sums > 0).astype(sums.dtype)
+    else:
+        answers = jax.nn.one_hot(sums.argmax(1), sums.shape[1], dtype=sums.dtype)
+    return jnp.where(jnp.isnan(sums).any(1, keepdims=True), jnp.nan, answers)
 
 
 registry.register(

@@ -1,8 +1,9 @@
 """Activation functions with their first derivatives, and the names by which options choose them.
 
 What `jax.nn` has as the lectures define it is taken from there; the rest is here. A derivative is
-the closed form, as a function of the activation's own input. On a kink it is the slope to the left,
-which is what `jax.grad` gives for ReLU (and P's step function, which is 0 at 0).
+the closed form, as a function of the activation's own input. It is what `jax.grad` of the same name
+gives, also on a kink: there it is the slope to the left (of ReLU 0, as P's step function is at 0),
+and pieces of maxout that tie for the largest share it evenly.
 """
 
 import functools
@@ -39,6 +40,11 @@ def hard_threshold(x: Float[Array, "*shape"], beta: float = 0.0) -> Float[Array,
 def sigmoid(x: Float[Array, "*shape"], slope: float = 1.0) -> Float[Array, "*shape"]:
     """1 / (1 + exp(-slope x)) (K; P and L have slope 1)."""
     return jax.nn.sigmoid(slope * x)
+
+
+def leaky_relu(x: Float[Array, "*shape"], leak: float = 0.1) -> Float[Array, "*shape"]:
+    """X above 0, else leak x (K and D); at 0 its slope is the leak, where `jax.nn`'s has 1."""
+    return jnp.where(x > 0, x, leak * x)
 
 
 def scaled_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -92,8 +98,9 @@ def _elu_derivative(x: jax.Array, alpha: float) -> jax.Array:
 
 
 def _maxout_derivative(x: jax.Array, pieces: int = 2) -> jax.Array:
-    winners = _groups(x, pieces).argmax(axis=-1)
-    return jax.nn.one_hot(winners, pieces, dtype=x.dtype).reshape(x.shape)
+    groups = _groups(x, pieces)
+    winners = (groups == groups.max(axis=-1, keepdims=True)).astype(x.dtype)
+    return (winners / winners.sum(axis=-1, keepdims=True)).reshape(x.shape)
 
 
 def _softmax_jacobian(x: jax.Array) -> jax.Array:
@@ -132,7 +139,7 @@ _KINDS = {
     "scaled_tanh": _Kind(scaled_tanh, lambda x: 1.7159 * (2 / 3) * _tanh_derivative(x * (2 / 3))),
     "relu": _Kind(jax.nn.relu, heaviside),
     "leaky_relu": _Kind(
-        jax.nn.leaky_relu, _leaky_relu_derivative, _Parameter("leak", 0.1, low=0.0, high=1.0)
+        leaky_relu, _leaky_relu_derivative, _Parameter("leak", 0.1, low=0.0, high=1.0)
     ),
     "elu": _Kind(jax.nn.elu, _elu_derivative, _Parameter("alpha", 1.0, low=0.0)),
     "softplus": _Kind(jax.nn.softplus, sigmoid),
@@ -161,7 +168,8 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 def derivative(name: str) -> Callable[[jax.Array], jax.Array]:
     """The first derivative of `activation(name)`, in closed form.
 
-    Its shape is that of its input: for maxout it is 1 at the piece that wins. Only softmax, of
+    Its shape is that of its input: for maxout it is 1 at the piece that wins, and shared evenly
+    between pieces that tie. Only softmax, of
     which every output depends on every input, gives a Jacobian `[..., outputs, inputs]`.
 
     Raises:

@@ -4,10 +4,14 @@
 variance that a rule asks for: sigma^2, as a normal N(0, sigma^2) or uniform on +-sqrt(3) sigma. Its
 `he_normal` and `glorot_normal` cut the normal's tails off, which the lectures do not; their
 `xavier` divides by the fan-in alone, which JAX calls `lecun_normal`.
+
+A rule reads the fan-in off a kernel's shape, as all axes but the last. Where that is something else
+(weights that are not shared, connections that are missing) `unshared`, `partly_connected` and
+`masked` tell it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -103,6 +107,76 @@ def orthogonal(gain: float = 1.0) -> Initializer:
         matrix = jax.random.normal(key, (math.prod(shape[:-1]), shape[-1]), dtype)
         left, _, right = jnp.linalg.svd(matrix, full_matrices=False)
         return (gain * (left if left.shape == matrix.shape else right)).reshape(shape)
+
+    return init
+
+
+def unshared(rule: Initializer, kernel_size: Sequence[int]) -> Initializer:
+    """A rule for the kernel of an `nn.ConvLocal`: at every position one of an ordinary convolution.
+
+    That kernel is [*positions, numbers in a window, outputs]: read off its shape, the fan-in would
+    count the positions, of which a unit sees one.
+
+    Args:
+      rule: for ordinary kernels.
+      kernel_size: of the layer.
+    """
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        *positions, numbers, outputs = shape
+        ordinary = (*kernel_size, numbers // math.prod(kernel_size), outputs)
+        keys = jax.random.split(key, math.prod(positions))
+        return jax.vmap(lambda own: rule(own, ordinary, dtype))(keys).reshape(shape)
+
+    return init
+
+
+def partly_connected(rule: Initializer, table: Sequence[Sequence[int]]) -> Initializer:
+    """A rule for the kernel of a `PartiallyConnectedConv`, whose units see different fan-ins.
+
+    That kernel is [height, width, connections]. Each output channel is drawn as one of an ordinary
+    convolution over the input channels that it sees, with as many outputs as an input has on
+    average.
+
+    Args:
+      rule: for ordinary kernels.
+      table: of the layer, the input channels of each output channel.
+    """
+    sources = [channel for channels in table for channel in channels]
+    outputs = round(len(sources) / len(set(sources)))
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        kernels = [
+            rule(own, (*shape[:-1], len(channels), outputs), dtype)[..., 0]
+            for own, channels in zip(jax.random.split(key, len(table)), table, strict=True)
+        ]
+        return jnp.concatenate(kernels, axis=-1)
+
+    return init
+
+
+def masked(rule: Initializer, mask: np.ndarray) -> Initializer:
+    """A rule for the kernel of a `MaskedDense`, [inputs, units], whose missing weights are 0.
+
+    Each unit is drawn as one of an ordinary layer over the inputs that it sees, with as many units
+    as an input has on average.
+
+    Args:
+      rule: for ordinary kernels.
+      mask: of the layer, true where there is a connection, boolean [inputs, units].
+    """
+    seen = mask.sum(0)
+    outputs = round(mask.sum() / max(mask.any(1).sum(), 1))
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        keys, kernel = jax.random.split(key, shape[1]), jnp.zeros(shape, dtype)
+        for count in np.unique(seen[seen > 0]):
+            units = np.flatnonzero(seen == count)
+            inputs = np.stack([np.flatnonzero(mask[:, unit]) for unit in units])
+            ordinary = (int(count), outputs)
+            draw = jax.vmap(lambda own, shape=ordinary: rule(own, shape, dtype)[:, 0])
+            kernel = kernel.at[inputs, units[:, None]].set(draw(keys[units]))
+        return kernel
 
     return init
 

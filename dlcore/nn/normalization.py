@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from dlcore import parallel
 from dlcore.errors import UsageError
 
+# The collection of the running averages.
+STATISTICS = "batch_stats"
 # The collection into which a batch's own statistics are sown, where it is asked for.
 MOMENTS = "batch_moments"
 
@@ -22,7 +24,7 @@ MOMENTS = "batch_moments"
 class RunningAverages:
     """The running averages of batches' statistics that a module keeps for its evaluation.
 
-    They are its variables `mean` and `var` in the collection `batch_stats`. Where the collection
+    They are its variables `mean` and `var` in the collection `STATISTICS`. Where the collection
     `MOMENTS` is mutable, every batch's own statistics are sown into that.
 
     Args:
@@ -33,8 +35,8 @@ class RunningAverages:
 
     def __init__(self, module: nn.Module, features: int, momentum: float) -> None:
         self._module, self._momentum = module, momentum
-        self.mean = module.variable("batch_stats", "mean", jnp.zeros, features)
-        self.var = module.variable("batch_stats", "var", jnp.ones, features)
+        self.mean = module.variable(STATISTICS, "mean", jnp.zeros, features)
+        self.var = module.variable(STATISTICS, "var", jnp.ones, features)
 
     def move(
         self, mean: Float[Array, " features"], var: Float[Array, " features"], count: int
@@ -45,10 +47,19 @@ class RunningAverages:
           mean: of the batch.
           var: the biased variance.
           count: how many numbers, on all devices, each of them was computed from.
+
+        Raises:
+          UsageError: it is one number, of which normalization leaves nothing.
         """
         if self._module.is_initializing():
             return
-        unbiased = var * (count / max(count - 1, 1))
+        if count == 1:
+            raise UsageError(
+                f"batch normalization of {'/'.join(self._module.path)} sees one value a feature at "
+                "a time, of which it leaves nothing: raise batch_size, lower accumulate, or take "
+                "another normalization"
+            )
+        unbiased = var * (count / (count - 1))
         for name, average, value in (("mean", self.mean, mean), ("var", self.var, unbiased)):
             average.value = self._momentum * average.value + (1 - self._momentum) * value
             self._module.sow(MOMENTS, name, value)
@@ -97,12 +108,18 @@ def batch_statistics(
 ) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
     """Each feature's mean and biased variance over the global batch and every other axis.
 
-    In float32 and in two passes: one pass cancels where the mean is large.
+    In float32 and in two passes: one pass cancels where the mean is large. The second also finds by
+    how much rounding in the first has missed the mean, so that what is constant has exactly its
+    value for the mean, and no variance (Chan, Golub and LeVeque, 1983, equation 1.7).
     """
     wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1] * parallel.axis_size()
     mean = parallel.psum(wide.sum(axes)) / count
-    return mean, parallel.psum(jnp.square(wide - mean).sum(axes)) / count
+    deviations = wide - mean
+    sums = parallel.psum((deviations.sum(axes), jnp.square(deviations).sum(axes)))
+    # No function of what is normalized: without rounding it is 0.
+    missed = jax.lax.stop_gradient(sums[0] / count)
+    return mean + missed, jnp.maximum(sums[1] / count - jnp.square(missed), 0)
 
 
 def local_response_normalization(
@@ -133,7 +150,7 @@ def subtractive_normalization(
 
     The paper leaves two things open. Here the Gaussian's standard deviation is a quarter of the
     window, and at the border the weights inside the image sum to 1, so a constant image becomes 0
-    everywhere.
+    everywhere: what is not more than the rounding of the mean is 0.
 
     Args:
       x: channels of features, or images.
@@ -144,7 +161,12 @@ def subtractive_normalization(
     Raises:
       UsageError: the size is even.
     """
-    return x - _local_mean(x, size)
+    difference = x - _local_mean(x, size)
+    # A mean of `size` times `size` weighted numbers, added along one axis and then the other.
+    rounding = 2 * size * jnp.finfo(x.dtype).eps * _local_mean(jnp.abs(x), size)
+    # The gradient stays that of the difference: this is the correction of a value.
+    spurious = jnp.where(jnp.abs(difference) <= rounding, difference, 0)
+    return difference - jax.lax.stop_gradient(spurious)
 
 
 def divisive_normalization(
@@ -246,7 +268,7 @@ def normalization(name: str) -> Normalization:
             reduction_axes=tuple(range(1, x.ndim)),
             use_fast_variance=False,
             name=part,
-        )(x)
+        )(_from_first(x, 1, name))
     if name in LOCAL:
         return lambda x, train, part: _normalize_channels(name, x)
     raise UsageError(f"unknown normalization {name!r}: it is one of {', '.join(_NAMES)}")
@@ -285,7 +307,31 @@ def _group_normalization(
         raise UsageError(
             f"normalization='group:{groups}': {x.shape[-1]} channels do not divide into so many"
         )
-    return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)(x)
+    return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)(
+        _from_first(x, groups, f"group:{groups}")
+    )
+
+
+def _from_first(
+    x: Float[Array, "batch ... channels"], groups: int, normalization: str
+) -> Float[Array, "batch ... channels"]:
+    """Each example's groups of channels, less the first number of each.
+
+    A normalization forgets what is subtracted. But Flax's rounds a mean, and where all numbers are
+    equal, what it divides is that rounding; now they are 0.
+
+    Raises:
+      UsageError: a group is one number.
+    """
+    size = x.shape[-1] // groups
+    if x[:1].size == groups:
+        raise UsageError(
+            f"normalization={normalization!r} sees one number at a time, of which it leaves "
+            "nothing: take fewer groups, more units, or another normalization"
+        )
+    first = x.reshape(x.shape[0], -1, x.shape[-1])[:, 0, ::size]
+    first = jnp.repeat(first, size, axis=-1)
+    return x - jax.lax.stop_gradient(jnp.expand_dims(first, tuple(range(1, x.ndim - 1))))
 
 
 def _normalize_channels(name: str, x: jax.Array) -> jax.Array:

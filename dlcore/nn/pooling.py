@@ -69,8 +69,9 @@ def lp_pool(
     """The Lp norm of each window, (sum |x|^p)^(1/p): from the sum at p = 1 toward the maximum.
 
     Numbers are joined pair by pair, as the larger times (1 + (smaller / larger)^p)^(1/p): no power
-    leaves the range of floats. The gradient of a window of zeros is zero. (PyTorch's `lp_pool2d`
-    leaves the absolute value out: it differs for odd p where numbers are negative.)
+    leaves the range of floats, in the gradient neither. That of a window of zeros is zero.
+    (PyTorch's `lp_pool2d` leaves the absolute value out: it differs for odd p where numbers are
+    negative.)
 
     Source: Sermanet, Chintala and LeCun (2012), section 2.2, without their Gaussian weights.
 
@@ -80,14 +81,10 @@ def lp_pool(
     if not p >= 1:
         raise UsageError(f"the p of Lp pooling is at least 1, not {p}")
 
-    def norm(first: jax.Array, second: jax.Array) -> jax.Array:
-        larger, smaller = jnp.maximum(first, second), jnp.minimum(first, second)
-        ratio = smaller / jnp.where(larger == 0, 1, larger)
-        return larger * (1 + ratio**p) ** (1 / p)
-
     # The absolute value, with a gradient of 0 at 0: that of `jnp.abs` is 1.
     sizes = x * jnp.sign(x)
-    return _over_windows(norm, sizes, _windows(x, window, strides, padding), 0.0)
+    join = functools.partial(_norm_of_pair, p)
+    return _over_windows(join, sizes, _windows(x, window, strides, padding), 0.0)
 
 
 def adaptive_avg_pool(
@@ -211,6 +208,34 @@ def _windows(
     if any(length < own for length, own in zip(shape, size, strict=True)):
         raise UsageError(f"a window of {_by(size)} does not fit into {_by(shape)}")
     return _Windows(shape, size, steps, tuple(pads))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _norm_of_pair(p: int | float, first: jax.Array, second: jax.Array) -> jax.Array:
+    """(first^p + second^p)^(1/p), of numbers that are not negative."""
+    return jnp.maximum(first, second) * (1 + _ratio(first, second) ** p) ** (1 / p)
+
+
+@_norm_of_pair.defjvp
+def _norm_of_pair_tangent(
+    p: int | float, numbers: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    # By the ratio alone. JAX's own derivative squares the divisor, which leaves the range of floats
+    # long before the divisor does.
+    first, second = numbers
+    ratio = _ratio(first, second)
+    by_larger = (1 + ratio**p) ** (1 / p - 1)
+    by_smaller = ratio ** (p - 1) * by_larger
+    moved = jnp.where(first >= second, by_larger, by_smaller) * tangents[0]
+    moved += jnp.where(first > second, by_smaller, by_larger) * tangents[1]
+    return _norm_of_pair(p, first, second), moved
+
+
+def _ratio(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The smaller of two numbers by the larger; 1 where they are equal, and be they 0."""
+    larger, smaller = jnp.maximum(first, second), jnp.minimum(first, second)
+    differ = larger > smaller
+    return jnp.where(differ, smaller / jnp.where(differ, larger, 1), 1)
 
 
 def _over_windows(

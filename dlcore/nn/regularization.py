@@ -109,7 +109,8 @@ class DropConnectDense(nn.Module):
 class MaskedDense(nn.Module):
     """A fully connected layer in which a mask, given beforehand, leaves out some connections.
 
-    The weight of such a connection is a parameter without effect and without gradient.
+    The weight of such a connection is a parameter that begins as 0, without effect and without
+    gradient: what penalizes or prunes weights passes over it.
 
     Attributes:
       features: number of units.
@@ -126,7 +127,7 @@ class MaskedDense(nn.Module):
         self, x: Float[Array, "batch inputs"], mask: Bool[Any, "inputs {self.features}"]
     ) -> Float[Array, "batch {self.features}"]:
         """The units' weighted sums over the inputs where `mask` is true."""
-        kernel, bias = _parameters(self, x.shape[-1])
+        kernel, bias = _parameters(self, x.shape[-1], mask)
         return x @ jnp.where(mask, kernel, 0) + bias
 
 
@@ -297,9 +298,13 @@ def _draw_by_example(
     return jax.vmap(draw)(parallel.example_keys(key, count))
 
 
-def _parameters(layer: Any, inputs: int) -> tuple[Any, Any]:
+def _parameters(layer: Any, inputs: int, mask: Any = True) -> tuple[Any, Any]:
     """The kernel and the bias of a fully connected layer, under the names that `nn.Dense` uses."""
-    kernel = layer.param("kernel", layer.kernel_init, (inputs, layer.features))
+
+    def init(*arguments: Any) -> jax.Array:
+        return jnp.where(mask, layer.kernel_init(*arguments), 0)
+
+    kernel = layer.param("kernel", init, (inputs, layer.features))
     if not layer.use_bias:
         return kernel, jnp.zeros(layer.features, kernel.dtype)
     return kernel, layer.param("bias", nn.initializers.zeros, (layer.features,))

@@ -75,9 +75,18 @@ def norm_excitation(
     It is blind to signs: the same everywhere on an ellipse around the origin (K). At the origin,
     where it has a corner, its gradient is taken as 0.
     """
-    squares = jnp.square(x) @ jnp.square(weights)
+    # In units of the largest, whose squares stay in the range of floats.
+    x_unit, weight_unit = _largest(x, -1), _largest(weights, 0)
+    squares = jnp.square(x / x_unit[..., None]) @ jnp.square(weights / weight_unit)
     corner = squares == 0
-    return jnp.where(corner, 0, jnp.sqrt(jnp.where(corner, 1, squares)))
+    norm = jnp.where(corner, 0, jnp.sqrt(jnp.where(corner, 1, squares)))
+    return norm * x_unit[..., None] * weight_unit
+
+
+def _largest(x: jax.Array, axis: int) -> jax.Array:
+    """The largest magnitude along an axis, 1 where all are 0; a constant for the gradient."""
+    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis))
+    return jnp.where(largest > 0, largest, 1)
 
 
 def squared_distances(

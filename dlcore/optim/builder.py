@@ -107,7 +107,14 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("momentum", "beta1", "beta2", "rms_decay"):
             _require(self, name, "at least 0 and below 1", lambda value: 0 <= value < 1)
-        _require(self, "epsilon", "above 0", lambda value: 0 < value < math.inf)
+        # What is smaller, a device takes for 0.
+        least = float(jnp.finfo(jnp.float32).tiny)
+        _require(
+            self,
+            "epsilon",
+            f"above 0, at least {least:.2g}",
+            lambda value: least <= value < math.inf,
+        )
         noise = ("gradient_noise", "gradient_noise_decay")
         for name in ("weight_decay", "l1", *CLIPPING, *noise):
             _require(self, name, "at least 0", lambda value: 0 <= value < math.inf)

@@ -28,7 +28,7 @@ def prune_by_magnitude(
     pruned weight moves by minus its value, so that it is exactly zero. All weights are ranked
     together, so that a small layer of large weights, such as a first convolution, loses few.
     Biases, the scales of normalization (`builder.decay_mask`) and frozen parameters stay, and do
-    not count in the fraction.
+    not count in the fraction; nor does what is 0 already, as the missing weights of a masked layer.
 
     Args:
       fraction: share of the weights that goes, rounded to a whole number, in (0, 1). Of equal
@@ -73,7 +73,11 @@ def prune_by_magnitude(
 def _largest(params: Any, fraction: float) -> Any:
     """Which elements stay, booleans shaped as the parameters."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    kept = flat.size - round(fraction * flat.size)
+    count = jnp.count_nonzero(flat)
+    kept = count - jnp.round(fraction * count).astype(int)
     order = jnp.argsort(-jnp.abs(flat), stable=True)
-    marked = unravel(jnp.zeros_like(flat).at[order[:kept]].set(1))
+    places = jnp.arange(flat.size)
+    # What is 0 is last in the order. It stays as free as it was.
+    stays = (places < kept) | (places >= count)
+    marked = unravel(jnp.zeros_like(flat).at[order].set(stays.astype(flat.dtype)))
     return jax.tree.map(lambda mark: mark > 0, marked)

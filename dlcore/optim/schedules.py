@@ -106,9 +106,21 @@ def _decay(name: str, rate: float, steps: int, period: int, factor: float) -> op
         return _inverse(rate, period)
     if name == "robbins_monro":
         return _inverse(rate, 1)
-    if name in ("step", "exponential"):
-        return optax.exponential_decay(rate, period, factor, staircase=name == "step")
+    if name == "step":
+        return _staircase(rate, period, factor)
+    if name == "exponential":
+        return optax.exponential_decay(rate, period, factor)
     return optax.constant_schedule(rate)
+
+
+def _staircase(rate: float, period: int, factor: float) -> optax.Schedule:
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        # In whole numbers: once compiled, a division of floats by a constant is a product by the
+        # reciprocal, which falls short of the whole number at some multiples of the period. Optax's
+        # staircase drops a step late there.
+        return rate * factor ** (jnp.maximum(step, 0) // period)
+
+    return schedule
 
 
 def _milestones(

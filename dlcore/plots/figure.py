@@ -41,6 +41,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def literal(text: str) -> str:
+    """A text that Matplotlib writes as it is: between two dollar signs it would set mathematics."""
+    return text.replace("$", r"\$")
+
+
 def plain_axes(axes: "Axes") -> None:
     """Makes all but the curves of axes inconspicuous."""
     axes.spines[["top", "right"]].set_visible(False)

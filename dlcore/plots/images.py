@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlcore.errors import UsageError
-from dlcore.plots.figure import new_figure
+from dlcore.plots.figure import literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,8 @@ def _tiles(
         extent = (left, left + 1, bottom, bottom + tall)
         image = tile[..., 0] if channels == 1 else tile
         axes.imshow(image, extent=extent, interpolation="nearest", **options)
-        axes.text(left + 0.5, bottom - 0.04, caption, ha="center", va="top", fontsize="small")
+        below = (left + 0.5, bottom - 0.04)
+        axes.text(*below, literal(caption), ha="center", va="top", fontsize="small")
     axes.set(xlim=(0, grid[0]), ylim=(-grid[1], 0), aspect="equal")
     axes.set_axis_off()
     return figure, axes

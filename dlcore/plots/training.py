@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlcore.errors import UsageError
-from dlcore.plots.figure import PALETTE, logarithmic, new_figure, plain_axes
+from dlcore.plots.figure import PALETTE, literal, logarithmic, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> "Figure"
             text = f"{counts[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
     every = math.ceil(classes / 40)
-    labels = list(class_names)[::every]
+    labels = list(map(literal, class_names))[::every]
     upright = max(map(len, labels)) <= 3
     axes.set_xticks(range(0, classes, every), labels, rotation=0 if upright else 90)
     axes.set_yticks(range(0, classes, every), labels)

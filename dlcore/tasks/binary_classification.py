@@ -70,7 +70,7 @@ class BinaryClassification(Supervised):
             "loss": Mean.of(
                 losses.binary_cross_entropy(log_odds[:, None], positive[:, None]), mask
             ),
-            "accuracy": Mean.of(found == positive, mask),
+            "accuracy": Mean.of((found == positive) & ~jnp.isnan(log_odds), mask),
             "precision": Mean.of(positive, jnp.where(mask > 0, found, 0)),
             "recall": Mean.of(found, jnp.where(mask > 0, positive, 0)),
         }

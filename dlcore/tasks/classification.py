@@ -5,7 +5,7 @@ Their losses are in `dlcore.losses`.
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, override
 
 import jax
 import jax.numpy as jnp
@@ -83,26 +83,22 @@ class Classification(Supervised):
         if self.label_smoothing and self.criterion == "hinge":
             raise UsageError("label_smoothing does not go with hinge, which knows a label only")
 
-    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
-        """Sums for "loss" and "accuracy"."""
-        del key
-        return self.metrics(self._scores(variables, batch), batch)
-
     def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """Each class's probability, rubbish left out: the softmax of the scores."""
-        return jax.nn.softmax(self._scores(variables, batch).astype(jnp.float32))
+        return jax.nn.softmax(self.outputs(variables, batch).astype(jnp.float32))
 
-    def _scores(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
+    @override
+    def outputs(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """The scores of every example; where it has several views, of their averaged prediction.
 
         What is averaged are probabilities (Krizhevsky et al. 2012, section 4.1), or the scores
         themselves where the criterion takes them for the prediction.
         """
         if "views" not in batch:
-            return self.outputs(variables, batch)
+            return super().outputs(variables, batch)
         views = batch["views"]
         one_by_one = {**batch, "image": views.reshape(-1, *views.shape[2:])}
-        each = self.outputs(variables, one_by_one)
+        each = super().outputs(variables, one_by_one)
         each = each.reshape(*views.shape[:2], -1).astype(jnp.float32)
         if self.criterion in losses.OF_OUTPUTS:
             return each.mean(1)
@@ -133,7 +129,8 @@ class Classification(Supervised):
         rivals = scores
         if self.rubbish_penalty:
             rivals = jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-self.rubbish_penalty)
-        return jax.nn.logsumexp(rivals, axis=-1) - (targets * scores).sum(-1)
+        log_probabilities = jax.nn.log_softmax(rivals)[:, :classes]
+        return -(targets * log_probabilities).sum(-1)
 
 
 register("classification", Classification)

@@ -12,7 +12,7 @@ import optax
 
 from dlcore import parallel
 from dlcore.metrics import Metrics, ReplicatedMean
-from dlcore.tasks.learner import Batch, Learner
+from dlcore.tasks.learner import Batch, Learner, without_masked
 from dlcore.tasks.state import TrainState
 
 
@@ -87,7 +87,7 @@ def descend(
     Args:
       loss: what is descended.
       state: the state before.
-      batch: this device's share.
+      batch: this device's share; what masked examples hold is replaced by zeros.
       key: of everything random in the loss.
       optimizer: the Optax chain.
       player: names of the parameters' top-level parts that move, with an optimizer's state of their
@@ -106,7 +106,7 @@ def descend(
         own: Any, model_state: Mapping[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         params = {**state.params, **own} if player else own
-        total, aux = loss(params, model_state, batch, key)
+        total, aux = loss(params, model_state, without_masked(batch), key)
         return total, aux.replace(sown={})
 
     gradient = jax.value_and_grad(loss_of_own, has_aux=True)

@@ -91,7 +91,8 @@ class Evolution(Learner):
 
         def test(noise: Any) -> Metrics:
             moved = jax.tree.map(lambda leaf, s, z: leaf + s * z, state.params, deviations, noise)
-            return self.evaluate({"params": moved, **state.model_state}, batch, key)
+            variables = {"params": moved, **state.model_state}
+            return self._classifier.metrics(self._classifier.outputs(variables, batch), batch)
 
         tested: Any = jax.vmap(test)(noise)
         # Every device ranks by the whole batch, and so takes the same step.

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
+from dlcore import losses
 from dlcore.data import Needs
 from dlcore.data.features import Tokens
 from dlcore.errors import UsageError
-from dlcore.metrics import ExponentialOfMean, Mean, Metrics
+from dlcore.metrics import ExponentialOfMean, Mean, Metrics, NanPredictions
 from dlcore.parallel import Kind
 from dlcore.tasks.descent import Aux, Descent
 from dlcore.tasks.learner import Batch, Variables
@@ -78,7 +78,8 @@ class LanguageModel(Descent):
         """Cross-entropy in nats and perplexity; every row is read from the initial state."""
         del key
         logits, _ = self.model.apply(_of_model(variables), *self.describe_inputs(batch))
-        return _metrics(_loss(logits, batch))
+        nan = NanPredictions.of(logits, batch["mask"])
+        return {**_metrics(_loss(logits, batch)), "nan_predictions": nan}
 
     def continuation(
         self,
@@ -136,8 +137,7 @@ def _of_model(variables: Variables) -> dict[str, Any]:
 
 def _loss(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Mean:
     """Cross-entropy in nats a token."""
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
-    return Mean.of(nats, batch["mask"])
+    return Mean.of(losses.cross_entropy(logits, batch["targets"]), batch["mask"])
 
 
 def _metrics(loss: Mean) -> Metrics:

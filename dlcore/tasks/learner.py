@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from dlcore import data, parallel
@@ -28,6 +29,29 @@ from dlcore.tasks.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 Variables = Mapping[str, Any]
+
+
+def without_masked(batch: Batch) -> Batch:
+    """The batch with zeros for the numbers of its masked examples, which may hold anything.
+
+    A mask on an example's loss is not enough: its cotangent of zero, times the derivative of what
+    holds a NaN, is NaN.
+
+    Args:
+      batch: with a "mask" `[batch, ...]`; an example is masked where all of its mask is 0. Without
+        one, all examples count.
+    """
+    if "mask" not in batch:
+        return batch
+    mask = batch["mask"]
+    counts = (mask > 0).reshape(mask.shape[0], -1).any(1)
+
+    def of_counted(array: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(array.dtype, jnp.number):
+            return array
+        return jnp.where(counts.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
+
+    return jax.tree.map(of_counted, dict(batch))
 
 
 class Applied(NamedTuple):

@@ -45,8 +45,8 @@ def tag_metrics(
     tags: Float[Array, "batch tags"],
     mask: Float[Array, " batch"],
 ) -> dict[str, Mean]:
-    """Sums for "loss" (in nats, over the tags), "accuracy" and "exact_match"."""
-    right = (logits > 0) == (tags > 0)
+    """Sums for "loss" (in nats, over the tags), "accuracy" and "exact_match"; NaN is wrong."""
+    right = ((logits > 0) == (tags > 0)) & ~jnp.isnan(logits)
     return {
         "loss": Mean.of(losses.binary_cross_entropy(logits, tags), mask),
         "accuracy": Mean.of(right.mean(-1), mask),

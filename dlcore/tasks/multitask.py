@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
+from dlcore import losses
 from dlcore.data import Needs
 from dlcore.data.bundled import SEVEN_SEGMENT_CODE
 from dlcore.data.features import INPUTS, ClassLabel
@@ -71,14 +71,12 @@ class Multitask(Supervised):
         """Sums for "loss", "accuracy" of the class, and the segments' "tag_" metrics."""
         scores, logits = (output.astype(jnp.float32) for output in outputs)
         labels, mask = batch["label"], batch["mask"]
-        of_class = Mean.of(
-            optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels), mask
-        )
+        of_class = Mean.of(losses.cross_entropy(scores, labels), mask)
         of_tags = tag_metrics(logits, jnp.asarray(SEVEN_SEGMENT_CODE)[labels], mask)
         total = self.class_weight * of_class.total + self.tag_weight * of_tags["loss"].total
         return {
             "loss": Mean(total, of_class.count),
-            "accuracy": Mean.of(scores.argmax(-1) == labels, mask),
+            "accuracy": Mean.of(1 - losses.zero_one(scores, labels), mask),
             **{f"tag_{name}": metric for name, metric in of_tags.items()},
         }
 

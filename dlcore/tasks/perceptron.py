@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int
 
 from dlcore.data import Needs
 from dlcore.data.features import INPUTS, ClassLabel
-from dlcore.metrics import Mean, Metrics
+from dlcore.metrics import Mean, Metrics, NanPredictions
 from dlcore.models.perceptron import respond
-from dlcore.tasks.learner import Batch, Learner, Variables
+from dlcore.tasks.learner import Batch, Learner, Variables, without_masked
 from dlcore.tasks.registry import register
 from dlcore.tasks.state import TrainState
 
@@ -28,7 +28,7 @@ class Perceptron(Learner):
     With one unit, w += rate (target - answer) x. With a unit for each class, the label's unit gains
     x and the answering one loses it. The correction is handed to the optimizer as a gradient,
     example by example: `sgd` with a constant rate is the published rule, and since the weights
-    start at zero the rate itself changes no answer.
+    start at zero the rate itself changes no answer. Penalties leave the thresholds alone.
 
     Examples depend on each other in order, so that no batch can be shared among devices.
 
@@ -68,10 +68,14 @@ class Perceptron(Learner):
                 return metrics["loss"].total, metrics
 
             correction, metrics = jax.grad(criterion, has_aux=True)(params)
-            updates, opt_state = optimizer.update(correction, opt_state, params)
+            # A threshold of 0 for the penalties, which are of weights and not of biases.
+            penalized = {"weights": params["weights"].at[-1].set(0)}
+            updates, opt_state = optimizer.update(correction, opt_state, penalized)
             return (optax.apply_updates(params, updates), opt_state), metrics
 
-        (params, opt_state), metrics = jax.lax.scan(learn, (state.params, state.opt_state), batch)
+        (params, opt_state), metrics = jax.lax.scan(
+            learn, (state.params, state.opt_state), without_masked(batch)
+        )
         metrics = jax.tree.map(lambda sums: sums.sum(0), metrics)
         return state.replace(params=params, opt_state=opt_state), metrics
 
@@ -79,7 +83,8 @@ class Perceptron(Learner):
         """Sums for "loss" and "accuracy"."""
         del key
         sums: Any = self.model.apply(variables, batch["image"])
-        return self._metrics(sums, batch)
+        nan = NanPredictions.of(sums, batch["mask"])
+        return {**self._metrics(sums, batch), "nan_predictions": nan}
 
     def predict(self, variables: Variables, batch: Batch) -> Float[Array, "batch classes"]:
         """1 for the class that the units answer and 0 for the others."""

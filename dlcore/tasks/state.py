@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dlcore.metrics import Metrics
+from dlcore.nn.normalization import STATISTICS
 from dlcore.optim import rate
 from dlcore.parallel import Kind, of_kind
 
@@ -22,7 +23,8 @@ class TrainState(flax.struct.PyTreeNode):
         to, `Learner.state_kinds` says.
       opt_state: Optax's state.
       rng: data of the run's random key, uint32; a step folds its number into it.
-      ema_params: the exponential moving average of the parameters, or None where none is kept.
+      average: exponential moving averages, by collection, of the parameters and, as those of other
+        parameters would not fit them, of batch normalization's statistics; None where none is kept.
       metrics: sums since the last record in `metrics.jsonl`. They are part of the state so that a
         run resumed between two records writes the same record.
     """
@@ -32,13 +34,21 @@ class TrainState(flax.struct.PyTreeNode):
     model_state: Any
     opt_state: Any
     rng: jax.Array
-    ema_params: Any
+    average: Any
     metrics: Metrics
 
     def variables(self) -> dict[str, Any]:
-        """The variables to evaluate: averaged parameters where an average is kept."""
-        params = self.params if self.ema_params is None else self.ema_params
-        return {"params": params, **self.model_state}
+        """The variables to evaluate: averaged ones where an average is kept."""
+        return {"params": self.params, **self.model_state, **(self.average or {})}
+
+    def averaged(self) -> dict[str, Any]:
+        """The collections that an average is kept of, as they are now."""
+        names = self.model_state.keys() & {STATISTICS}
+        return {"params": self.params, **{name: self.model_state[name] for name in names}}
+
+    def with_average(self) -> "TrainState":
+        """This state, its averages begun anew."""
+        return self.replace(average=jax.tree.map(jnp.copy, self.averaged()))
 
     def restarted_from(self, earlier: "TrainState", kinds: Mapping[str, Kind]) -> "TrainState":
         """This training, gone back to what it had learned at an earlier step.

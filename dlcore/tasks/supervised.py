@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import jax
 
-from dlcore.metrics import Metrics
+from dlcore.metrics import Metrics, NanPredictions
 from dlcore.tasks.descent import Aux, Descent
-from dlcore.tasks.learner import Batch, Variables
+from dlcore.tasks.learner import Batch, Variables, without_masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Supervised(Descent):
         self, params: Any, model_state: Mapping[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         """The summed loss, with every metric of the outputs in training mode."""
+        batch = without_masked(batch)
         applied = self.apply(params, model_state, *self.describe_inputs(batch), key=key)
         metrics: Any = self.metrics(applied.outputs, batch)
         loss = metrics["loss"]
@@ -40,6 +41,8 @@ class Supervised(Descent):
         return self.model.apply(variables, *self.describe_inputs(batch), train=False)
 
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> Metrics:
-        """Every metric of the outputs in evaluation mode."""
+        """Every metric of the outputs in evaluation mode, and how many of these are NaN."""
         del key
-        return self.metrics(self.outputs(variables, batch), batch)
+        outputs = self.outputs(variables, batch)
+        nan = NanPredictions.of(outputs, batch["mask"])
+        return {**self.metrics(outputs, batch), "nan_predictions": nan}

@@ -4,6 +4,7 @@ A callback sees records (the lines of `metrics.jsonl`) and steps; it never touch
 it remembers goes into the checkpoint, so that a resumed run decides as an uninterrupted one would.
 """
 
+import contextlib
 import math
 import pathlib
 import sys
@@ -13,6 +14,12 @@ from typing import Any, override
 import jax
 
 Record = Mapping[str, Any]
+
+
+def not_finite(record: Record) -> str:
+    """The names of a record's numbers that are not finite: such an evaluation is never the best."""
+    numbers = {name: value for name, value in record.items() if isinstance(value, float)}
+    return ", ".join(name for name, value in numbers.items() if not math.isfinite(value))
 
 
 class Callback:
@@ -47,33 +54,45 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """Steps done, time left, the latest numbers, on standard error."""
+    """Steps done, time left, the latest numbers, on standard error while somebody reads it."""
 
     SHOWN = ("loss", "accuracy", "perplexity", "generator_loss", "discriminator_loss")
 
     def __init__(self) -> None:
         self._latest: dict[str, str] = {}
+        self._bar: Any = None
 
     @override
     def on_start(self, step: int, num_steps: int) -> None:
+        if sys.stderr is None:
+            return
         import tqdm
 
-        self._bar = tqdm.tqdm(
-            total=num_steps,
-            initial=step,
-            unit="step",
-            file=sys.stderr,
-            dynamic_ncols=True,
-            # Where nobody watches (a log file), a line now and then is enough.
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        )
+        # The terminal may be closed, or who read the pipe gone: no reason to end a training.
+        with contextlib.suppress(OSError):
+            self._bar = tqdm.tqdm(
+                total=num_steps,
+                initial=step,
+                unit="step",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                # Where nobody watches (a log file), a line now and then is enough.
+                mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            )
 
     @override
     def on_step(self, step: int) -> None:
-        self._bar.update(step - self._bar.n)
+        if self._bar is None:
+            return
+        try:
+            self._bar.update(step - self._bar.n)
+        except OSError:
+            self._bar.disable, self._bar = True, None
 
     @override
     def on_record(self, record: Record) -> None:
+        if self._bar is None:
+            return
         prefix = {"train": "", "validation": "val_", "test": "test_"}[record["split"]]
         shown = {prefix + name: record[name] for name in self.SHOWN if name in record}
         self._latest |= {name: f"{value:.4g}" for name, value in shown.items()}
@@ -81,7 +100,9 @@ class ProgressBar(Callback):
 
     @override
     def on_end(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
 
 
 class _Patience(Callback):
@@ -106,7 +127,7 @@ class _Patience(Callback):
             return
         value = self._sign * record[self._metric]
         # NaN is no improvement, and nothing would ever improve on it.
-        if math.isfinite(value) and (self._best is None or value > self._best):
+        if not not_finite(record) and (self._best is None or value > self._best):
             self._best, self._waited = value, 0
         else:
             self._waited += 1

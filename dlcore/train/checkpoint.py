@@ -6,16 +6,21 @@ counts only if its manifest agrees with its files, so a damaged one is known for
 whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import math
+import os
 import pathlib
+import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import msgspec
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -23,13 +28,17 @@ from dlcore.errors import TrainingError, UsageError
 
 MANIFEST = "manifest.json"
 _STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
-# Orbax may still be writing this file when the manifest is made. Nothing is restored from it.
+# Orbax writes these after the manifest, or may still be writing them. No state is in them.
 _DESCRIPTION = "_CHECKPOINT_METADATA"
+_UNSEALED = {MANIFEST, _DESCRIPTION, "commit_success.txt"}
 # Checkpoints that are no longer kept go there whole before they are deleted file by file.
 _OBSOLETE = "obsolete"
 
 # What is another one where a part of the state does not fit.
 _OTHER = {"opt_state": "optimizer or version", "model_state": "model or number of devices"}
+
+# How often a reader looks for a checkpoint, while a training deletes those that it finds.
+_ATTEMPTS = 10
 
 _log = logging.getLogger(__name__)
 
@@ -39,24 +48,77 @@ def _digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _sealed(path: pathlib.Path) -> str:
+    """The digest of a file that from now on is safe from a loss of power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _digest(path)
+
+
+class _Manifest(msgspec.Struct):
+    """What a checkpoint is of: without the step, a renamed folder would be believed."""
+
+    step: int
+    files: dict[str, str]
+
+
+def _files(directory: pathlib.Path) -> set[str]:
+    """The names of what a manifest lists."""
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)) for path in paths} - _UNSEALED
+
+
 def _write_manifest(directory: pathlib.Path) -> None:
-    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != _DESCRIPTION)
-    digests = {str(path.relative_to(directory)): _digest(path) for path in sorted(paths)}
-    (directory / MANIFEST).write_text(json.dumps(digests, indent=1))
+    # The folder's temporary name begins with the step, too.
+    manifest = _Manifest(
+        step=int(directory.name.partition(".")[0]),
+        files={name: _sealed(directory / name) for name in sorted(_files(directory))},
+    )
+    with (directory / MANIFEST).open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def damage(directory: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, or None where all agree with the manifest."""
     try:
-        expected = dict(json.loads((directory / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=_Manifest)
+    except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} is missing or unreadable"
-    for name, digest in expected.items():
+    if str(manifest.step) != directory.name:
+        return f"it was written as that of step {manifest.step}"
+    for name, digest in manifest.files.items():
         try:
             if _digest(directory / name) != digest:
                 return f"{name} has other contents than were written"
-        except OSError:
+        except (OSError, ValueError):
             return f"{name} is missing"
+    if strange := sorted(_files(directory) - manifest.files.keys()):
+        return f"{strange[0]} was not written with it"
+    return None if _is_read(directory / _DESCRIPTION) else f"{_DESCRIPTION} holds something else"
+
+
+def _is_read(description: pathlib.Path) -> bool:
+    """Whether Orbax reads its description, or does without: of other JSON it makes an error."""
+    try:
+        return isinstance(json.loads(description.read_bytes()), dict)
+    except RecursionError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def unreadable(directory: pathlib.Path) -> str | None:
+    """Why what is saved below a directory could not be restored, or None where it could."""
+    for part in directory.absolute().parts:
+        # Orbax looks its files up by a pattern, in which these match other names than their own,
+        # and doubles the slash behind `gs:`; TensorStore takes a backslash for a slash.
+        if re.search(r"[*?\[\\]|gs:$", part):
+            return (
+                f"checkpoints below {part} could not be read back: name a directory without * ? ["
+                " \\ in its path, and no name in it that ends in gs:"
+            )
     return None
 
 
@@ -99,7 +161,11 @@ class Checkpoints:
         read_only: bool = False,
     ) -> None:
         self.directory = directory.absolute()
+        if problem := unreadable(self.directory):
+            raise UsageError(f"{self.directory} cannot hold checkpoints: {problem}")
         self.damaged = self.directory.parent / "damaged"
+        # The newest step of those that were moved there now.
+        self.lost = 0
         self._mode, self._read_only = mode, read_only
         policies = [
             checkpoint_managers.LatestN(keep),
@@ -149,13 +215,15 @@ class Checkpoints:
             int(path.name) for path in self.directory.glob("[1-9]*") if path.name.isdecimal()
         ):
             problem = damage(self.path(step))
-            if problem is None:
+            # A training that goes on deletes what it no longer keeps.
+            if problem is None or not self.path(step).exists():
                 continue
             if self._read_only:
                 passed_over[step] = problem
                 done = "passed over"
             else:
                 done = f"moved to {self.path(step).rename(self.place_aside(str(step)))}"
+                self.lost = step
             _log.warning("checkpoint %d is damaged (%s): %s", step, problem, done)
         return passed_over
 
@@ -282,8 +350,11 @@ class Checkpoints:
         )
         args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
         state = self._manager.restore(step, args=args)[_STATE]
-        params = state["ema_params"] or state["params"]
-        return {"params": params, **(state["model_state"] or {})}
+        return {
+            "params": state["params"],
+            **(state["model_state"] or {}),
+            **(state["average"] or {}),
+        }
 
     def _check_whole(self, step: int) -> None:
         if step in self._passed_over:
@@ -330,6 +401,34 @@ class Checkpoints:
         self._manager.close()
         if not self._read_only:
             self._delete_obsolete()
+
+
+def read[T](
+    directory: pathlib.Path, mode: str, which: str, reader: Callable[[Checkpoints, int], T]
+) -> T:
+    """What `reader(checkpoints, step)` gives of a run's checkpoint.
+
+    The run may go on meanwhile and delete the one that was found: then the next one is read.
+
+    Args:
+      directory: of the checkpoints.
+      mode: as for `Checkpoints`.
+      which: as for `Checkpoints.find`.
+      reader: reads it.
+
+    Raises:
+      UsageError: there is none, or it is damaged or of another model.
+    """
+    for attempt in range(_ATTEMPTS):
+        with contextlib.closing(Checkpoints(directory, mode=mode, read_only=True)) as checkpoints:
+            step = checkpoints.find(which)
+            try:
+                return reader(checkpoints, step)
+            except Exception:
+                gone = not which.isdecimal() and not checkpoints.path(step).exists()
+                if not gone or attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError("not reached")
 
 
 def _watched(metrics: dict[str, float]) -> float:

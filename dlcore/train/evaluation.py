@@ -1,6 +1,7 @@
 """Evaluation: every example of a split exactly once, on any number of devices."""
 
 import collections
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from dlcore import metrics as metrics_lib
 from dlcore.errors import UsageError
 from dlcore.metrics import SumMetric
 from dlcore.train.program import Program
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -60,4 +63,7 @@ def evaluate(
         settle()
     if totals is None:
         raise UsageError("nothing to evaluate: the split has no examples")
-    return metrics_lib.compute(totals)
+    values = metrics_lib.compute(totals)
+    if nan := values.get("nan_predictions"):
+        _log.warning("%d predictions are NaN: each counts as a wrong one", nan)
+    return values

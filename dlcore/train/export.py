@@ -67,7 +67,7 @@ def card(run: Run, trained: Trained) -> str:
         f"- data: `{recipe.data}`; scores are of its {split} split",
         f"- task: `{recipe.task}`",
         *_interface(trained),
-        *(f"- {name}: {value:.4f}" for name, value in summary[split].items()),
+        *(f"- {name}: {value:.4f}" for name, value in summary[split].items() if value is not None),
     ]
     if recipe.expected:
         lines.append(f"- expected: {recipe.expected}")

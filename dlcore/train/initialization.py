@@ -1,8 +1,9 @@
 """Another first state than a model's own: every kernel drawn anew, by one rule for all layers.
 
-A rule reads a kernel's fan-in off its shape: all axes but the last, which counts the units. The
-biases beside the kernels start at zero (D), or are drawn as the kernels are where the rule is one
-of the small intervals of old (K).
+A rule reads a kernel's fan-in off its shape: all axes but the last, which counts the units. Layers
+whose kernel is not such an array, locally connected ones and those that lack connections, get it
+from what they are. The biases beside the kernels start at zero (D), or are drawn as the kernels are
+where the rule is one of the small intervals of old (K).
 
 LSUV (Mishkin and Matas, 2016, "All you need is a good init", algorithm 1) draws orthogonal kernels
 and divides each by the standard deviation of its layer's output over a batch of data, from the
@@ -11,20 +12,26 @@ kernel: one division does what the paper, which measures on a new batch each tim
 is near enough.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dlcore.errors import UsageError
 from dlcore.nn import initializers
+from dlcore.nn.convolution import PartiallyConnectedConv
+from dlcore.nn.regularization import MaskedDense
 from dlcore.tasks import Batch, Learner
 
 Variables = Mapping[str, Any]
 Initialization = Callable[[Learner, Variables, Batch, jax.Array], Variables]
+# Makes a rule for ordinary kernels one for the kernels of another layer.
+Adaptation = Callable[[initializers.Initializer], initializers.Initializer]
 
 NAMES = (*initializers.NAMES, "lsuv")
 
@@ -57,23 +64,77 @@ def make(name: str) -> Initialization:
     rule, biases_too = initializers.initializer(name), kind.startswith("small")
     return lambda task, variables, batch, key: {
         **variables,
-        "params": redraw(variables["params"], rule, key, biases_too=biases_too),
+        "params": redraw(
+            variables["params"],
+            rule,
+            key,
+            biases_too=biases_too,
+            special=_special_kernels(task, variables, batch),
+        ),
     }
 
 
 def redraw(
-    params: Any, rule: initializers.Initializer, key: jax.Array, *, biases_too: bool = False
+    params: Any,
+    rule: initializers.Initializer,
+    key: jax.Array,
+    *,
+    biases_too: bool = False,
+    special: Mapping[tuple[str, ...], Adaptation] | None = None,
 ) -> Any:
-    """Parameters with every kernel drawn by a rule, and every bias beside one zero or drawn too."""
+    """Parameters with every kernel drawn by a rule, and every bias beside one zero or drawn too.
+
+    Args:
+      params: the parameters that are replaced.
+      rule: for kernels of ordinary layers.
+      key: of all that is drawn.
+      biases_too: whether biases are drawn, too.
+      special: by the path of a layer whose kernel is not ordinary, what makes a rule fit it.
+    """
     flat = flatten_dict(params)
     owners = {path[:-1] for path, array in flat.items() if _is_kernel(path, array)}
     for path, own_key in zip(sorted(flat), jax.random.split(key, len(flat)), strict=True):
         array, is_bias = flat[path], path[-1] == "bias" and path[:-1] in owners
         if _is_kernel(path, array) or (is_bias and biases_too):
-            flat[path] = rule(own_key, array.shape, array.dtype)
+            adapt = (special or {}).get(path[:-1], lambda rule: rule)
+            own_rule = rule if is_bias else adapt(rule)
+            flat[path] = own_rule(own_key, array.shape, array.dtype)
         elif is_bias:
             flat[path] = jnp.zeros_like(array)
     return unflatten_dict(flat)
+
+
+def _special_kernels(
+    task: Learner, variables: Variables, batch: Batch
+) -> dict[tuple[str, ...], Adaptation]:
+    """What makes a rule fit the layers of a task's model whose kernels are not ordinary."""
+    found: dict[tuple[str, ...], Adaptation] = {}
+
+    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        match context.module:
+            case nn.ConvLocal(path=path, kernel_size=size):
+                size = (size,) if isinstance(size, int) else tuple(size)
+                found[path] = functools.partial(initializers.unshared, kernel_size=size)
+            case PartiallyConnectedConv(path=path, table=table):
+                found[path] = functools.partial(initializers.partly_connected, table=table)
+            case MaskedDense(path=path):
+                mask = np.asarray(args[1] if len(args) > 1 else kwargs["mask"])
+                found[path] = functools.partial(initializers.masked, mask=mask)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(
+            lambda variables, batch: task.model.apply(variables, *task.describe_inputs(batch)),
+            _of_model(task, variables),
+            batch,
+        )
+    return found
+
+
+def _of_model(task: Learner, variables: Variables) -> Variables:
+    """The model's own collections: what belongs to examples is an input."""
+    kinds = task.state_kinds
+    return {name: own for name, own in variables.items() if kinds.get(name) != "examples"}
 
 
 def _is_kernel(path: tuple[str, ...], array: jax.Array) -> bool:
@@ -99,7 +160,8 @@ def lsuv(
     Raises:
       UsageError: `by_unit` for a layer whose kernel has no last axis of units.
     """
-    params = redraw(variables["params"], initializers.orthogonal(), key)
+    special = _special_kernels(task, variables, batch)
+    params = redraw(variables["params"], initializers.orthogonal(), key, special=special)
     flat = flatten_dict(params)
     layers = _layers(flat)
 
@@ -124,13 +186,11 @@ def lsuv(
         scaled = values * module.get_variable(_SCALES, "scale")
         return jax.tree.unflatten(structure, [scaled])
 
-    # What belongs to examples is an input, no collection of the model's.
-    collections = {
-        name: own for name, own in variables.items() if task.state_kinds.get(name) != "examples"
-    }
     with nn.intercept_methods(measure):
         _, measured = task.model.apply(
-            {**collections, "params": params}, *task.describe_inputs(batch), mutable=[_SCALES]
+            {**_of_model(task, variables), "params": params},
+            *task.describe_inputs(batch),
+            mutable=[_SCALES],
         )
     for path, scale in flatten_dict(measured[_SCALES]).items():
         name = layers[path[:-1]]

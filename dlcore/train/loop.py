@@ -23,7 +23,7 @@ from dlcore import metrics as metrics_lib
 from dlcore.errors import NotFiniteError, UsageError
 from dlcore.optim import rate
 from dlcore.tasks import TrainState
-from dlcore.train.callbacks import Callback
+from dlcore.train.callbacks import Callback, not_finite
 from dlcore.train.checkpoint import Checkpoints, Restored
 from dlcore.train.evaluation import evaluate
 from dlcore.train.findings import beside
@@ -205,8 +205,8 @@ class Loop:
             for callback in self._callbacks:
                 callback.on_start(first, self._last_step)
                 closing.callback(callback.on_end)
-            with self._watchdog:
-                state, step, status, reason = self._train(state, first)
+            with self._watchdog, StopSignal() as signal:
+                state, step, status, reason = self._train(state, first, signal)
                 self._watchdog.progress("the last checkpoint", PATIENCE)
                 self._checkpoints.wait()
             best = self._checkpoints.best()
@@ -259,14 +259,14 @@ class Loop:
         """Takes up everything but the state."""
         progress, self._resumed = restored.progress, True
         _log.info("resumed at step %d", restored.step)
+        if (lost := self._checkpoints.lost) > restored.step:
+            _log.warning("steps %d to %d are trained again", restored.step + 1, lost)
         self._seconds_before = progress["seconds"]
         self._skipped, self._consecutive = progress["skipped"], progress["consecutive_skips"]
         for callback in self._callbacks:
             if (name := type(callback).__name__) in progress["callbacks"]:
                 callback.load(progress["callbacks"][name])
         if self._lines:
-            if self._lines.position() < progress["log_position"]:
-                _log.warning("%s is shorter than it was: records are lost", self._lines.path)
             self._lines.cut(progress["log_position"])
         if progress["layout"] != self._layout:
             _log.warning(
@@ -277,7 +277,7 @@ class Loop:
                 ),
             )
 
-    def _train(self, state: Any, first: int) -> tuple[Any, int, str, str]:
+    def _train(self, state: Any, first: int, signal: StopSignal) -> tuple[Any, int, str, str]:
         """Trains from a state; the state at the end, its step, the status and the reason."""
         stream = self._dataset.train_batches(
             self._program.batch_size, self._seed, jax.process_index(), jax.process_count()
@@ -287,7 +287,7 @@ class Loop:
             return state, step, "complete", reason
         self._watchdog.progress(f"step {first + 1}", PATIENCE)
         prefetched = data.prefetch(stream, self._program.parallelism.place_batch)
-        with StopSignal() as signal, prefetched as batches:
+        with prefetched as batches:
             while step < self._last_step:
                 state, report = self._program.step(state, next(batches))
                 step += 1
@@ -344,9 +344,12 @@ class Loop:
             saved = self._checkpoints.steps()
             good = f"step {saved[-1]} in {self._checkpoints.path(saved[-1])}" if saved else "none"
             streak = "" if stop else f", after {self._consecutive} skipped updates in a row"
+            loss, norm = float(report.loss), float(report.gradient_norm)
+            found = f"loss is {loss:g} and gradient norm is {norm:g}"
+            if math.isfinite(loss) and math.isfinite(norm):
+                found += ", but the updated parameters are not finite"
             raise NotFiniteError(
-                f"step {step}: loss is {float(report.loss):g} and gradient norm is "
-                f"{float(report.gradient_norm):g}{streak}; last good checkpoint: {good}. Lower "
+                f"step {step}: {found}{streak}; last good checkpoint: {good}. Lower "
                 "learning_rate, set clip_norm, or pass over such updates: on_nonfinite=skip"
             )
 
@@ -375,6 +378,9 @@ class Loop:
             )
         self._record(step, "validation", values)
         if metric is None or step - self._start.step <= self._plan.watched_after:
+            return None
+        if wrong := not_finite(values):
+            _log.warning("step %d: validation %s is not finite: never the best", step, wrong)
             return None
         return float(values[metric])
 

@@ -199,7 +199,10 @@ def _overfit(dataset: data.Dataset, recipe: Recipe) -> data.Dataset:
             f"overfit={recipe.overfit} needs a task that descends one loss: task={recipe.task} has "
             "a rule of its own"
         )
-    return dataset.limited(recipe.overfit)
+    try:
+        return dataset.sampled(recipe.overfit, recipe.seed)
+    except UsageError as error:
+        raise UsageError(f"overfit={recipe.overfit}: {error}") from error
 
 
 def _batch_size(recipe: Recipe, dataset: data.Dataset, layout: parallel.Parallelism) -> int:

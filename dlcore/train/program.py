@@ -12,8 +12,9 @@ import optax
 from dlcore import weights
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics, Rows
+from dlcore.nn.normalization import STATISTICS
 from dlcore.parallel import Parallelism, of_kind
-from dlcore.tasks import Batch, Learner, TrainState
+from dlcore.tasks import Batch, Descent, Learner, TrainState
 from dlcore.train import initialization
 from dlcore.train.step import (
     Schedule,
@@ -24,9 +25,6 @@ from dlcore.train.step import (
     make_step,
 )
 from kernels import dispatch
-
-# The collection of what normalization knows of the batches.
-STATISTICS = "batch_stats"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +84,8 @@ class Program:
             functools.partial(self.learner.init_optimizer, self.optimizer),
             out_shardings=_shardings(self.abstract_state.opt_state),
         )
-        return state.replace(
-            params=params,
-            model_state=model_state,
-            opt_state=optimized(params),
-            ema_params=None if state.ema_params is None else jax.tree.map(jnp.copy, params),
-        )
+        started = state.replace(params=params, model_state=model_state, opt_state=optimized(params))
+        return started if state.average is None else started.with_average()
 
     def check_source(self, source: Mapping[str, Any], mapping: str) -> None:
         """Raises UsageError where weights, or their shapes, do not fit the first state."""
@@ -173,6 +167,8 @@ def build(
       accumulate: see `dlcore.tasks.Descent.update`.
       ema_decay: see `make_step`.
       recompute_statistics: normalization evaluates with the statistics of the whole training set.
+        So it does wherever averaged parameters are evaluated, of which no batch has been seen, if
+        that can be computed; elsewhere the running statistics are averaged like the parameters.
       initializer: see `dlcore.train.initialization.make`.
       kernels: the implementation of the kernels that the model calls.
 
@@ -207,10 +203,16 @@ def build(
     init = _by_kernels(lambda batch: parallelism.stack(make(batch)), "xla")
     abstract = jax.eval_shape(init, shapes)
     evaluate = _by_kernels(make_evaluation(learner, transform), kernels)
-    moments = make_moments(learner, transform) if recompute_statistics else None
-    if moments:
-        _check_moments(learner, jax.eval_shape(moments, abstract, shapes, 0), abstract)
-        moments = _by_kernels(moments, kernels)
+    moments = None
+    if recompute_statistics or (ema_decay and isinstance(learner, Descent)):
+        moments = _by_kernels(make_moments(learner, transform), kernels)
+        if not _match_statistics(jax.eval_shape(moments, abstract, shapes, 0), abstract):
+            if recompute_statistics:
+                raise UsageError(
+                    f"recompute_statistics: {type(learner.model).__name__} has no batch "
+                    "normalization whose statistics could be computed anew"
+                )
+            moments = None
     shardings = parallelism.state_shardings(abstract)
     return Program(
         learner=learner,
@@ -265,13 +267,9 @@ def _shardings(abstract: Any) -> Any:
     return jax.tree.map(lambda array: array.sharding, abstract)
 
 
-def _check_moments(learner: Learner, moments: Any, state: TrainState) -> None:
+def _match_statistics(moments: Any, state: TrainState) -> bool:
     found, expected = (
         [path for path, _ in jax.tree.leaves_with_path(tree)]
         for tree in (moments, state.model_state.get(STATISTICS, {}))
     )
-    if not expected or found != expected:
-        raise UsageError(
-            f"recompute_statistics: {type(learner.model).__name__} has no batch normalization "
-            "whose statistics could be computed anew"
-        )
+    return bool(expected) and found == expected

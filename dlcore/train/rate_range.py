@@ -64,12 +64,13 @@ def run(program: Program, batches: data.TrainBatches, rates: np.ndarray) -> Rang
             state = state.replace(opt_state=rate.rescale(state.opt_state, float(multiplier)))
             state, report = program.step(state, batch)
             report = layout.to_host(report)
-            if not report.finite:
+            if not np.isfinite(report.loss):
                 break
             losses.append(float(report.loss))
             average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1]
             smoothed.append(average / (1 - SMOOTHING ** len(losses)))
-            if smoothed[-1] > DIVERGED * min(smoothed):
+            # The loss is of the parameters before the update, which may not have been taken over.
+            if not report.finite or smoothed[-1] > DIVERGED * min(smoothed):
                 break
     if len(losses) < 2:
         raise UsageError(f"the loss is not finite at a learning rate of {rates[0]:g}: begin lower")

@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Self
 
+import msgspec
+
 import dlcore
 from dlcore import data, optim
 from dlcore.errors import UsageError
@@ -98,16 +100,19 @@ class Recipe(optim.Options):
         that an epoch is one step of gradient descent.
       num_epochs: passes over the training split.
       accumulate: parts in which a device's batch goes through the model, to save memory.
-      ema_decay: decay of the moving average of the parameters that is evaluated; 0 for none.
+      ema_decay: decay of the moving averages, of parameters and statistics, that are evaluated; 0
+        for none.
       recompute_statistics: evaluate batch normalization with its statistics over the whole training
-        split, an epoch's work before each evaluation, instead of with running averages.
+        split, an epoch's work before each evaluation, instead of with running averages; with
+        `ema_decay` that is always so.
       patience: evaluations without a better watched metric before the run stops; 0 for never.
       evaluate_every: epochs between evaluations on the validation split.
       evaluators: what judges and shows the trained model besides the task's own evaluators, with
         spaces between: NAME or NAME:option=value,option=value adds one, -NAME drops one.
       log_every: steps between records of the training metrics; 0 picks 100, or an epoch if shorter.
       seed: of parameters, order and noise.
-      overfit: train on this many examples only, until their loss is near zero; 0 for all.
+      overfit: train on this many examples only, chosen by the seed and of all classes alike, until
+        their loss is near zero; 0 for all.
     """
 
     name: str
@@ -203,7 +208,8 @@ class Recipe(optim.Options):
         """What `to_json` gave, back again; fields that it lacks have their defaults.
 
         Raises:
-          UsageError: another version wrote it, with what this one does not know.
+          UsageError: another version wrote it, with what this one does not know, or a field is of
+            another type.
         """
         fields = {name: _as_tuples(value) for name, value in plain.items()}
         version = fields.pop("version", None)
@@ -218,14 +224,15 @@ class Recipe(optim.Options):
                 + (f", which does not know {strange}" if version else "")
                 + f": use {other}dlcore {version or '0.1'}, or train anew"
             )
-        if fields.get("expected"):
-            fields["expected"] = Expectation(**fields["expected"])
-        fields["needs"] = {
-            name: Need(cls.from_json(need["recipe"]), need["same_data"])
-            for name, need in fields.get("needs", {}).items()
-        }
-        fields["phases"] = tuple(Phase(**phase) for phase in fields.get("phases", ()))
-        return cls(**fields)
+        try:
+            needs = {
+                name: Need(cls.from_json(need["recipe"]), need["same_data"])
+                for name, need in fields.pop("needs", {}).items()
+            }
+            recipe = msgspec.convert(fields, cls)
+        except (TypeError, AttributeError, KeyError, msgspec.ValidationError) as error:
+            raise UsageError(f"the recipe is damaged: {error}") from error
+        return dataclasses.replace(recipe, needs=needs)
 
 
 def _as_tuples(value: Any) -> Any:

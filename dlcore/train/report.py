@@ -6,14 +6,54 @@ import pathlib
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import jax
+import msgspec
 import numpy as np
 
 import dlcore
+from dlcore.errors import UsageError
+from dlcore.train import workdir, writers
 from dlcore.train.loop import Outcome
 from dlcore.train.preparation import OVERFIT_LOSS, Prepared
+
+Scores = dict[str, float | None]
+
+
+class _Whole(TypedDict):
+    """What every summary has, as far as anything is read from it again."""
+
+    status: Literal["complete"]
+    reason: str
+    step: int
+    best: dict[str, Any] | None
+    skipped_updates: int
+    parameters: int
+    seconds: float
+    resumed: bool
+    devices: dict[str, Any]
+    versions: dict[str, str]
+    commit: str
+    date: str
+    train: NotRequired[Scores]
+    validation: NotRequired[Scores]
+    test: NotRequired[Scores]
+    learned_by_heart: NotRequired[bool]
+
+
+def read_summary(path: pathlib.Path) -> dict[str, Any]:
+    """What `summarize` gave, from its file.
+
+    Raises:
+      UsageError: the file is not there, or holds no summary.
+    """
+    summary = workdir.read_json(path)
+    try:
+        msgspec.convert(summary, _Whole)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is damaged: it holds no summary ({error})") from error
+    return summary
 
 
 def scalars(values: Mapping[str, Any]) -> dict[str, float]:
@@ -30,6 +70,9 @@ def summarize(
       prepared: what was trained, of several phases the last.
       outcome: how it ended.
       results: scores of the best checkpoint by split and name.
+
+    Returns:
+      The summary, with None in the place of scores that are not finite.
     """
     summary: dict[str, Any] = {
         "status": outcome.status,
@@ -48,7 +91,7 @@ def summarize(
     }
     if prepared.recipe.overfit:
         summary["learned_by_heart"] = results["validation"]["loss"] <= OVERFIT_LOSS
-    return summary
+    return dict(writers.plain(summary))
 
 
 def count_parameters(prepared: Prepared) -> int:
@@ -74,10 +117,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the code, with "+changes" where the tree differs from it."""
-    if shutil.which("git") is None:
-        return "unknown"
+    """The commit of the code, with "+changes" where the tree differs from it.
+
+    "unknown" where the code is installed, in whatever repository it may lie.
+    """
     root = pathlib.Path(dlcore.__file__).parents[1]
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return "unknown"
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)

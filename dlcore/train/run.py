@@ -16,7 +16,7 @@ import numpy as np
 from dlcore import data
 from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
-from dlcore.train import workdir
+from dlcore.train import report, workdir
 from dlcore.train.recipe import Recipe
 from dlcore.train.session import Session
 from dlcore.train.settings import Settings
@@ -36,11 +36,11 @@ class Run:
       recipe: what was trained.
 
     Raises:
-      UsageError: the directory holds no run, or one of another version.
+      UsageError: the directory holds no run or one of another version, or is not on this machine.
     """
 
     def __init__(self, directory: str | os.PathLike[str], settings: Settings | None = None) -> None:
-        self.directory, self.settings = pathlib.Path(directory), settings or Settings()
+        self.directory, self.settings = workdir.named(directory), settings or Settings()
         self.recipe: Recipe = workdir.read_recipe(self.directory)
 
     @functools.cached_property
@@ -63,9 +63,9 @@ class Run:
         """How the training ended, with its scores.
 
         Raises:
-          UsageError: the training is not complete.
+          UsageError: the training is not complete, or the file is damaged.
         """
-        return workdir.read_json(self._path("summary.json"))
+        return report.read_summary(self._path("summary.json"))
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """The arrays that an evaluator has kept as `NAME.npz`, by their own names.

@@ -10,6 +10,7 @@ The same call resumes a run that was interrupted, and returns the summary of one
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +20,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import parallel, processes, tasks, torch_file, torchvision, weights
-from dlcore.errors import TrainingError, UsageError
+from dlcore import parallel, paths, processes, tasks, torch_file, torchvision, weights
+from dlcore.errors import NotFiniteError, TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
-from dlcore.train import checks, evaluation, findings, report, workdir
+from dlcore.train import checkpoint, checks, evaluation, findings, report, workdir
 from dlcore.train.callbacks import (
     Callback,
     EarlyStopping,
@@ -40,6 +41,8 @@ from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
 
 _CHECKPOINTS = "checkpoints"
+
+_log = logging.getLogger(__name__)
 
 # Of files of weights.
 _READERS = {".safetensors": weights.read, ".pt": torch_file.read, ".pth": torch_file.read}
@@ -120,11 +123,18 @@ class Session:
           directory: of the run, if there is one: where a training has begun, the weights that it
             started from are no longer needed.
         """
+        place = workdir.named(directory) if directory else None
+        if place:
+            workdir.check_apart(place, self._recipe, self.settings)
         for name, session in self.needed.items():
             with _about(f"needs.{name}"):
-                session.check(directory and pathlib.Path(directory) / name)
+                session.check(place and place / name)
+        for evaluator in self.prepared.evaluators.values():
+            for role in evaluator.needed:
+                serving = self.needed[role].prepared
+                evaluator.check_needed(role, serving.learner, serving.dataset)
         for index in range(len(self.phases)):
-            if not (directory and self._has_begun(pathlib.Path(directory), index)):
+            if not (place and self._has_begun(place, index)):
                 with self._about_phase(index):
                     self._check_start(index)
 
@@ -142,12 +152,11 @@ class Session:
           UsageError: the recipe, the settings, the data or the directory is wrong.
           TrainingError: the training cannot go on.
         """
-        directory = pathlib.Path(directory)
+        directory = workdir.named(directory)
         self.check(directory)
         with workdir.claim(directory, self.recipe):
-            path = directory / "summary.json"
-            if processes.first_says(path.exists()):
-                return self._judged(workdir.read_json(path))
+            if summary := self._summary(directory):
+                return self._judged(summary)
             for name, session in self.needed.items():
                 if session.run(directory / name)["status"] == "stopped":
                     return {"status": "stopped", "reason": f"while {name!r} was trained"}
@@ -155,6 +164,19 @@ class Session:
             if outcome.status == "stopped":
                 return {"status": "stopped", "reason": outcome.reason}
             return self._judged(self._finish(directory, outcome))
+
+    def _summary(self, directory: pathlib.Path) -> dict[str, Any] | None:
+        """The summary of a run that is complete; None where it is yet to be written, or again."""
+        path = directory / "summary.json"
+        if not processes.first_says(path.exists()):
+            return None
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: a file of that name is to be written there")
+        try:
+            return report.read_summary(path)
+        except UsageError as error:
+            _log.warning("%s: it is made anew", error)
+            return None
 
     def trained(self, directory: pathlib.Path, which: str = "best", phase: str = "") -> Trained:
         """The trained model of a run directory.
@@ -318,7 +340,9 @@ class Session:
         canonical = prepared.program.parallelism.canonical_state(state)
         trained = self._trained(directory, prepared, canonical, state)
         place = directory / "evaluations" / f"step_{step}"
-        return findings.collect(due, trained, "validation", prepared.recipe.seed, place)
+        found = findings.collect(due, trained, "validation", prepared.recipe.seed)
+        findings.write(found, place)
+        return dict(found.scalars)
 
     def _callbacks(
         self, prepared: Prepared, directory: pathlib.Path, first_step: int
@@ -360,18 +384,24 @@ class Session:
         }
         trained = self._trained(directory, prepared, restored.state, placed)
         split = ["train", *splits][-1]
-        found = findings.collect(
-            prepared.evaluators, trained, split, prepared.recipe.seed, directory
-        )
-        results[split] = findings.beside(results.get(split, {}), found)
+        found = findings.collect(prepared.evaluators, trained, split, prepared.recipe.seed)
+        results[split] = findings.beside(results.get(split, {}), found.scalars)
         summary = report.summarize(prepared, outcome, results)
         summary["report_seconds"] = round(time.perf_counter() - started, 1)
         if jax.process_index() == 0:
             workdir.write_json(directory / "summary.json", summary)
+        findings.write(found, directory)
         return summary
 
     def _judged(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """The summary, unless it says that a few examples could not be learned by heart."""
+        """The summary, unless it says that nothing was learned, or a few examples not by heart."""
+        for split in ("train", "validation", "test"):
+            if summary.get(split, {}).get("loss", 0.0) is None:
+                raise NotFiniteError(
+                    f"the run learned nothing: its {split} loss is not finite, and "
+                    f"{summary['skipped_updates']} of {summary['step']} updates were skipped: "
+                    "lower learning_rate or set clip_norm"
+                )
         if summary.get("learned_by_heart") is False:
             raise TrainingError(
                 f"overfit={self.recipe.overfit}: the loss is still "
@@ -418,8 +448,13 @@ def restore(
     Raises:
       UsageError: there is none, or it is damaged or of another model.
     """
-    with contextlib.closing(_open(prepared.learner, directory / folder)) as checkpoints:
-        return checkpoints.restore(prepared.program.abstract_state, checkpoints.find(which))
+    abstract = prepared.program.abstract_state
+    return checkpoint.read(
+        directory / folder,
+        prepared.learner.watched_mode,
+        which,
+        lambda checkpoints, step: checkpoints.restore(abstract, step),
+    )
 
 
 def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dict[str, Any]:
@@ -432,8 +467,7 @@ def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dic
     Raises:
       UsageError: there is none, or it is damaged.
     """
-    with contextlib.closing(_open(learner, folder)) as checkpoints:
-        variables = checkpoints.restore_variables(checkpoints.find("best"))
+    variables = checkpoint.read(folder, learner.watched_mode, "best", Checkpoints.restore_variables)
     return {
         path: np.asarray(array)
         for path, array in weights.flatten(
@@ -465,12 +499,14 @@ def read_weights(name: str) -> dict[str, Any]:
     Raises:
       UsageError: there is no such file or run.
     """
-    path = pathlib.Path(name).expanduser()
+    path = paths.local(name, "start_from")
     if not path.is_dir() and path.suffix not in _READERS:
         raise UsageError(
             f"start_from={name}: there is no such directory: name that of a run, a file "
             f"({', '.join(_READERS)}), a needed run or an earlier phase"
         )
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise UsageError(f"start_from={name}: it is neither a file nor a directory")
     with _about(f"start_from={name}"):
         if not path.is_dir():
             return _READERS[path.suffix](path)

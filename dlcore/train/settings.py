@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dlcore import paths
 from dlcore.errors import UsageError
 
 # What `kernels` may be.
@@ -37,6 +38,8 @@ class Settings:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        if self.data_dir:
+            paths.local(self.data_dir, "data_dir")
         if self.kernels not in KERNELS:
             raise UsageError(
                 f"kernels={self.kernels}: it is {', '.join(KERNELS[:-1])} or {KERNELS[-1]}"

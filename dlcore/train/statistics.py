@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlcore import data
+from dlcore.nn.normalization import STATISTICS
 from dlcore.tasks import TrainState
-from dlcore.train.program import STATISTICS, Program
+from dlcore.train.program import Program
 
 
 def recompute(
@@ -43,6 +44,8 @@ def recompute(
     statistics = jax.tree.map(
         lambda sum_, old: jax.device_put(sum_ / batches.steps_per_epoch, old.sharding),
         total,
-        state.model_state[STATISTICS],
+        state.variables()[STATISTICS],
     )
+    if state.average is not None:
+        return state.replace(average={**state.average, STATISTICS: statistics})
     return state.replace(model_state={**state.model_state, STATISTICS: statistics})

@@ -2,8 +2,8 @@
 
 The step is the same for every learner and every parallelism. It draws its randomness from the run's
 key and its own number, so that a resumed run repeats itself; it adds sums over examples across
-devices and divides once, so that masks count right; it keeps the old state where loss or gradient
-is not finite.
+devices and divides once, so that masks count right; it keeps the old state where loss, gradient or
+what the update makes of the parameters is not finite.
 """
 
 import functools
@@ -63,7 +63,7 @@ def make_step(
       transform: `(batch, key, train) -> batch`: decoding, normalization and augmentation.
       log_every: metrics are summed over this many steps, then anew.
       accumulate: see `dlcore.tasks.Descent.update`.
-      ema_decay: decay of the parameters' moving average; 0 keeps none.
+      ema_decay: decay of the moving averages that are evaluated; 0 keeps none.
 
     Raises:
       UsageError: accumulation is asked of a learner that descends no loss.
@@ -89,11 +89,11 @@ def make_step(
             sums["update_norm"] = ReplicatedMean.of(optax.tree.norm(change))
         loss = _value(sums["loss"])
         norm = _value(sums["gradient_norm" if "gradient_norm" in sums else "update_norm"])
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(new_state.averaged())
         sums["learning_rate"] = ReplicatedMean.of(learning_rate(state.opt_state, schedule))
-        if state.ema_params is not None:
-            average = optax.incremental_update(new_state.params, state.ema_params, 1.0 - ema_decay)
-            new_state = new_state.replace(ema_params=average)
+        if state.average is not None:
+            average = optax.incremental_update(new_state.averaged(), state.average, 1.0 - ema_decay)
+            new_state = new_state.replace(average=average)
         if state.metrics:
             fresh = state.step % log_every == 0
             so_far = jax.tree.map(lambda total: jnp.where(fresh, 0, total), state.metrics)
@@ -110,6 +110,11 @@ def make_step(
 
 def _value(mean: Any) -> jax.Array:
     return mean.total / mean.count
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether all numbers of replicated arrays are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def make_evaluation(learner: Learner, transform: Transform) -> Evaluation:
@@ -190,15 +195,16 @@ def init_state(
         own = learner.init(init_key, batch)
         variables = dict(initialization(learner, own, batch, jax.random.fold_in(init_key, 1)))
         params = variables.pop("params")
-        return TrainState(
+        state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state=variables,
             opt_state=learner.init_optimizer(optimizer, params),
             rng=jax.random.key_data(run_key),
-            ema_params=jax.tree.map(jnp.copy, params) if ema_decay else None,
+            average=None,
             metrics={},
         )
+        return state.with_average() if ema_decay else state
 
     metrics = jax.eval_shape(step, jax.eval_shape(without_metrics, batch), batch)[0].metrics
     for name, metric in metrics.items():

@@ -1,5 +1,7 @@
 """What watches a training from outside the step: a limit on time without progress, and signals."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -48,16 +50,23 @@ class Watchdog:
         self._deadline = time.monotonic() + self._allowed
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._limit / 4)):
-            if time.monotonic() > self._deadline:
+        interval = min(1.0, self._limit / 4)
+        before = time.monotonic()
+        while not self._closed.wait(interval):
+            now = time.monotonic()
+            # While this thread did not run either, the process was stopped or the machine asleep.
+            self._deadline += max(now - before - 2 * interval, 0.0)
+            before = now
+            if now > self._deadline:
                 several = jax.process_count() > 1
                 cause = ", another process of this run is stuck, stopped or dead" if several else ""
-                # A progress bar may have left the cursor inside a line.
-                print(
-                    f"\nerror: at {self._doing}: no progress for {self._allowed:g} s{cause}; "
-                    f"step_timeout sets the limit. {self._advice}",
-                    file=sys.stderr,
-                )
+                with contextlib.suppress(OSError):  # Nobody may be there to read it.
+                    # A progress bar may have left the cursor inside a line.
+                    print(
+                        f"\nerror: at {self._doing}: no progress for {self._allowed:g} s{cause}; "
+                        f"step_timeout sets the limit. {self._advice}",
+                        file=sys.stderr,
+                    )
                 processes.leave(self.EXIT_CODE)
 
     def __enter__(self) -> Self:
@@ -74,32 +83,45 @@ class Watchdog:
 
 
 class StopSignal:
-    """SIGTERM, or the first SIGINT, as a request to save and stop; a second one acts as ever.
+    """SIGTERM, SIGINT or SIGHUP as a request to save and stop; further ones change nothing.
+
+    Who presses Ctrl-C twice, and a scheduler that asks again, would lose what is being saved.
+    SIGQUIT and SIGKILL end a process as ever.
 
     With several processes SIGTERM is left to JAX's preemption service: the schedulers of pods send
-    it to any of them at any moment, and the service finds one step at which all can stop.
+    it to any of them at any moment, and the service finds one step at which all can stop. The other
+    signals are passed on to it.
     """
+
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.name: str | None = None
         self._previous: dict[int, Any] = {}
+        self._several = jax.process_count() > 1
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step; the same on every process."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
             self.name = "SIGTERM"
         return self.name is not None
 
     def __enter__(self) -> Self:
         # Python lets no other thread handle signals.
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in self._NUMBERS:
+            # `nohup` asks for a training that outlives its terminal.
+            outlives = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+            if not outlives and not (self._several and number == signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def _handle(self, number: int, _: types.FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        signal.signal(number, self._previous[number])
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self.name is None:
+            self.name = signal.Signals(number).name
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._previous.items():

@@ -4,30 +4,66 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import msgspec
 
-from dlcore import data, models, processes, tasks
+from dlcore import data, models, paths, processes, tasks
 from dlcore.errors import TrainingError, UsageError
+from dlcore.train import checkpoint
 from dlcore.train.recipe import Recipe
+from dlcore.train.settings import Settings
 
 # What a program that was killed before anything else may have left.
 _EARLY = (".lock", "recipe.json.partial")
 
 
-def named(name: str | pathlib.Path) -> pathlib.Path:
+def named(name: str | os.PathLike[str]) -> pathlib.Path:
     """The directory of a name, whether it is there or not.
 
     Raises:
-      UsageError: it is a file.
+      UsageError: it is a file, not on this machine, or checkpoints there could not be read back.
     """
-    directory = pathlib.Path(name)
+    directory = paths.local(name, "workdir")
+    if problem := checkpoint.unreadable(directory):
+        raise UsageError(f"workdir={directory}: {problem}")
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"workdir={directory} is a file: name a directory")
     return directory
+
+
+def make(directory: pathlib.Path) -> None:
+    """Makes a directory that will be written into, so that it is known before the work to be right.
+
+    Raises:
+      UsageError: it cannot be made, or no file in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UsageError(f"workdir={directory} cannot be written: {error.strerror}") from error
+
+
+def check_apart(directory: pathlib.Path, recipe: Recipe, settings: Settings) -> None:
+    """Raises UsageError where a directory lies in the data, of which its files would become a part.
+
+    Args:
+      directory: to be written into.
+      recipe: whose data it may not lie in.
+      settings: where the data are.
+    """
+    for place in data.places(recipe.data, settings.data_dir or None):
+        if directory.resolve().is_relative_to(place.resolve()):
+            raise UsageError(
+                f"workdir={directory} lies in the data, {place}: name a directory elsewhere"
+            )
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -38,7 +74,10 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     """
     temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise TrainingError(f"{path} could not be written: {error.strerror}") from error
@@ -51,10 +90,12 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       UsageError: the file is not there or holds no JSON object.
     """
     try:
-        return dict(json.loads(path.read_text()))
-    except OSError as error:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError as error:
         raise UsageError(f"{path.parent} is no run directory: {path.name} is missing") from error
-    except (ValueError, TypeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is damaged: it holds no JSON object ({error})") from error
 
 
@@ -69,8 +110,6 @@ def read_recipe(workdir: pathlib.Path) -> Recipe:
         return Recipe.from_json(plain)
     except UsageError as error:
         raise UsageError(f"{workdir}: {error}") from error
-    except (TypeError, AttributeError, KeyError) as error:
-        raise UsageError(f"{workdir / 'recipe.json'} is damaged: {error}") from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """The catalog of recipes: one file a family, one recipe a line of the results table."""
 
 import importlib
-import os
-import pathlib
 
 from dlcore import data
 from dlcore.errors import UsageError
@@ -150,10 +148,8 @@ def get(name: str) -> Recipe:
 
 def at_hand(recipe: Recipe, data_dir: str | None) -> bool:
     """Whether a recipe's data come with the project, or are in the directory of prepared ones."""
-    directory = data_dir or os.environ.get("DLCORE_DATA_DIR")
-    return recipe.data in data.names() or bool(
-        directory and pathlib.Path(directory, recipe.data).is_dir()
-    )
+    directory = data.data_directory(data_dir)
+    return recipe.data in data.names() or bool(directory and (directory / recipe.data).is_dir())
 
 
 def listing() -> str:

@@ -25,15 +25,23 @@ def conv_stats(
     *,
     activation: str,
 ) -> tuple[Float[Array, "batch new_height new_width outputs"], Moments]:
-    """See `Primitives.conv_stats`; the moments are taken in two passes."""
+    """See `Primitives.conv_stats`; the moments are taken in two passes.
+
+    The second also corrects the first's rounding, so that constants have no variance (Chan, Golub
+    and LeVeque, 1983, equation 1.7).
+    """
     if pending is not None:
         x = apply(x, pending, None, activation)
     raw = convolve(x, kernel, geometry)
     # XLA may leave out a rounding that is undone at once; the statistics are of what is stored.
     stored = jnp.finfo(raw.dtype)
     wide = jax.lax.reduce_precision(raw.astype(jnp.float32), stored.nexp, stored.nmant)
-    mean = wide.mean((0, 1, 2))
-    return raw, Moments(mean, jnp.square(wide - mean).sum((0, 1, 2)))
+    mean = wide.mean(POSITIONS)
+    deviations = wide - mean
+    missed = deviations.mean(POSITIONS)
+    squares = jnp.square(deviations).sum(POSITIONS)
+    count = raw.size // raw.shape[-1]
+    return raw, Moments(mean + missed, jnp.maximum(squares - count * jnp.square(missed), 0))
 
 
 def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:

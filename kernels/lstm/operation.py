@@ -53,7 +53,7 @@ def lstm(
       params: W, R and b; converted to the inputs' dtype.
       initial_state: c and h before the first step that a row takes; zero by default.
       lengths: steps of each row, from 0 to `time`; all by default. Past its end a row's output is
-        zero and its state stays.
+        zero and its state stays; its inputs there may be anything, NaN included.
       reverse: take the steps against time: a row begins at its own end.
       implementation: "auto", "reference" (float32, differentiated by JAX), "xla", "mosaic_gpu" or
         "mosaic_tpu"; None for that of `dispatch.using`. `explain` says what "auto" picks and why.
@@ -82,6 +82,8 @@ def lstm(
     )
     recurrence = lstm_dispatch.RECURRENCES.get(chosen.implementation)
     inputs, params, first, lengths = shapes.vary_alike((inputs, params, first, lengths))
+    # Times a cotangent of zero, a NaN behind a row's end would still reach the gradient of W.
+    inputs = _ended(inputs.swapaxes(0, 1), lengths).swapaxes(0, 1)
     if recurrence is None or not inputs.size or not hidden:
         return reference.lstm(inputs, params, first, lengths, reverse=reverse)
     plan = _Plan(recurrence, reverse, recompute)
@@ -171,7 +173,7 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
         last_cotangent,
         reverse=plan.reverse,
     )
-    recurrent = _over_steps(_before(plan, first, trace.outputs), dz)
+    recurrent = _over_steps(_ended(_before(plan, first, trace.outputs), lengths), dz)
     gradients = Params(
         _over_steps(inputs, dz),
         recurrent,
@@ -218,7 +220,7 @@ def _over_steps(a: Array, b: Array) -> Array:
 
 
 def _ended(outputs: Array, lengths: Array | None) -> Array:
-    """Zero in the steps that a row takes no part in."""
+    """Zero in the steps that a row takes no part in; time is the first axis."""
     if lengths is None:
         return outputs
     takes_part = jnp.arange(outputs.shape[0])[:, None] < lengths

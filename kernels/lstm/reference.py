@@ -26,12 +26,16 @@ def lstm(
 
     def step(state: State, at: tuple[Array, Array]) -> tuple[State, Array]:
         time, x = at
-        sums = jnp.matmul(x, kernel, precision="highest") + bias
-        sums += jnp.matmul(state.output, recurrent_kernel, precision="highest")
-        i, f, g, o = jnp.split(sums, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        output = jax.nn.sigmoid(o) * jnp.tanh(cell)
         takes_part = (time < limits)[:, None]
+        # Where a row takes no part, zeros: a NaN would pass the `where` below into the gradients.
+        x, begun_cell, begun_output = (
+            jnp.where(takes_part, array, 0) for array in (x, state.cell, state.output)
+        )
+        sums = jnp.matmul(x, kernel, precision="highest") + bias
+        sums += jnp.matmul(begun_output, recurrent_kernel, precision="highest")
+        i, f, g, o = jnp.split(sums, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * begun_cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        output = jax.nn.sigmoid(o) * jnp.tanh(cell)
         new = State(
             jnp.where(takes_part, cell, state.cell), jnp.where(takes_part, output, state.output)
         )

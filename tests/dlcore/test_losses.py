@@ -181,3 +181,17 @@ def test_ctc_is_the_probability_of_all_alignments_together():
         logits[None], np.zeros((1, 5)), np.array([[1, 2, 2]]), np.zeros((1, 3))
     )
     assert float(loss[0]) == pytest.approx(-np.log(total), rel=1e-5)
+
+
+@pytest.mark.parametrize("scores", [(300.0, 290.0, 0.0), (-1e4,) * 7, (1e4, 0.0), (3e5, 3e5 - 4)])
+def test_cross_entropy_keeps_its_digits_at_scores_of_any_size(scores):
+    labels = jnp.arange(len(scores))
+    found = losses.cross_entropy(jnp.tile(jnp.array(scores), (len(scores), 1)), labels)
+    expected = -scipy.special.log_softmax(np.array(scores, np.float64))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-30)
+
+
+def test_a_score_of_nan_is_wrong_whatever_the_label():
+    scores = jnp.array([[np.nan, np.nan], [np.nan, 1.0], [1.0, np.nan], [1.0, 0.0]])
+    np.testing.assert_array_equal(losses.zero_one(scores, jnp.array([0, 0, 0, 0])), [1, 1, 1, 0])
+    np.testing.assert_array_equal(losses.zero_one(scores, jnp.array([1, 1, 1, 1])), [1, 1, 1, 1])

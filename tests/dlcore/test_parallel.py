@@ -198,7 +198,7 @@ def test_fsdp_keeps_less_of_the_state_on_a_device_than_data_does():
     held = {}
     for layout in ("data", "fsdp"):
         state = build("images", layout, "momentum", 8)[0].initialize()
-        arrays = jax.tree.leaves((state.params, state.opt_state, state.ema_params))
+        arrays = jax.tree.leaves((state.params, state.opt_state, state.average))
         held[layout] = sum(array.addressable_shards[0].data.nbytes for array in arrays)
         parts = 8 if layout == "fsdp" else 1
         kernels = [array for array in arrays if array.ndim == 4]

@@ -4,11 +4,13 @@ A row is a command line and what its message has to say. The program is called i
 few rows are also given to a shell.
 """
 
+import ast
 import contextlib
 import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,8 @@ import dlcore
 from dlcore import data, models
 from dlcore.data import registration
 from dlcore.data.features import ClassLabel, Image
-from experiments import evaluate, predict, train
+from experiments import evaluate, export, find_rate, predict, prepare, reproduce, study, train
+from experiments import models as table_of_models
 from tests.experiments.conftest import DIGITS_RUN
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,6 +77,7 @@ COMMANDS = [
     ((*MLP, "--model.hidden=1.5"), "--model.hidden=1.5: it takes integers with commas"),
     ((*MLP, "--model.hidden="), "--model.hidden=: it takes integers with commas"),
     ((*DIGITS, "--seeds=a"), "--seeds=a: it takes integers with commas"),
+    ((*DIGITS, "--seeds=0,1,0"), "--seeds=0,1,0: each may be named once"),
     ((*DIGITS, "--seeds=0,,1"), "--seeds=0,,1: it takes integers with commas"),
     # Names.
     ((*DIGITS, "--model=lenet6"), "unknown model 'lenet6'", "did you mean lenet5"),
@@ -235,6 +239,10 @@ COMMANDS = [
         "--evaluators=judged_samples: 'judged_samples' needs a trained judge",
         "(--needs.judge), or drop it by -judged_samples",
     ),
+    *(
+        (("--recipe=gan_digits", f"--needs.judge={name}"), "--needs.judge: a judge classifies imag")
+        for name in ("perceptron_digits", "multitask_digits")
+    ),
     (
         ("--recipe=gan_digits", "--needs.judge=lenet5_mnist"),
         "--needs.judge: lenet5 takes images of 32x32x1, not 12x12x1",
@@ -304,6 +312,14 @@ COMMANDS = [
     # Models that do not fit the data.
     ((*DIGITS, "--data.resize=0"), "lenet5_modern takes images of 12x12 or more, not 8x8"),
     ((*DIGITS, "--model=lenet5"), "lenet5 takes images of 32x32x1, not 28x28x1"),
+    # Paths that are not on this machine, or cannot be read back.
+    ((*DIGITS, "--workdir=gs://b/x"), "--workdir=gs://b/x: gs:// is not supported: name a path"),
+    ((*DIGITS, "--workdir=runs/[x]"), "--workdir=runs/[x]: checkpoints below [x] could not be"),
+    ((*DIGITS, "--data=s3://b/x"), "--data=s3://b/x: s3:// is not supported"),
+    ((*DIGITS, "--data=mnist", "--data_dir=hdfs://b/x"), "--data_dir=hdfs://b/x: hdfs:// is not"),
+    ((*DIGITS, "--data_dir=hdfs://b/x"), "--data_dir=hdfs://b/x: hdfs:// is not supported"),
+    ((*DIGITS, "--start_from=gs://b/x"), "--start_from=gs://b/x: gs:// is not supported"),
+    ((*DIGITS, "--start_from=~no-such-user/x"), "~no-such-user has no home directory here"),
     # Data that is not there.
     ((*DIGITS, "--data=mnist"), "dataset 'mnist' needs --data_dir"),
     (
@@ -572,3 +588,92 @@ def test_an_impossible_example_is_named(call, tmp_path, monkeypatch, key, place,
     words = (*SOFTMAX, "--data=own", "--batch_size=8", f"--workdir={tmp_path / 'new'}")
     assert_refused(call(train, *words), "split 'train' of dataset 'own'", *fragments)
     assert not (tmp_path / "new").exists()
+
+
+# Paths.
+
+PROGRAMS = {
+    train: SOFTMAX,
+    evaluate: (),
+    predict: ("photo.png",),
+    export: (),
+    find_rate: SOFTMAX[:1],
+    study: ("--study=hopfield",),
+    reproduce: ("--recipes=lenet5_digits",),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("gs://b/x", "gs:// is not supported"),
+        ("~no-such-user/x", "~no-such-user has no home directory"),
+        ("runs/[x]", "checkpoints below [x] could not be read back"),
+        ("runs/a\\b", "checkpoints below a\\b could not be read back"),
+    ],
+)
+def test_a_workdir_that_cannot_be_used_is_refused_by_every_program(
+    call, tmp_path, monkeypatch, program, place, message
+):
+    monkeypatch.chdir(tmp_path)
+    result = call(program, *PROGRAMS[program], f"--workdir={place}")
+    assert_refused(result, f"--workdir={place}: {message}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "field"),
+    [
+        (export, ("--output=gs://b/x",), "--output"),
+        (predict, ("gs://b/x",), "file"),
+        (evaluate, ("--data_dir=gs://b/x",), "--data_dir"),
+        (table_of_models, ("--plot=gs://b/x",), "--plot"),
+        (prepare, ("--dataset=mnist", "--data_dir=gs://b/x"), "--data_dir"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_any_other_path_has_to_be_on_this_machine_too(call, digits_run, program, words, field):
+    where = (f"--workdir={digits_run}",) if program in (evaluate, export, predict) else ()
+    assert_refused(call(program, *where, *words), f"{field}=gs://b/x: gs:// is not supported")
+
+
+def test_a_pipe_in_the_place_of_weights_is_not_waited_for(call, tmp_path):
+    pipe = tmp_path / "w.safetensors"
+    os.mkfifo(pipe)
+    result = call(train, *DIGITS, f"--start_from={pipe}", f"--workdir={tmp_path / 'new'}")
+    assert_refused(result, f"--start_from={pipe}: it is neither a file nor a directory")
+
+
+def test_home_stands_for_a_tilde(call, digits_run, monkeypatch):
+    monkeypatch.setenv("HOME", str(digits_run.parent))
+    code, output, _ = call(train, *DIGITS_RUN, f"--workdir=~/{digits_run.name}")
+    assert code == 0
+    assert f"{digits_run}: this run is complete" in output
+
+
+@pytest.mark.parametrize("program", [train, find_rate], ids=["train", "find_rate"])
+def test_a_workdir_in_the_data_is_refused(call, pictures, program):
+    before = files(pictures)
+    words = (*SOFTMAX[:1], "--model=softmax_regression", f"--data={pictures}")
+    result = call(program, *words, f"--workdir={pictures / 'run'}")
+    assert_refused(result, f"--workdir={pictures / 'run'} lies in the data, {pictures}")
+    assert files(pictures) == before
+
+
+# Advice.
+
+
+def test_no_message_advises_anyone_to_delete_files():
+    advice = re.compile(r"\b(delete|remove|erase) (it|them|that|this|the)\b|\brm -")
+    for package in ("dlcore", "experiments", "kernels"):
+        for path in (ROOT / package).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            messages = [
+                part.value
+                for call in ast.walk(tree)
+                if isinstance(call, ast.Call)
+                for part in ast.walk(call)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+            assert not [line for line in messages if advice.search(line)], path

@@ -170,3 +170,10 @@ def test_bad_input_is_refused_by_name(call, tmp_path, monkeypatch, words, named)
     assert code == 2
     assert "Traceback" not in errors
     assert re.search(named, errors.splitlines()[-1])
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_the_work(call, monkeypatch):
+    monkeypatch.setattr(find_rate.rate_range, "run", lambda *_: pytest.fail("work began"))
+    code, _, errors = call(find_rate, *SOFTMAX, "--method=range", "--workdir=/dev/null/rates")
+    assert code == 2
+    assert errors == "error: --workdir=/dev/null/rates cannot be written: Not a directory\n"

@@ -1,3 +1,7 @@
+import dataclasses
+import locale
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,3 +79,38 @@ def test_bad_files_are_named_in_one_line(call, digits_run, words, named):
     assert code == 2
     assert named in errors
     assert "Traceback" not in errors
+
+
+def test_a_prompt_is_read_as_training_reads_texts(call, digits_run, tmp_path, monkeypatch):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_bytes(b"\xef\xbb\xbfna\xc3\xafve")
+    # Any trained model will do where nothing is continued.
+    monkeypatch.setattr(predict, "Continues", object)
+    monkeypatch.setattr(predict, "continue_text", lambda trained, key, prompt, *_: ascii(prompt))
+    # What is not ASCII decodes to something else, or not at all, in another locale.
+    monkeypatch.setattr(locale, "getencoding", lambda: "latin-1")
+    _, output, _ = call(predict, f"--workdir={digits_run}", prompt)
+    assert output == "'na\\xefve'\n"
+    prompt.write_bytes(b"na\xefve")
+    code, _, errors = call(predict, f"--workdir={digits_run}", prompt)
+    assert code == 2
+    assert f"{prompt} is no UTF-8 text: byte 2 is 0xef" in errors
+
+
+def test_files_are_answered_in_batches_of_which_one_is_read_at_a_time(digits_run):
+    trained = dataclasses.replace(Run(digits_run).trained(), batch_size=4)
+    images = trained.dataset.example_batch(10)["image"]
+    read = []
+
+    def reading():
+        for number, image in enumerate(images):
+            read.append(number)
+            yield image
+
+    answers = predict.predict(trained, reading())
+    first = next(answers)
+    assert read == [0, 1, 2, 3]
+    found = np.stack([first, *answers])
+    batch = trained.dataset.transform({"image": images}, None, False)
+    expected = jax.jit(trained.learner.predict)(trained.variables, batch)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,6 +1,7 @@
 """How a program starts: what it imports by then, and what it says of itself to a shell."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -61,6 +62,14 @@ for name in sys.argv[1:]:
 """
 
 
+# Which programs are imported with their package, and so would run twice under `python -m`.
+_TWICE = """
+import sys
+import dlcore.train, experiments.flags, experiments.recipes, kernels
+print(*(name for name in sys.argv[1:] if f"experiments.{name}" in sys.modules))
+"""
+
+
 def printed(code: str, *words: str) -> str:
     """What a fresh process prints."""
     command = [sys.executable, "-c", code, *words]
@@ -100,3 +109,35 @@ def test_help_begins_with_what_the_program_does(helps, path):
     assert path.read_text().startswith(f'"""{lines[0]}')
     assert "Flags:" in lines
     assert lines[-1] == "code 0"
+
+
+def test_no_program_is_imported_before_it_is_run():
+    assert printed(_TWICE, *(path.stem for path in PROGRAMS)).split() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "said"),
+    [
+        (("--list",), {"PYTHONOPTIMIZE": "2"}, 0, "lenet5_digits"),
+        (
+            ("--recipe=softmax_regression_iris", "--dry_run"),
+            {"JAX_PLATFORMS": "cuda"},
+            2,
+            "error: JAX_PLATFORMS=cuda: JAX finds none here: set what is there, as cpu",
+        ),
+    ],
+)
+def test_a_start_under_unusual_conditions(words, environment, code, said):
+    command = [sys.executable, "-m", "experiments.train", *words]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

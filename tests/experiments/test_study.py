@@ -67,3 +67,9 @@ def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
     assert all(np.isfinite(number) for number in numbers.values() if np.ndim(number) == 0)
     missed = [str(own) for own in chosen.expectations if not own.met(numbers[own.metric])]
     assert not missed
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_the_work(call):
+    code, _, errors = call(study, "--study=hopfield", "--workdir=/dev/null/hopfield")
+    assert code == 2
+    assert errors == "error: --workdir=/dev/null/hopfield cannot be written: Not a directory\n"

@@ -149,3 +149,16 @@ def test_bad_words_are_refused_in_one_line_before_any_work(words, told, monkeypa
     captured = capsys.readouterr()
     assert captured.out == ""
     assert told in captured.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("directory", ["gs://b/x", "~no-such-user/x"])
+def test_a_directory_that_is_not_on_this_machine_is_refused(capsys, directory):
+    with pytest.raises(SystemExit) as end:
+        bench.main([*WORDS, f"--directory={directory}"])
+    assert end.value.code == 2
+    assert directory in capsys.readouterr().err
+
+
+def test_home_stands_for_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bench._local("~/measured") == tmp_path / "measured"

@@ -129,8 +129,10 @@ class Window(Move):
 
     @override
     def classes(self, classes: jax.Array, background: int) -> jax.Array:
+        # A place on the border of two pixels is shown by the second, however the quotient rounds:
+        # compiled, it is a product by the reciprocal.
         rows, columns = (
-            jnp.floor(first + (jnp.arange(count) + 0.5) * side / count).astype(jnp.int32)
+            jnp.floor(first + (jnp.arange(count) + 0.5) * side / count + 1e-3).astype(jnp.int32)
             for first, side, count in zip(self.first, self.sides, self.cut, strict=True)
         )
         return classes[rows[:, None], columns]

@@ -53,3 +53,9 @@ def test_who_is_right_as_often_as_it_says_has_no_error():
 def test_who_is_sure_and_wrong_has_the_whole_error():
     measured = calibration.reliability(np.eye(3)[[0, 0, 0]], np.asarray([1, 1, 2]))
     assert calibration.expected_calibration_error(measured) == 1.0
+
+
+def test_an_answer_of_nan_is_not_right():
+    probability = np.array([[np.nan, np.nan], [0.0, 1.0]])
+    measured = calibration.reliability(probability, np.array([0, 1]), bins=2)
+    assert measured.accuracy[1] == 0.5

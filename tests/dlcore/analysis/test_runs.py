@@ -1,5 +1,6 @@
 """Runs as a session leaves them, written here by hand so that every number is known."""
 
+import contextlib
 import json
 import pathlib
 
@@ -12,6 +13,7 @@ from dlcore.analysis.runs import by_name, hardest_errors
 from dlcore.errors import UsageError
 from dlcore.train import Recipe, Run, Session
 from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.report import read_summary
 
 RECIPE = Recipe(
     name="mine",
@@ -21,6 +23,21 @@ RECIPE = Recipe(
     data="digits",
     learning_rate=0.1,
 )
+SUMMARY = {
+    "status": "complete",
+    "reason": "10 steps",
+    "step": 10,
+    "best": None,
+    "skipped_updates": 0,
+    "parameters": 7,
+    "seconds": 1.5,
+    "resumed": False,
+    "devices": {"kind": "cpu"},
+    "versions": {"jax": "0"},
+    "commit": "unknown",
+    "date": "2026-01-01",
+    "test": {"loss": None, "accuracy": 0.5},
+}
 RECORDS = [
     {"step": 5, "epoch": 0.5, "split": "train", "loss": 2.0, "learning_rate": 0.1},
     {"step": 10, "epoch": 1.0, "split": "train", "loss": None, "learning_rate": 0.05},
@@ -34,7 +51,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("runs") / "mlp_digits"
     directory.mkdir()
     (directory / "recipe.json").write_text(json.dumps(RECIPE.to_json()))
-    (directory / "summary.json").write_text(json.dumps({"status": "complete", "step": 10}))
+    (directory / "summary.json").write_text(json.dumps(SUMMARY))
     lines = [json.dumps(record) + "\n" for record in RECORDS]
     (directory / "metrics.jsonl").write_text("".join(lines))
     label = all_of_the_test_split()["label"]
@@ -59,7 +76,24 @@ def test_the_recipe_and_the_summary_are_as_written(directory):
     run = Run(str(directory))
     assert run.directory == directory
     assert run.recipe == RECIPE
-    assert run.summary == {"status": "complete", "step": 10}
+    assert run.summary == SUMMARY
+
+
+@pytest.mark.parametrize("field", SUMMARY)
+@pytest.mark.parametrize("value", [..., {}, [1], "text", 3.5])
+def test_a_summary_of_other_contents_is_refused(tmp_path, field, value):
+    changed = {**SUMMARY, field: value}
+    if value is ...:
+        del changed[field]
+    fits = isinstance(value, type(SUMMARY[field])) and field != "status"
+    if fits or (field, value) in (("best", {}), ("test", ...)):
+        read = contextlib.nullcontext()
+    else:
+        read = pytest.raises(UsageError, match="summary.json is damaged: it holds no summary")
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(changed))
+    with read:
+        assert read_summary(path) == changed
 
 
 def test_metrics_are_columns_by_split_with_nan_for_what_was_not_finite(directory):
@@ -110,8 +144,8 @@ def trained(request, directory):
     saved = {}
     for step, accuracy in ((5, 0.9), (10, 0.8)):
         params = jax.tree.map(lambda array, step=step: array + step, first.params)
-        average = jax.tree.map(jnp.negative, params) if request.param else None
-        saved[step] = first.replace(params=params, ema_params=average)
+        average = {"params": jax.tree.map(jnp.negative, params)} if request.param else None
+        saved[step] = first.replace(params=params, average=average)
         checkpoints.save(step, saved[step], {}, watched=accuracy)
         checkpoints.wait()
     checkpoints.close()

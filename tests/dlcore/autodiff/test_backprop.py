@@ -178,3 +178,8 @@ def test_layers_that_do_not_fit_are_refused_by_number():
     layers = [Layer(np.ones((2, 3)), np.ones(2)), Layer(np.ones((4, 3)), np.ones(4))]
     with pytest.raises(UsageError, match=r"layer 2 has .* it must be \(4, 2\)"):
         Network(layers)
+
+
+def test_the_logarithm_of_a_softmax_keeps_its_digits_at_large_excitations():
+    found = backprop._log_softmax(np.array([1e15 + 2, 1e15]))
+    np.testing.assert_allclose(found, np.array([0.0, -2.0]) - np.log1p(np.exp(-2)), rtol=1e-12)

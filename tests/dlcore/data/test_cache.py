@@ -1,8 +1,13 @@
 """Decoded images survive in the cache, and only where they are still what was decoded."""
 
+import os
+import pathlib
+import time
+
 import numpy as np
 import pytest
 
+from dlcore import paths
 from dlcore.data import cache
 
 
@@ -28,7 +33,7 @@ def cached(tmp_path, monkeypatch):
                 }
                 return {name: arrays[name] for name in names}
 
-            files = cache.fingerprint(directory)
+            files = cache.fingerprint(sorted(directory.iterdir()))
             return cache.cached(directory, split, (resize,), files, names, make)
 
         @property
@@ -109,3 +114,58 @@ def test_a_cache_that_cannot_be_written_is_done_without(cached, tmp_path):
     (tmp_path / "cache").write_text("a file where the directory should be")
     assert cached()["image"][""].max() == 1
     assert cached()["image"][""].max() == 2
+
+
+def test_a_file_in_the_place_of_another_is_another_though_size_and_time_agree(cached):
+    before = (cached.path / "shard").stat()
+    cached()
+    (cached.path / "new").write_text("xyz")
+    (cached.path / "new").replace(cached.path / "shard")
+    os.utime(cached.path / "shard", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cached()["image"][""].max() == 2
+
+
+def test_what_lies_behind_a_link_is_part_of_the_fingerprint(tmp_path):
+    (tmp_path / "there").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    before = cache.fingerprint([tmp_path / "link"])
+    assert cache.fingerprint([tmp_path / "link"]) == before
+    (tmp_path / "there").write_text("ab")
+    assert cache.fingerprint([tmp_path / "link"]) != before
+
+
+@pytest.mark.parametrize("directory", ["/", "/mnt", "/mnt/data/faces"])
+def test_every_file_is_in_the_cache_wherever_the_data_lie(tmp_path, monkeypatch, directory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    written = []
+    monkeypatch.setattr(cache, "_write", lambda path, *_: written.append(path))
+    arrays = {"image": {"": np.zeros(1)}}
+    cache.cached(pathlib.Path(directory), "train", (), "", ("image",), lambda names: arrays)
+    [path] = written
+    assert path.parent == tmp_path / "dlcore"
+
+
+def test_without_a_home_directory_there_is_no_cache_and_no_error(cached, monkeypatch):
+    monkeypatch.setattr(paths, "cache", lambda: None)
+    assert cached()["image"][""].max() == 1
+    assert cached()["image"][""].max() == 2
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(cached, tmp_path):
+    folder = tmp_path / "cache" / "dlcore"
+    folder.mkdir(parents=True)
+    for name, age in (("old.partial", 7200), ("new.partial", 60), ("other.npz", 7200)):
+        (folder / name).write_text("")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    cached()
+    assert {"new.partial", "other.npz"} < {path.name for path in cached.files}
+    assert not (folder / "old.partial").exists()
+    assert len(cached.files) == 3
+
+
+def test_a_killed_process_leaves_what_a_later_one_knows(cached, monkeypatch):
+    """Killed in the middle of its writing, when nothing of it can clean up."""
+    monkeypatch.setattr(pathlib.Path, "unlink", lambda *_, **__: None)
+    monkeypatch.setattr(pathlib.Path, "replace", lambda *_: None)
+    cached()
+    assert [path.suffix for path in cached.files] == [".partial"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dlcore.data import ExampleOptions, TextOptions, catalog, load, options_kind, sources
+from dlcore.data import ExampleOptions, TextOptions, catalog, load, options_kind, places, sources
 from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
 
@@ -167,3 +167,39 @@ def test_one_folder_below_the_data_directory_does_not_hide_another(write_dataset
     assert load("shapes", data_dir).num_examples("test") == 8
     data = load("others", data_dir, {"splits": "train:small"})
     assert data.num_examples("test") == 8
+
+
+def test_a_folder_of_ones_own_below_the_data_directory_is_to_be_named_by_its_path(tmp_path):
+    (tmp_path / "mypics" / "cat").mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"name it by its path, data={tmp_path}/mypics;") as raised:
+        load("mypics", tmp_path)
+    assert "move it elsewhere" in str(raised.value)
+
+
+@pytest.mark.parametrize("option", ["name", "data_dir"])
+def test_an_address_elsewhere_is_refused(tmp_path, option):
+    name, data_dir = ("s3://b/x", tmp_path) if option == "name" else ("mnist", "s3://b/x")
+    field = {"name": "data", "data_dir": "data_dir"}[option]
+    for opened in (load, options_kind, places):
+        with pytest.raises(UsageError, match=f"{field}=s3://b/x: s3:// is not supported"):
+            opened(name, data_dir)
+
+
+def test_home_stands_for_a_tilde_in_names_and_data_directories(write_dataset, monkeypatch):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    monkeypatch.setenv("HOME", str(data_dir))
+    assert load("~/shapes").facts["image_shape"] == (5, 4, 3)
+    monkeypatch.setenv("DLCORE_DATA_DIR", "~")
+    assert load("shapes").facts["image_shape"] == (5, 4, 3)
+
+
+def test_the_places_of_a_dataset_are_where_it_is_read(write_dataset, tmp_path):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    version = data_dir / "shapes" / "1.0.0"
+    assert places("digits") == []
+    assert places("shapes", data_dir) == [version]
+    (tmp_path / "play.txt").write_text("To be")
+    assert places(f"zip:{tmp_path / 'play.txt'},shapes", data_dir) == [
+        tmp_path / "play.txt",
+        version,
+    ]

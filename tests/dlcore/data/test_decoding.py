@@ -80,3 +80,66 @@ def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
     path = save(tmp_path / "image.png", np.full((4, 4), 60000, np.uint16))
     with pytest.raises(UsageError, match="more than 8 bits"):
         decoding.decode(path, 1)
+
+
+def transparent(mode):
+    """A black square, drawn in the transparency over black: where it is clear, half and opaque."""
+    alpha = np.full((2, 3), [0, 128, 255], np.uint8)
+    if mode == "P":
+        image = Image.fromarray(np.full((2, 3), [0, 1, 2], np.uint8), "P")
+        image.putpalette([0] * 9)
+        image.info["transparency"] = bytes([0, 128, 255])
+        return image
+    gray = Image.fromarray(np.zeros((2, 3), np.uint8))
+    planes = [gray] * (len(mode) - 1)
+    return Image.merge(mode, [*planes, Image.fromarray(alpha)])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_is_laid_on_white(tmp_path, mode, channels):
+    image = transparent(mode)
+    image.save(tmp_path / "image.png", transparency=image.info.get("transparency"))
+    # alpha x 0 + (1 - alpha) x 255, by hand.
+    expected = np.broadcast_to(np.array([255, 127, 0])[:, None], (2, 3, channels))
+    path = tmp_path / "image.png"
+    for encoded in (path, path.read_bytes()):
+        np.testing.assert_array_equal(decoding.decode(encoded, channels), expected)
+
+
+def test_an_opaque_image_keeps_its_pixels_whatever_its_mode(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    decoded = decoding.decode(save(tmp_path / "image.png", pixels), 3)
+    np.testing.assert_array_equal(decoded, pixels[..., :3])
+
+
+def test_transparency_that_is_asked_for_is_kept(tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    decoded = decoding.decode(save(tmp_path / "image.png", pixels), 4)
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["bmp", "gif", "jpg", "jfif", "png", "ppm", "tif", "tga", "webp"]
+)
+def test_every_raster_that_pillow_decodes_by_itself_is_read(tmp_path, suffix):
+    path = save(tmp_path / f"image.{suffix}", np.full((4, 6), 100, np.uint8))
+    assert path.suffix in decoding.suffixes()
+    assert np.abs(decoding.decode(path, 1).astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".eps", ".ps", ".wmf", ".emf", ".pdf", ".h5", ".grib", ".mpg"])
+def test_formats_that_start_other_programs_are_no_images(suffix):
+    assert suffix not in decoding.suffixes()
+
+
+@pytest.mark.parametrize("decode", [lambda path: decoding.decode(path, 1), decoding.decode_classes])
+def test_postscript_under_another_name_reaches_no_interpreter(tmp_path, monkeypatch, decode):
+    from PIL import EpsImagePlugin
+
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path, "EPS")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it was called"))
+    with pytest.raises(UsageError, match="cannot read image"):
+        decode(path if decode is not decoding.decode_classes else path.read_bytes())

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from dlcore import parallel
-from dlcore.data import crops, curriculum, from_arrays
+from dlcore.data import crops, curriculum, from_arrays, load
 from dlcore.data.features import (
     INPUTS,
     Audio,
@@ -425,3 +425,64 @@ def test_a_curriculum_without_two_classes_is_refused():
         UsageError, match="curriculum_epochs is 1: it needs .* classes, at least two"
     ):
         dataset(classes="a", curriculum_epochs=1)
+
+
+def test_a_stratified_choice_needs_one_class():
+    with pytest.raises(
+        UsageError, match="stratified is True: it needs one class, .*'diabetes' has"
+    ):
+        load("diabetes", options={"stratified": True})
+
+
+def test_a_stratified_choice_may_be_by_a_class_under_another_name():
+    features = {"kind": ClassLabel(("a", "b")), "other": ClassLabel(("c", "d"))}
+    arrays = {"kind": np.repeat([0, 1], [30, 10]), "other": np.arange(40) % 2}
+    options = {"stratified": True, "features": "label:kind", "validation_fraction": 0}
+    for seed in range(5):
+        opened = from_arrays(features, {"train": arrays}, {**options, "split_seed": seed})
+        test = opened.splits["test"].fetch(np.arange(8))
+        assert np.bincount(test["label"]).tolist() == [6, 2]
+
+
+def test_a_sample_is_of_all_classes_alike_and_of_its_seed():
+    # In the order of their classes, as a folder's examples are: 40 of a, 25 of b, 3 of c, 12 of d.
+    sizes = [40, 25, 3, 12]
+    own = {"image": images[:80], "label": np.repeat(np.arange(4, dtype=np.int32), sizes)}
+    features = {"image": Image(images.shape[1:]), "label": ClassLabel(tuple("abcd"))}
+    options = {"validation_fraction": 0, "test_fraction": 0.0125}
+    data = from_arrays(features, {"train": own, "test": own}, options)
+
+    def chosen(count, seed):
+        few = data.sampled(count, seed)
+        assert few.splits["train"] is few.splits["validation"]
+        return few.splits["train"].fetch(np.arange(count))["label"].tolist(), (
+            few.splits["train"].indices.tolist()
+        )
+
+    for count, expected in ((8, [2, 2, 2, 2]), (20, [6, 6, 3, 5]), (80, sizes)):
+        found = np.bincount(chosen(count, seed=0)[0], minlength=4)
+        if count != 20:
+            np.testing.assert_array_equal(found, expected)
+        else:
+            # 17 over three classes: one of them has one less.
+            assert found[2] == 3
+            assert sorted(found) == [3, 5, 6, 6]
+    assert sorted(chosen(2, seed=0)[0]) == sorted(set(chosen(2, seed=0)[0]))
+    assert chosen(8, seed=1) == chosen(8, seed=1)
+    assert chosen(8, seed=1) != chosen(8, seed=2)
+    with pytest.raises(UsageError, match="cannot take 81 of the 80"):
+        data.sampled(81, 0)
+
+
+def test_the_same_picture_under_two_labels_cannot_be_sampled():
+    twice = np.concatenate([images[:10], images[3:4]])
+    features = {"image": Image(images.shape[1:]), "label": ClassLabel(tuple("abcd"))}
+
+    def of(last):
+        own = {"image": twice, "label": np.array([*labels[:10], last], np.int32)}
+        options = {"validation_fraction": 0}
+        return from_arrays(features, {"train": own, "test": own}, options, "drawn")
+
+    with pytest.raises(UsageError, match="examples 3 and 10 of .*'drawn' have the same image"):
+        of(last=(labels[3] + 1) % 4).sampled(11, 0)
+    assert of(last=labels[3]).sampled(11, 0).num_examples("train") == 11

@@ -1,5 +1,7 @@
 """Folders of one's own images."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,144 @@ def test_splits_may_have_other_names(write_image):
     assert fetch(data, "test")["label"].tolist() == [1]
     with pytest.raises(UsageError, match="splits has 'older': dataset .* has the splits "):
         load(str(root), options={"splits": "train:older"})
+
+
+def values(data, split):
+    """The pixels of constant images of a split, with their labels."""
+    found = fetch(data, split)
+    return list(zip(found["image"][:, 0, 0, 0].tolist(), found["label"].tolist(), strict=True))
+
+
+@pytest.fixture
+def animals(write_image):
+    """Two images of each of two classes."""
+    for number, name in enumerate(("cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png")):
+        root = write_image(name, np.full((4, 4), 10 * number))
+    return root
+
+
+def test_a_note_beside_images_does_not_make_them_a_text(animals, caplog):
+    (animals / "README.txt").write_text("Where these come from")
+    data = load(str(animals), options=HALVES)
+    assert data.features["label"] == ClassLabel(("cat", "dog"))
+    assert f"{animals}: not read: README.txt (1 in all)" in caplog.messages
+
+
+def test_one_line_names_what_is_not_read(animals, write_image, caplog):
+    for name in ("loose.png", "dog/more/4.png", "raw/deep/5.png"):
+        write_image(name, np.zeros((4, 4)))
+    (animals / "cat" / "list.csv").write_text("0.png")
+    (animals / "cat" / "gone.png").symlink_to(animals / "nowhere.png")
+    (animals / "empty").mkdir()
+    for _ in range(2):
+        data = load(str(animals), options=HALVES)
+    assert data.features["label"] == ClassLabel(("cat", "dog"))
+    [line] = caplog.messages
+    assert line == f"{animals}: not read: empty/, loose.png, raw/, ... (6 in all)"
+
+
+def test_where_all_is_read_nothing_is_said(animals, caplog):
+    load(str(animals), options=HALVES)
+    assert not caplog.messages
+
+
+def test_hidden_files_and_folders_never_count(animals, caplog):
+    for name in ("._notes.txt", "cat/._0.png", "cat/.DS_Store", ".git/head.png", "._dog/9.png"):
+        (animals / name).parent.mkdir(exist_ok=True)
+        (animals / name).write_bytes(b"no image")
+    data = load(str(animals), options=HALVES)
+    assert sum(data.num_examples(split) for split in data.splits) == 4
+    assert not caplog.messages
+
+
+def test_images_of_every_kind_count_in_upper_case_too(write_image):
+    for name in ("a/1.bmp", "a/2.WEBP", "b/3.TIF", "b/4.Png"):
+        root = write_image(name, np.zeros((4, 4)))
+    data = load(str(root), options=HALVES)
+    assert sum(data.num_examples(split) for split in data.splits) == 4
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_may_have_a_short_name(write_image, name):
+    for number, path in enumerate(("train/a/1.png", "train/b/1.png", f"{name}/b/1.png")):
+        root = write_image(path, np.full((4, 4), number))
+    data = load(str(root), options={"test_fraction": 0.5})
+    assert values(data, "validation") == [(2, 1)]
+
+
+def test_two_folders_for_validation_are_refused(write_image):
+    for path in ("train/a/1.png", "val/a/1.png", "valid/a/1.png"):
+        root = write_image(path, np.zeros((4, 4)))
+    with pytest.raises(UsageError, match="the splits val and valid, which are both validation"):
+        load(str(root))
+    options = {"splits": "train:train validation:val test:valid"}
+    assert load(str(root), options=options).num_examples("test") == 1
+
+
+def test_a_folder_without_images_is_no_class(animals, caplog):
+    (animals / "eel").mkdir()
+    (animals / "eel" / "notes.md").write_text("None was caught")
+    assert load(str(animals), options=HALVES).features["label"] == ClassLabel(("cat", "dog"))
+    assert f"{animals}: not read: eel/ (1 in all)" in caplog.messages
+
+
+def test_a_class_may_be_named_train(write_image):
+    for number, path in enumerate(("bus/0.png", "car/1.png", "train/2.png", "train/3.png")):
+        root = write_image(path, np.full((4, 4), number))
+    data = load(str(root), options=HALVES)
+    assert data.features["label"] == ClassLabel(("bus", "car", "train"))
+    assert sorted(values(data, "train") + values(data, "test")) == [(0, 0), (1, 1), (2, 2), (3, 2)]
+
+
+def test_images_without_classes_may_be_divided_too(write_image):
+    for path in ("train/0.png", "train/1.png", "test/2.png"):
+        root = write_image(path, np.zeros((4, 4)))
+    data = load(str(root), options={"validation_fraction": 0})
+    assert {split: data.num_examples(split) for split in data.splits} == {"train": 2, "test": 1}
+    assert "label" not in data.features
+
+
+def test_a_pipe_named_as_an_image_is_passed_over(animals, caplog):
+    os.mkfifo(animals / "cat" / "2.png")
+    assert load(str(animals), options=HALVES).num_examples("train") == 2
+    assert f"{animals}: not read: cat/2.png (1 in all)" in caplog.messages
+
+
+def test_classes_may_be_links_and_what_lies_behind_them_is_followed(write_image, tmp_path):
+    root = write_image("dog/0.png", np.full((4, 4), 10))
+    (root / "cat").symlink_to(tmp_path / "elsewhere")
+    write_image("../elsewhere/1.png", np.full((4, 4), 20))
+    both = {(10, 1), (20, 0)}
+    data = load(str(root), options=HALVES)
+    assert set(values(data, "train") + values(data, "test")) == both
+    write_image("../elsewhere/1.png", np.full((4, 4), 30))
+    write_image("../elsewhere/2.png", np.full((4, 4), 40))
+    data = load(str(root), options=HALVES)
+    assert set(values(data, "train") + values(data, "test")) == {(10, 1), (30, 0), (40, 0)}
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_images_without_any_contrast_are_refused(write_image, value):
+    for name in ("a/1.png", "b/2.png", "b/3.png", "b/4.png"):
+        root = write_image(name, np.full((4, 4), value))
+    data = load(str(root), options=HALVES)
+    with pytest.raises(UsageError, match=f"every pixel of the 2 training images .* is {value}:"):
+        data.provide({"image": INPUTS})
+
+
+def test_images_that_differ_among_each_other_have_contrast(animals):
+    load(str(animals), options=HALVES).provide({"image": INPUTS})
+
+
+def test_every_class_is_in_every_split_of_a_stratified_choice(write_image):
+    for number in range(60):
+        root = write_image(f"{number % 3}/{number}.png", np.full((2, 2), number))
+    for seed in range(20):
+        data = load(str(root), options={"stratified": True, "split_seed": seed})
+        counts = {
+            split: np.bincount(fetch(data, split)["label"], minlength=3) for split in data.splits
+        }
+        # A fifth of 20 of each class is 4; a tenth of the other 48 is 5 in all.
+        assert counts["test"].tolist() == [4, 4, 4]
+        assert sorted(counts["validation"].tolist()) == [1, 2, 2]
+        assert sum(counts.values()).tolist() == [20, 20, 20]

@@ -249,3 +249,13 @@ def test_a_text_is_not_read_in_pairs(tmp_path):
     (tmp_path / "own.txt").write_text("abc" * 100)
     with pytest.raises(UsageError, match="is running text, which has no pairs"):
         data.load(f"zip:digits,{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["zip", "unpaired"])
+def test_a_sample_of_a_zip_is_of_the_same_places(kind):
+    dataset = pair(kind, 40, 40).sampled(5, seed=3)
+    first, second = (dataset.parts[side].splits["train"].indices for side in "ab")
+    assert len(first) == len(second) == 5
+    assert not np.array_equal(first, np.arange(5))
+    if kind == "zip":
+        np.testing.assert_array_equal(first, second)

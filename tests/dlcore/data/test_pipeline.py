@@ -218,3 +218,30 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
 def test_a_batch_larger_than_the_split_is_refused():
     with pytest.raises(UsageError, match="batch_size 11 exceeds the 10 training examples"):
         pipeline.train_batches(split_of(10), 11, 0, 0, 1)
+
+
+@pytest.mark.parametrize(("fraction", "seed"), [(0.0, 0), (0.1, 1), (0.25, 2), (0.5, 3), (0.9, 4)])
+def test_carving_by_class_gives_each_its_share_and_loses_nothing(fraction, seed):
+    labels = np.repeat([2, 0, 1], [31, 7, 12])[pipeline.permutation(50, seed, 9)]
+    indices = np.arange(100, 150)
+    rest, carved = pipeline.carve_by_class(indices, labels, fraction, seed, 0)
+    assert len(carved) == round(50 * fraction)
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest, carved])), indices)
+    assert (np.diff(rest) > 0).all()
+    assert (np.diff(carved) > 0).all()
+    counts = np.bincount(labels[carved - 100], minlength=3)
+    shares = np.bincount(labels) * fraction
+    assert np.abs(counts - shares).max() < 1 + 0.5 * (len(carved) > 0)
+
+
+def test_carving_by_class_is_random_and_by_the_seed():
+    labels = np.arange(40) % 2
+    drawn = [pipeline.carve_by_class(np.arange(40), labels, 0.2, seed, 0)[1] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert drawn[0].tolist() != drawn[2].tolist()
+    counts = sum(
+        np.bincount(pipeline.carve_by_class(np.arange(40), labels, 0.2, seed, 0)[1], minlength=40)
+        for seed in range(500)
+    )
+    # Each is drawn in a fifth of the cases: 100 of 500, with a deviation of 9.
+    assert np.abs(counts - 100).max() < 45

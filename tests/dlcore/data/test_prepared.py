@@ -1,5 +1,7 @@
 """Datasets that TFDS has prepared, whole and damaged."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -157,3 +159,71 @@ def test_versions_are_compared_by_number(tmp_path):
         (tmp_path / "mnist" / version / "dataset_info.json").touch()
     assert prepared.locate(tmp_path / "mnist").name == "3.0.10"
     assert prepared.locate(tmp_path / "cifar10") is None
+
+
+def name_a_class(features, name):
+    features["featuresDict"]["features"]["image"]["pythonClassName"] = name
+
+
+def name_a_class_as_protobuf_does(features, name):
+    image = features["featuresDict"]["features"]["image"]
+    del image["pythonClassName"]
+    image["python_class_name"] = name
+
+
+def name_a_class_inside_a_sequence(features, name):
+    inner = features["featuresDict"]["features"]["image"] | {"pythonClassName": name}
+    features["featuresDict"]["features"]["more"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+        "sequence": {"feature": inner, "length": "-1"},
+    }
+
+
+def name_a_class_in_the_older_notation(features, name):
+    features.clear()
+    content = {"image": {"type": name, "content": {}}}
+    kind = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    features |= {"type": kind, "content": content}
+
+
+def name_a_class_in_the_older_notation_within_the_present(features, name):
+    inner = json.dumps({"feature": {"type": name, "content": {}}, "length": None})
+    features["featuresDict"]["features"]["more"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+        "jsonFeature": {"json": inner},
+    }
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        name_a_class,
+        name_a_class_as_protobuf_does,
+        name_a_class_inside_a_sequence,
+        name_a_class_in_the_older_notation,
+        name_a_class_in_the_older_notation_within_the_present,
+    ],
+)
+def test_a_description_runs_no_code_of_others(write_dataset, tmp_path, monkeypatch, harm):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    package = tmp_path / "shared_set"
+    package.mkdir()
+    (package / "helper.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = data_dir / "shapes" / "1.0.0" / "features.json"
+    features = json.loads(path.read_text())
+    harm(features, "shared_set.helper.X")
+    path.write_text(json.dumps(features))
+    with pytest.raises(UsageError, match="features.json names shared_set.helper.X, whose code"):
+        load("shapes", data_dir)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pipe_in_the_place_of_a_description_is_damage(write_dataset):
+    data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
+    path = data_dir / "shapes" / "1.0.0" / "features.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is damaged .*features.json is no file"):
+        load("shapes", data_dir)

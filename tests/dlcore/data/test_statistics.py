@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlcore.data import statistics
-from dlcore.data.features import Audio, Image, Series
+from dlcore.data.features import Audio, Image, Row, Series
 from dlcore.data.sources import Arrays, Split
 
 rng = np.random.default_rng(0)
@@ -79,3 +79,19 @@ def test_padding_is_not_measured():
     found = statistics.mean_and_deviation(split, "look", feature)
     np.testing.assert_allclose(found["mean"], series[real].mean(0), rtol=1e-5)
     np.testing.assert_allclose(found["standard_deviation"], series[real].std(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("center", "width"), [(1.6e7, 10.0), (1.6e7, 40.0), (-1e6, 0.5), (0.1, 1e-6)]
+)
+def test_a_column_that_varies_little_about_a_large_number_is_scaled(center, width):
+    column = np.float32(center + width * np.random.default_rng(0).normal(size=(600, 1)))
+    constant = np.full((600, 1), np.float32(center))
+    rows = np.concatenate([column, constant], axis=1)
+    source = Arrays({"row": Row(("varying", "constant"))}, {"row": rows})
+    split = Split(source, np.arange(600), {"row": "row"})
+    found = statistics.mean_and_deviation(split, "row", source.features["row"])
+    wide = np.float64(column)
+    expected = [wide.std(), 1.0]
+    np.testing.assert_allclose(found["standard_deviation"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["mean"], [wide.mean(), np.float32(center)], rtol=1e-6)

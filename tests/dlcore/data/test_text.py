@@ -1,6 +1,7 @@
 """Text: what is read in training and scored in evaluation, character by character."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -251,3 +252,17 @@ def test_tiny_shakespeare_is_the_known_text(data_dir):
     assert dataset.decode(dataset.splits["train"][:15]) == "First Citizen:\n"
     scored = sum(batch["mask"].sum() for batch in dataset.evaluation_batches("test", 8))
     assert scored == 55_769
+
+
+def test_hidden_files_are_no_part_of_a_text_and_the_rest_is_named(tmp_path, caplog):
+    for name, content in (("a.txt", "abc" * 20), ("b.TXT", "abd" * 20), ("._a.txt", "xyz" * 20)):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "notes.md").write_text("None")
+    assert load_text("ab", tmp_path).vocabulary == "\nabcd"
+    assert caplog.messages == [f"{tmp_path}: not read: notes.md (1 in all)"]
+
+
+def test_a_pipe_is_no_text(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="has no text"):
+        load_text("pipe", tmp_path)

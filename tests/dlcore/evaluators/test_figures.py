@@ -98,3 +98,5 @@ def test_a_text_is_the_prompt_and_what_the_model_makes_of_it():
     assert learner.asked == ("its own", KEY, 0.5)
     with pytest.raises(UsageError, match="has '\\?'"):
         continue_text(trained, KEY, "a?", 6, 0.5)
+    # Of a text without a line break, it begins with a character that is there.
+    assert evaluate("continuation", trained).texts["sample"].startswith(" abcd abcd")

@@ -56,3 +56,20 @@ def test_answers_are_kept_beside_the_labels_and_the_errors_drawn():
     (axes, *_) = found.figures["confusion_matrix"].axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c"]
     assert not found.scalars
+
+
+def test_a_prediction_of_nan_is_no_class_and_in_no_cell():
+    dataset = small.images(count=37)
+    count = dataset.num_examples("validation")
+    probability = np.full((count, 3), np.nan, np.float32)
+    probability[0] = [0, 1, 0]
+    trained = types.SimpleNamespace(
+        learner=types.SimpleNamespace(predict=None),
+        dataset=dataset,
+        rows=lambda function, split: probability,
+        batches=lambda split: dataset.evaluation_batches(split, 4),
+    )
+    found = evaluators.create("predictions").evaluate(trained, "validation", jax.random.key(0))
+    (kept,) = found.arrays.values()
+    np.testing.assert_array_equal(kept["prediction"], [1] + [-1] * (count - 1))
+    assert kept["confusion"].sum() == kept["confusion"][kept["label"][0], 1] == 1

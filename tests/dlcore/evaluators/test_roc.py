@@ -77,3 +77,8 @@ def test_three_classes_are_refused():
     three = Answers(np.full((4, 3), 1 / 3), np.array([0, 1, 2, 0]))
     with pytest.raises(UsageError, match="judges two classes, and the task has 3"):
         found(three)
+
+
+def test_an_answer_of_nan_leaves_no_area(answers):
+    answers.probability[3] = np.nan
+    assert np.isnan(found(answers).scalars["area_under_curve"])

@@ -177,3 +177,22 @@ def test_a_bad_name_is_refused(name, complaint):
     for look_up in (activation, derivative):
         with pytest.raises(UsageError, match=complaint):
             look_up(name)
+
+
+def test_on_a_kink_the_derivative_is_that_of_jax_grad_and_the_slope_to_the_left():
+    for name in ELEMENTWISE:
+        closed = derivative(name)(jnp.zeros(1))
+        np.testing.assert_allclose(closed, jax.grad(activation(name))(0.0), rtol=1e-6, err_msg=name)
+    slopes = {"relu": 0, "leaky_relu": 0.1, "leaky_relu:0.3": 0.3, "elu:0.5": 0.5}
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(derivative(name)(jnp.zeros(1)), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_pieces_of_maxout_that_tie_share_the_derivative_as_in_jax(pieces):
+    x = jnp.array([1.0, 1, 0, 2, 2, 2, 0, 3, 3, 0, -1, -1])
+    by_jax = jax.grad(lambda x: activation(f"maxout:{pieces}")(x).sum())(x)
+    np.testing.assert_allclose(derivative(f"maxout:{pieces}")(x), by_jax, rtol=1e-6)
+    expected = [1 / 2, 1 / 2, 0, 1 / 3, 1 / 3, 1 / 3, 0, 1 / 2, 1 / 2, 1, 0, 0]
+    if pieces == 3:
+        np.testing.assert_allclose(by_jax, expected, rtol=1e-6)

@@ -206,3 +206,30 @@ def test_only_the_transposed_convolution_leaves_a_checkerboard_on_a_flat_map():
 def test_an_upsampling_that_is_none_is_refused(layer):
     with pytest.raises(UsageError, match="nearest or linear, by a factor of 1 or more"):
         layer.init(jax.random.key(0), jnp.ones((1, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "strides", "padding"),
+    [
+        ((2, 3, 1), (3, 4), (1, 1), "VALID"),  # No window fits.
+        ((2, 5, 1), (3, 4), (1, 1), ((0, 0), (1, 1))),
+        ((7, 9, 1), (3, 4), (1, 1), ((-1, 0), (2, -3))),
+        ((3, 4, 5), (3, 4), (1, 1), ((-1, 1), (0, 0))),
+        ((7, 1), (3,), (1,), "SAME"),
+        ((3, 5), (3,), (1,), "VALID"),
+        ((7, 2), (3,), (2,), "SAME"),
+        ((4, 5, 6, 1), (2, 3, 2), (1, 1, 1), "SAME"),
+        ((4, 5, 6, 1), (2, 3, 2), (1, 1, 1), ((0, 1), (1, 0), (2, 2))),
+        ((2, 3, 2, 4), (2, 3, 2), (1, 1, 1), "VALID"),
+        ((1, 1, 1, 1), (2, 3, 2), (1, 1, 1), "VALID"),
+    ],
+)
+def test_the_faster_convolution_answers_what_xla_s_does(shape, size, strides, padding):
+    x = jax.random.normal(jax.random.key(0), (2, *shape))
+    kernel = jax.random.normal(jax.random.key(1), (*size, shape[-1], 3))
+    letters = "DHW"[-len(size) :]
+    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    plain = jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout)
+    faster = jax.jit(lambda x, kernel: convolution(x, kernel, strides, padding))(x, kernel)
+    assert faster.shape == plain.shape
+    np.testing.assert_allclose(faster, plain, rtol=1e-5, atol=1e-5)

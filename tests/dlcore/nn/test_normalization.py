@@ -334,3 +334,50 @@ def test_a_normalization_that_is_unknown_or_does_not_fit_is_refused(name, shape,
 def test_a_position_that_is_neither_before_nor_after_is_refused():
     with pytest.raises(UsageError, match="normalize is before or after .*, not 'between'"):
         normalization.placed("batch", "between")
+
+
+# Of constants: what is left of one after its mean is rounding, which no division may enlarge.
+
+
+@pytest.mark.parametrize("value", [0.1, 3.0, 255.0, 1e4, 1e7, -1234.567, 1e-7])
+@pytest.mark.parametrize("name", ["batch", "layer", "group:3", "subtractive", "local_contrast"])
+def test_a_constant_image_is_normalized_to_zero_at_any_value(name, value):
+    flat = jnp.full((3, 7, 11, FEATURES), value)
+    np.testing.assert_allclose(by_name(name, flat, train=True), 0, atol=1e-6)
+
+
+def test_each_constant_channel_is_normalized_to_zero():
+    flat = jnp.full((3, 7, 11, 1), 1.0) * jnp.array([0.1, 255, 1e4, 1e7, -3.3, 0.7])
+    np.testing.assert_allclose(by_name("batch", flat, train=True), 0, atol=1e-6)
+    np.testing.assert_allclose(by_name("group:6", flat), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("name", ["layer", "group:3"])
+def test_layer_and_group_normalization_are_those_of_float64(name, offset):
+    x = np.float32(offset + np.random.default_rng(0).normal(size=(3, 5, 4, FEATURES)))
+    groups = 1 if name == "layer" else 3
+    parts = np.float64(x).reshape(3, -1, groups, FEATURES // groups)
+    mean, var = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    expected = ((parts - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+    np.testing.assert_allclose(by_name(name, jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_subtraction_s_gradient_is_that_of_its_difference_for_a_constant_too():
+    direction = inputs(1, 7, 6)
+    flat = jnp.full(direction.shape, 1e4)
+    _, moved = jax.jvp(subtractive_normalization, (flat,), (direction,))
+    expected = wide(direction) - local_mean(wide(direction), 9)
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_a_normalization_of_one_value_is_refused():
+    state = variables()
+    with pytest.raises(UsageError, match="one value a feature .* raise batch_size, lower accum"):
+        BatchNorm().apply(state, jnp.ones((1, FEATURES)), True, mutable=["batch_stats"])
+    # In evaluation it is none of the batch's business; two values are few, but some.
+    BatchNorm().apply(state, jnp.ones((1, FEATURES)), False)
+    BatchNorm().apply(state, jnp.ones((1, 2, FEATURES)), True, mutable=["batch_stats"])
+    for name, units in (("layer", 1), ("group:6", 6)):
+        with pytest.raises(UsageError, match=f"normalization='{name}' sees one number"):
+            by_name(name, jnp.ones((3, units)))

@@ -293,3 +293,25 @@ def test_unpooling_and_its_gradient_are_pytorch_s():
 def test_windows_that_cannot_be_are_refused_by_name(call, complaint):
     with pytest.raises(UsageError, match=complaint):
         call(images(4, 6))
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-25, 1e-19, 1.0, 1e19, 1e37])
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_the_gradient_of_lp_pooling_is_right_at_any_scale(scale, p):
+    x = np.array([3.0, -4.0, 1.0, 0.0])
+
+    def pooled(x):
+        return lp_pool(x.reshape(1, 2, 2, 1), p)[0, 0, 0, 0]
+
+    gradient = jax.jit(jax.grad(pooled))(jnp.asarray(scale * x, jnp.float32))
+    expected = np.sign(x) * (np.abs(x) / np.linalg.norm(x, p)) ** (p - 1)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_the_gradient_of_equal_tiny_numbers_is_that_of_their_norm():
+    gradient = jax.grad(lambda x: lp_pool(jax.nn.sigmoid(x), 2).sum() / 1e-26)(
+        jnp.full((1, 2, 2, 1), -60.0)
+    )
+    size = 1 / (1 + np.exp(60.0))
+    # d/dx of sqrt(4 s^2) by one of the four: s / (2 s) times s' = s (1 - s).
+    np.testing.assert_allclose(gradient, size / 2 / 1e-26, rtol=1e-5)

@@ -126,3 +126,13 @@ def test_a_stack_of_linear_layers_is_the_one_that_it_collapses_to(sizes, seed):
         expected = expected @ kernel + bias
     kernel, bias = collapse([(jnp.float32(k), jnp.float32(b)) for k, b in layers])
     np.testing.assert_allclose(x @ kernel + bias, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_norm_and_its_gradient_are_right_where_squares_leave_the_range_of_floats(scale):
+    x, weights = jnp.array([3.0, 4.0]), jnp.array([[1.0], [2.0]])
+    value, gradient = jax.value_and_grad(lambda x: norm_excitation(x, weights)[0])(scale * x)
+    assert float(value) == pytest.approx(scale * 73**0.5, rel=1e-6)
+    np.testing.assert_allclose(gradient, np.array([3, 16]) / 73**0.5, rtol=1e-6)
+    by_weights = jax.grad(lambda w: norm_excitation(x, w)[0])(scale * weights)
+    np.testing.assert_allclose(by_weights[:, 0], np.array([9, 32]) / 73**0.5, rtol=1e-6)

@@ -105,3 +105,16 @@ def test_an_array_that_is_split_over_devices_loses_what_a_whole_one_does():
 def test_bad_input_is_refused_by_name(fraction, step, named):
     with pytest.raises(UsageError, match=named):
         pruning.prune_by_magnitude(fraction, step)
+
+
+def test_weights_that_are_missing_are_neither_ranked_nor_counted():
+    mask = np.random.default_rng(0).random((10, 4)) < 0.25
+    weights = np.where(mask, np.random.default_rng(1).normal(size=mask.shape), 0)
+    params = {"kernel": jnp.asarray(weights, jnp.float32)}
+    prune = pruning.prune_by_magnitude(0.5, 0)
+    updates, _ = prune.update(jax.tree.map(jnp.zeros_like, params), prune.init(params), params)
+    left = np.asarray(optax.apply_updates(params, updates)["kernel"])
+    there = np.sort(np.abs(weights[mask]))
+    expected = np.where(np.abs(weights) >= there[round(0.5 * len(there))], weights, 0)
+    assert 0 < np.count_nonzero(expected) < len(there)
+    np.testing.assert_allclose(left, expected, rtol=1e-6)

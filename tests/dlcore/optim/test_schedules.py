@@ -114,3 +114,14 @@ def test_bad_input_is_refused_by_name(change, named):
     arguments = {"name": "constant", "learning_rate": 0.1, "total_steps": 10, **change}
     with pytest.raises(UsageError, match=named):
         schedules.build(**arguments)
+
+
+def test_the_rate_drops_at_every_multiple_of_any_period_when_compiled_too():
+    periods = np.arange(1, 407)
+    # 41 is one of those whose reciprocal in float32, times the period, is less than 1.
+    for period in (41, 47, 55, 61, *periods[periods % 97 == 0]):
+        schedule = build("step", decay_steps=int(period))
+        steps = np.arange(0, 4 * period + 1)
+        expected = RATE * FACTOR ** (steps // period)
+        np.testing.assert_allclose(jax.jit(schedule)(steps), expected, rtol=1e-6)
+        assert float(jax.jit(schedule)(int(period))) == pytest.approx(RATE * FACTOR)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from dlcore import plots
 from dlcore.errors import UsageError
@@ -77,6 +78,17 @@ def test_a_confusion_matrix_writes_every_count_that_is_not_zero_in_its_cell():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ant", "bee", "cat"]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
     assert axes.get_title("left") == "12 of 15 right (80.00%)"
+
+
+def test_names_of_classes_are_written_as_they_are(tmp_path):
+    names = ["$5_$10", r"$\frac{1$", "a$"]
+    figure = plots.confusion_matrix(np.eye(3), names)
+    labels = figure.axes[0].get_yticklabels()
+    plain = [Text(text=name, parse_math=False, figure=figure) for name in names]
+    for label, expected in zip(labels, plain, strict=True):
+        expected.set_fontsize(label.get_fontsize())
+        assert label.get_window_extent().width == expected.get_window_extent().width
+    plots.save(figure, tmp_path / "confusion.png")
 
 
 def test_right_and_wrong_answers_have_different_colors():

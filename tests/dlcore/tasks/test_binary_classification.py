@@ -92,3 +92,14 @@ def test_three_classes_are_refused():
 def test_a_threshold_that_is_no_probability_is_refused(threshold):
     with pytest.raises(UsageError, match="threshold is above 0 and below 1"):
         task(threshold=threshold)
+
+
+def test_log_odds_of_nan_are_wrong_for_either_label_and_counted():
+    batch = {
+        "image": jnp.array([[np.nan], [np.nan], [-1.0], [1.0]]),
+        "label": jnp.array([0, 1, 0, 1]),
+        "mask": jnp.ones(4),
+    }
+    found = metrics.compute(task().evaluate(parameters(), batch, jax.random.key(0)))
+    assert (found["accuracy"], found["nan_predictions"]) == (0.5, 2)
+    assert (found["precision"], found["recall"]) == (1.0, 0.5)

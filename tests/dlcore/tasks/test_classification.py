@@ -278,7 +278,7 @@ def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_give
         lambda a, b: bool((a != b).all()), dict(state), {"batch_stats": variables["batch_stats"]}
     )
     assert all(jax.tree.leaves(moved))
-    assert sums[-1].keys() == {"loss", "accuracy"}
+    assert sums[-1].keys() == {"loss", "accuracy", "nan_predictions"}
     mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     split, same = PartitionSpec(AXIS), PartitionSpec()
     several = jax.shard_map(gradients, mesh=mesh, in_specs=split, out_specs=same, check_vma=False)
@@ -341,3 +341,58 @@ def test_several_views_of_an_example_are_averaged_into_one_prediction(criterion)
     single = metrics.compute(task.evaluate({"params": params}, one_view, KEY))
     plain = metrics.compute(task.evaluate({"params": params}, batch, KEY))
     assert single["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scores", [(300.0, 290.0, 0.0), (-1e4,) * 7])
+def test_the_loss_keeps_its_digits_at_large_scores(scores, smoothing, penalty):
+    count = len(scores)
+    task = tasks.create(
+        "classification",
+        models.create("softmax_regression", num_classes=count),
+        label_smoothing=smoothing,
+        rubbish_penalty=penalty,
+    )
+    params = {"logits": {"kernel": jnp.eye(count), "bias": jnp.zeros(count)}}
+    batch = {"image": jnp.array([scores]), "label": jnp.array([0]), "mask": jnp.ones(1)}
+    total, _ = task.loss(params, {}, batch, KEY)
+    rivals = np.array([*scores, -penalty] if penalty else scores, np.float64)
+    targets = (1 - smoothing) * np.eye(count)[0] + smoothing / count
+    expected = -(targets * scipy.special.log_softmax(rivals)[:count]).sum()
+    assert float(total) == pytest.approx(expected, rel=2e-3 if expected < 1e-3 else 1e-6)
+
+
+def test_nan_scores_are_wrong_and_counted():
+    task, params = identity_task()
+    batch = make_batch(6, masked=1)
+    right = np.asarray(batch["image"]).argmax(1)
+    whole = {**batch, "label": jnp.asarray(right, jnp.int32)}
+    assert metrics.compute(task.evaluate({"params": params}, whole, KEY)).keys() == {
+        "loss",
+        "accuracy",
+    }
+    # Two of the five, one of them in one score only; and the masked one.
+    image = batch["image"].at[np.array([0, 5])].set(np.nan).at[1, right[1]].set(np.nan)
+    values = metrics.compute(task.evaluate({"params": params}, {**whole, "image": image}, KEY))
+    assert values["accuracy"] == pytest.approx(3 / 5)
+    assert values["nan_predictions"] == 2
+    views = jnp.stack([whole["image"], image], 1)
+    values = metrics.compute(task.evaluate({"params": params}, {**whole, "views": views}, KEY))
+    assert values["nan_predictions"] == 2
+
+
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_masked_example_reaches_no_gradient_whatever_it_holds(criterion, rubbish):
+    task, params = identity_task(criterion=criterion)
+    batch = make_batch(5, masked=2)
+    kept = {name: array[:3] for name, array in batch.items()}
+    image = batch["image"].at[3:].set(rubbish)
+    batch = {**batch, "image": image, "label": batch["label"].at[3:].set(99)}
+    slopes = jax.grad(lambda params, batch: task.loss(params, {}, batch, KEY)[0])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        slopes(params, batch),
+        slopes(params, kept),
+    )

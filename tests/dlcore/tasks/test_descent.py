@@ -123,3 +123,13 @@ def test_a_batch_without_a_real_example_changes_nothing():
     )
     jax.tree.map(np.testing.assert_array_equal, moved.params, begun().params)
     assert metrics["distance"].count == norm == 0
+
+
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf])
+def test_a_masked_example_may_hold_anything(rubbish):
+    image = jnp.where(BATCH["mask"][:, None] > 0, BATCH["image"], rubbish)
+    batch = {**BATCH, "image": image}
+    state, _, norm = descend(distance, begun(), batch, jax.random.key(0), OPTIMIZER, player=HUNTER)
+    hunted, _, expected = hunt(begun())
+    np.testing.assert_allclose(norm, expected, rtol=1e-6)
+    jax.tree.map(np.testing.assert_allclose, state.params, hunted.params)

@@ -216,3 +216,14 @@ def test_an_impossible_sample_is_refused(task, variables, change, message):
     arguments = {"prompt": jnp.zeros((1, 1), jnp.int32), "length": 1, "temperature": 1.0, **change}
     with pytest.raises(UsageError, match=message):
         task.continuation(variables, jax.random.key(0), **arguments)
+
+
+def test_the_loss_keeps_its_digits_at_large_logits_and_nan_is_counted(task, variables):
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    for value, loss, nan in ((-1e4, np.log(VOCABULARY), None), (np.nan, np.nan, ROWS * TIME - 1)):
+        params["logits"]["bias"] = jnp.full(VOCABULARY, value)
+        batch = _batch()
+        batch["mask"] = batch["mask"].at[0, -1].set(0)
+        values = metrics.compute(_evaluate(task, {"params": params}, batch))
+        assert values["loss"] == pytest.approx(loss, rel=1e-6, nan_ok=True)
+        assert values.get("nan_predictions") == nan

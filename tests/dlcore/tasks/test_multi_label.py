@@ -8,6 +8,7 @@ import scipy.special
 import sklearn.metrics
 
 from dlcore import metrics, models, tasks
+from dlcore.tasks.multi_label import tag_metrics
 
 COUNT, TAGS, MASKED = 20, 4, 5
 
@@ -64,3 +65,17 @@ def test_a_tag_s_loss_moves_no_other_tag(task, batch):
     change = np.abs(after - before).max(0)
     assert change[2] > 0
     np.testing.assert_array_equal(np.delete(change, 2), 0)
+
+
+def test_log_odds_of_nan_are_wrong_and_counted(task):
+    nan = np.nan
+    image = jnp.array([[nan, nan, nan, nan], [1.0, -1.0, nan, -1.0], [1.0, -1.0, -1.0, -1.0]])
+    tags = jnp.array([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    batch = {"image": image, "tags": tags, "mask": jnp.ones(3)}
+    # A matrix product would make all outputs of the second row NaN.
+    scores = metrics.compute(tag_metrics(image, tags, batch["mask"]))
+    assert scores["accuracy"] == pytest.approx((0 + 3 + 4) / 12)
+    assert scores["exact_match"] == pytest.approx(1 / 3)
+    found = metrics.compute(task.evaluate({"params": PARAMS}, batch, jax.random.key(0)))
+    assert found["nan_predictions"] == 2
+    assert found["exact_match"] == pytest.approx(1 / 3)

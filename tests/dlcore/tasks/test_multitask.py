@@ -100,3 +100,24 @@ def test_weights_that_cannot_be_are_refused(options, message):
 def test_heads_of_other_sizes_are_refused():
     with pytest.raises(UsageError, match=r"10 digits and 7 segments, not \(3, 7\)"):
         tasks.create("multitask", models.create("multitask_mlp", num_classes=3))
+
+
+def test_a_head_of_nan_is_wrong_in_what_it_tells_and_counted(variables):
+    params = variables["params"]
+    nan = jnp.full_like(params["class_logits"]["bias"], jnp.nan)
+    broken = {**params, "class_logits": {**params["class_logits"], "bias": nan}}
+    batch = {**BATCH, "label": jnp.zeros(8, jnp.int32)}
+    found = weighted(1.0, 1.0).evaluate({"params": broken}, batch, jax.random.key(0))
+    values = metrics.compute(found)
+    assert values["accuracy"] == 0
+    assert values["nan_predictions"] == 7
+    assert values["tag_accuracy"] > 0
+
+
+def test_the_loss_keeps_its_digits_at_large_scores(variables):
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    params["class_logits"]["bias"] = jnp.full(10, -1e4)
+    values = metrics.compute(
+        weighted(1.0, 0.0).evaluate({"params": params}, BATCH, jax.random.key(0))
+    )
+    assert values["loss"] == pytest.approx(np.log(10), rel=1e-6)

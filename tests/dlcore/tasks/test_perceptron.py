@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dlcore import metrics, models, tasks
+from dlcore.optim import builder
 from tests import small
 
 
@@ -180,3 +181,35 @@ def test_masked_examples_teach_nothing():
 def test_only_one_device_is_supported():
     task, _, _ = start(2, 2)
     assert task.parallelisms == ("jit",)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_sums_of_nan_are_wrong_and_counted(classes):
+    task, state, _ = start(classes, 1)
+    batch = make_batch([[np.nan], [np.nan], [1.0]], [0, 1, 0])
+    values = metrics.compute(task.evaluate({"params": state.params}, batch, jax.random.key(0)))
+    assert (values["accuracy"], values["nan_predictions"]) == (pytest.approx(1 / 3), 2)
+    assert np.isnan(task.predict({"params": state.params}, batch)).any(1).tolist() == [1, 1, 0]
+
+
+def test_a_masked_example_may_hold_anything():
+    batch = make_batch([[1, 2], [np.nan, np.inf], [-1, 0]], [1, 0, 1], mask=[1, 0, 1])
+    _, state, update = start(2, 2)
+    masked, _ = update(state, batch)
+    kept, _ = update(state, {name: array[jnp.array([0, 2])] for name, array in batch.items()})
+    np.testing.assert_array_equal(masked.params["weights"], kept.params["weights"])
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"l1": 0.1}])
+@pytest.mark.parametrize("name", ["sgd", "momentum"])
+def test_penalties_leave_the_threshold_alone(name, options):
+    task = tasks.create("perceptron", models.create("perceptron", num_classes=2))
+    optimizer = builder.build(name, optax.constant_schedule(0.5), builder.Options(**options))
+    params = {"weights": jnp.array([[1.0], [2.0], [-4.0]])}
+    state = small.state(params, task.init_optimizer(optimizer, params))
+    # Sums of -1 and -4: right answers for the class 0.
+    batch = make_batch([[1.0, 1.0], [0.0, 0.0]], [0, 0])
+    state, _ = jax.jit(lambda state: task.update(state, batch, jax.random.key(0), optimizer))(state)
+    after = np.asarray(state.params["weights"])[:, 0]
+    assert after[2] == -4
+    assert (after[:2] < [1, 2]).all()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,45 @@ def test_the_progress_bar_tells_the_step_and_the_latest_numbers(capsys):
     assert "loss=0.1235" in last
     assert "val_accuracy=0.75" in last
     assert "learning_rate" not in last
+
+
+class Hung:
+    """A terminal that was closed after some writes."""
+
+    def __init__(self, writes):
+        self._left = writes
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self._left -= 1
+        if self._left < 0:
+            raise BrokenPipeError
+
+    def flush(self):
+        self.write("")
+
+
+@pytest.mark.parametrize("writes", [0, 1, 4, None])
+def test_a_progress_bar_that_nobody_can_see_ends_no_training(monkeypatch, writes):
+    monkeypatch.setattr(sys, "stderr", writes if writes is None else Hung(writes))
+    bar = ProgressBar()
+    bar.on_start(0, 3)
+    for step in (1, 2, 3):
+        bar.on_record(validation(loss=0.5))
+        time.sleep(0.21)
+        bar.on_step(step)
+    bar.on_end()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_an_evaluation_with_a_number_that_is_not_finite_is_no_better(number):
+    listener = EarlyStopping("accuracy", "max", patience=1)
+    listener.on_record(validation(accuracy=0.5, loss=0.1))
+    assert listener.stop_reason() is None
+    listener.on_record(validation(accuracy=0.9, loss=number))
+    assert listener.stop_reason() == "no better validation accuracy in 1 evaluations"
 
 
 @pytest.mark.parametrize("num_steps", [4, pytest.param(30, marks=pytest.mark.slow)])

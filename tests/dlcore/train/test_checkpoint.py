@@ -33,7 +33,7 @@ def state_of(step: int) -> dict:
         },
         "opt_state": (jnp.asarray([np.nan, np.inf, -0.0]), {"count": jnp.zeros((), jnp.int32)}),
         "rng": jnp.asarray(rng.integers(2**32, size=2), jnp.uint32),
-        "ema_params": None,
+        "average": None,
         "metrics": {},
     }
 
@@ -206,6 +206,25 @@ def last_byte_changed(path: pathlib.Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))
 
 
+def replaced(content: bytes):
+    def harm(path: pathlib.Path) -> None:
+        path.write_bytes(content)
+
+    return harm
+
+
+# What JSON may hold, and no file of ours does.
+STRANGE = {
+    "empty_object": b"{}",
+    "list": b"[1, 2]",
+    "text": b'"text"',
+    "text_for_a_number": b'{"step": "2", "files": {}, "watched": "high", "seconds": []}',
+    "name_with_nul": b'{"step": 2, "files": {"a\\u0000b": "1"}}',
+    "file_for_all": b'{"step": 2, "files": {}}',
+    "deep": b"[" * 2000 + b"]" * 2000,
+}
+
+
 # Orbax writes these after the manifest, and restores nothing from them.
 CARRY_NOTHING = {"commit_success.txt", "_CHECKPOINT_METADATA"}
 
@@ -271,12 +290,76 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(run, tmp_path_factory, dat
 
 @pytest.mark.parametrize("name", sorted(CARRY_NOTHING))
 @pytest.mark.parametrize(
-    "harm", [pathlib.Path.unlink, emptied, cut_in_half, first_byte_changed, last_byte_changed]
+    "harm",
+    [
+        pathlib.Path.unlink,
+        emptied,
+        cut_in_half,
+        first_byte_changed,
+        last_byte_changed,
+        replaced(b"{}"),
+    ],
 )
 def test_the_files_that_carry_nothing_are_not_missed(copy, name, harm):
     harm(copy / "checkpoints" / "2" / name)
     with opened(copy) as checkpoints:
         assert_bitwise_equal(checkpoints.restore_newest(abstract(state_of(0))).state, state_of(2))
+
+
+@pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize(
+    "name",
+    [checkpoint.MANIFEST, "progress/metadata", "metrics/metrics", "_CHECKPOINT_METADATA"],
+)
+def test_metadata_that_hold_something_else_are_damage(copy, name, content):
+    (copy / "checkpoints" / "2" / name).write_bytes(content)
+    with opened(copy) as checkpoints:
+        # Orbax needs nothing of its own description, if that is an object.
+        unread = name == "_CHECKPOINT_METADATA" and content.startswith(b"{")
+        assert checkpoints.restore_newest(abstract(state_of(0))).step == 1 + unread
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_folder_under_another_number_is_not_believed(copy, caplog, copied):
+    folder = copy / "checkpoints"
+    if copied:
+        shutil.copytree(folder / "2", folder / "7")
+    else:
+        (folder / "2").rename(folder / "7")
+    with opened(copy) as checkpoints:
+        assert "checkpoint 7 is damaged (it was written as that of step 2)" in caplog.text
+        assert checkpoints.steps() == [1, 2][: 1 + copied]
+        assert checkpoints.lost == 7
+
+
+def test_a_reader_takes_the_next_one_where_a_training_deletes_what_it_found(copy, caplog):
+    asked = []
+
+    def reader(checkpoints, step):
+        asked.append(step)
+        if len(asked) == 1:
+            # The training saves, and deletes what it no longer keeps.
+            with opened(copy, keep=1, mode="min") as training:
+                training.save(3, state_of(3), PROGRESS, watched=0.1)
+        return checkpoints.restore(abstract(state_of(0)), step)
+
+    restored = checkpoint.read(copy / "checkpoints", "max", "newest", reader)
+    assert (asked, restored.step) == ([2, 3], 3)
+    assert "damaged" not in caplog.text
+
+
+def test_what_goes_while_it_is_looked_at_is_not_damaged(copy, caplog, monkeypatch):
+    original = checkpoint.damage
+
+    def damage(directory):
+        if directory.name == "1":
+            shutil.rmtree(directory)
+        return original(directory)
+
+    monkeypatch.setattr(checkpoint, "damage", damage)
+    with opened(copy, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2]
+    assert "damaged" not in caplog.text
 
 
 def test_a_checkpoint_that_was_being_deleted_is_no_damaged_one(copy, monkeypatch, caplog):
@@ -353,7 +436,7 @@ def test_an_unfinished_checkpoint_does_not_count_and_is_cleaned_up_by_the_next_s
             {"params": {"kernel": jnp.zeros((16, 8))}},
             r"params/half is bfloat16\[5\] .* absent here",
         ),
-        ({"ema_params": {"kernel": jnp.zeros((16, 8))}}, "ema_params/kernel is absent there"),
+        ({"average": {"kernel": jnp.zeros((16, 8))}}, "average/kernel is absent there"),
         ({"rng": jnp.zeros(2, jnp.int32)}, r"rng is uint32\[2\] there and int32\[2\] here"),
     ],
 )
@@ -402,3 +485,19 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_older_checkpoint(copy):
     assert checkpoints.steps() == [1, 2]
     with opened(copy) as checkpoints:
         assert checkpoints.restore_newest(abstract(state_of(0))).step == 2
+
+
+@pytest.mark.parametrize("name", ["[x]", "a*b", "a?b", "a\\b", "logs:"])
+def test_a_path_below_which_nothing_could_be_read_back_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="cannot hold checkpoints: checkpoints below .* could not"):
+        Checkpoints(tmp_path / name / "checkpoints")
+    assert not (tmp_path / name).exists()
+
+
+def test_any_other_name_holds_checkpoints(tmp_path):
+    directory = tmp_path / "{a} b%20c ä:d~#$;'|!:" / "checkpoints"
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        checkpoints.save(1, {"x": jnp.arange(3.0)}, {})
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        restored = checkpoints.restore({"x": jax.ShapeDtypeStruct((3,), jnp.float32)}, 1)
+    assert restored.state["x"].tolist() == [0, 1, 2]

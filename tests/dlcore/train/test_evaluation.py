@@ -119,3 +119,20 @@ def test_evaluation_changes_neither_the_state_nor_the_next_evaluation(training):
     assert set(first) == {"loss", "accuracy"}
     jax.tree.map(np.testing.assert_array_equal, first, second)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
+
+
+def test_an_evaluation_says_how_many_predictions_are_nan(caplog):
+    @jax.jit
+    def judge(state, batch, number):
+        del state, number
+        return {"nan_predictions": metrics.NanPredictions.of(batch["value"], batch["mask"])}
+
+    values = np.array([np.nan, 1, 2, np.nan, np.nan], np.float32)
+    batches = batches_of(values, np.zeros(5, int), 4, padding=np.nan)
+    result = evaluate(counting_program(), jnp.zeros(()), batches, compiled=judge)
+    assert result == {"nan_predictions": 3}
+    assert "3 predictions are NaN: each counts as a wrong one" in caplog.text
+    caplog.clear()
+    batches = batches_of(np.zeros(5, np.float32), np.zeros(5, int), 4, padding=np.nan)
+    assert evaluate(counting_program(), jnp.zeros(()), batches, compiled=judge) == {}
+    assert not caplog.text

@@ -376,3 +376,59 @@ def test_a_bad_name_is_refused_before_anything_is_built(rule, complaint):
 
 def test_every_initializer_has_a_name_for_the_recipe():
     assert set(initialization.NAMES) == {*initializers.NAMES, "lsuv"}
+
+
+class Unshared(nn.Module):
+    """Weights of their own at each of 18 positions, then a table of connections."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.ConvLocal(50, (4, 3), (1, 1), "VALID", use_bias=False, name="local")(x)
+        table = (tuple(range(50)), tuple(range(25))) * 20
+        x = PartiallyConnectedConv(table, (2, 3), name="table")(x)
+        return x.reshape(len(x), -1)[:, :3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "variance"),
+    [
+        ("xavier", lambda fan_in, fan_out: 1 / fan_in),
+        ("he", lambda fan_in, fan_out: 2 / fan_in),
+        ("he:uniform", lambda fan_in, fan_out: 2 / fan_in),
+        ("kumar:tanh", lambda fan_in, fan_out: 1 / fan_in),
+        ("glorot", lambda fan_in, fan_out: 2 / (fan_in + fan_out)),
+        # Columns of norm 1.
+        ("orthogonal", lambda fan_in, fan_out: 1 / fan_in),
+    ],
+)
+def test_the_fan_in_of_special_layers_is_what_one_unit_sees(rule, variance):
+    task = tasks.create("classification", Unshared())
+    batch = jax.tree.map(jnp.asarray, images(1, (6, 8, 5)))
+    variables = task.init(jax.random.key(0), batch)
+    changed = initialization.make(rule)(task, variables, batch, jax.random.key(1))["params"]
+    local, table = (np.float64(changed[name]["kernel"]) for name in ("local", "table"))
+    assert local.shape == (3, 6, 60, 50)
+    # A window of 4x3 over five channels; an input would feed 4x3 windows of 50 outputs.
+    expected = variance(60, 600)
+    assert local.var() == pytest.approx(expected, rel=0.05)
+    # Connections lie by output channel, of 50 and of 25 inputs in turn; an input has 30 on average.
+    parts = table.reshape(2, 3, 20, 75)
+    for own, inputs in ((parts[..., :50], 50), (parts[..., 50:], 25)):
+        assert own.var() == pytest.approx(variance(6 * inputs, 6 * 30), rel=0.1)
+
+
+@pytest.mark.parametrize("rule", ["he", "xavier", "orthogonal"])
+def test_a_masked_layer_s_fan_in_is_what_a_unit_sees_and_its_missing_weights_are_0(rule):
+    model = models.create("mlp", num_classes=3, hidden=(400,), window=(3, 2))
+    task = tasks.create("classification", model)
+    batch = jax.tree.map(jnp.asarray, images(2, (9, 8, 1)))
+    mask = models.mlp.window_mask((9, 8, 1), (3, 2), 400)
+    own = task.init(jax.random.key(0), batch)
+    assert not np.asarray(own["params"]["hidden0"]["kernel"])[~mask].any()
+    changed = initialization.make(rule)(task, own, batch, jax.random.key(1))["params"]
+    kernel = np.float64(changed["hidden0"]["kernel"])
+    assert not kernel[~mask].any()
+    # Of 6 inputs; columns of a matrix that is wider than high have a mean square of 1 over units.
+    units = 400 * 6 / 72
+    expected = {"he": 2 / 6, "xavier": 1 / 6, "orthogonal": 1 / units}[rule]
+    assert kernel[mask].var() == pytest.approx(expected, rel=0.1)

@@ -210,6 +210,24 @@ def test_a_signal_saves_and_stops_and_the_resumed_training_ends_as_if_it_had_not
     assert_same_run(tmp_path / "run", resumed, *whole[:2])
 
 
+def test_a_second_signal_does_not_end_what_the_first_one_saves(
+    training, whole, assert_same_run, tmp_path, monkeypatch
+):
+    original = Checkpoints.save
+
+    def save_under_fire(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        original(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_under_fire)
+        outcome = training().run(tmp_path / "run", Signal(3, signal.SIGINT))
+    assert (outcome.status, outcome.reason) == ("stopped", "SIGINT at step 3")
+    assert saved(tmp_path / "run") == [3]
+    assert_same_run(tmp_path / "run", training().run(tmp_path / "run"), *whole[:2])
+
+
 def test_a_signal_at_the_last_step_changes_nothing(training, whole, assert_same_run, tmp_path):
     outcome = training().run(tmp_path / "run", Signal(20))
     assert_same_run(tmp_path / "run", outcome, *whole[:2])
@@ -263,7 +281,7 @@ def test_a_restart_takes_all_that_was_learned_from_the_best_checkpoint(training,
         for step in (7, 14)
     )
     checkpoints.close()
-    for part in ("params", "ema_params", "model_state"):
+    for part in ("params", "average", "model_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(restarted, part), getattr(best, part))
     # So it did with the optimizer's state, but for the factor.
     jax.tree.map(np.testing.assert_array_equal, restarted.opt_state, rescale(best.opt_state, 0.5))
@@ -352,7 +370,7 @@ def test_a_skipped_update_changes_nothing_but_the_count(training, poisoned, tmp_
     plan = {"dataset": poisoned(small.dataset, {5}), "on_nonfinite": "skip", "num_steps": 6}
     outcome = noted.run(tmp_path / "run", **plan)
     assert (outcome.status, outcome.skipped) == ("complete", 1)
-    for part in ("params", "opt_state", "ema_params", "model_state", "metrics"):
+    for part in ("params", "opt_state", "average", "model_state", "metrics"):
         before, after = getattr(steps[4], part), getattr(steps[5], part)
         jax.tree.map(np.testing.assert_array_equal, before, after)
     assert (steps[4].step, steps[5].step) == (4, 5)
@@ -399,6 +417,41 @@ def test_a_watched_metric_that_is_not_finite_is_never_the_best(training, tmp_pat
         outcome = small.run(tmp_path / "run")
     assert outcome.best["step"] in (7, 20)
     assert np.isfinite(outcome.best["value"])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_the_best_checkpoint_is_finite_in_all_of_its_metrics(training, tmp_path, metric, caplog):
+    small = training()
+    original = loop_module.evaluate
+    count = iter(range(10))
+
+    def diverging(*args):
+        values = original(*args)
+        return {**values, "accuracy": 1.0, "loss": float("nan")} if next(count) == 1 else values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "evaluate", diverging)
+        watched = {
+            "watched_metric": metric,
+            "watched_mode": "max" if metric == "accuracy" else "min",
+        }
+        outcome = small.run(tmp_path / "run", **watched)
+    assert outcome.best["step"] in (7, 20)
+    assert "step 14: validation loss is not finite: never the best" in caplog.text
+
+
+def test_parameters_that_an_update_makes_infinite_are_not_saved(training, tmp_path):
+    small = training()
+
+    def overflowing(state, batch):
+        state, report = small.program.step(state, batch)
+        return state, report.replace(finite=report.finite & (state.step != 10))
+
+    patched = dataclasses.replace(
+        small, program=dataclasses.replace(small.program, step=overflowing)
+    )
+    with pytest.raises(TrainingError, match="step 10: .*, but the updated parameters are not fin"):
+        patched.run(tmp_path / "run")
 
 
 # What a training may do without.

@@ -104,3 +104,39 @@ def test_an_array_that_the_recipe_gives_stays():
     own = dataclasses.replace(recipe, task_options={"frequencies": (1, 2)})
     complete, learner = built(own)
     assert learner.frequencies == complete.task_options["frequencies"] == (1, 2)
+
+
+def test_overfit_takes_examples_of_all_classes_by_the_seed():
+    def few(seed):
+        iris = Recipe(
+            name="iris",
+            task="classification",
+            model="softmax_regression",
+            data="iris",
+            learning_rate=0.1,
+            overfit=6,
+            seed=seed,
+        )
+        split = preparation.prepare(iris).dataset.splits["train"]
+        return np.bincount(split.fetch(np.arange(6))["label"]).tolist(), split.indices.tolist()
+
+    assert few(0)[0] == [2, 2, 2]
+    assert few(0) != few(1)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"batch_size": 64, "accumulate": 64}, {"batch_size": 1}], ids=["parts", "batch"]
+)
+def test_batch_normalization_of_one_value_is_refused_before_any_work(fields):
+    degenerate = Recipe(
+        name="iris",
+        task="classification",
+        model="mlp",
+        model_options={"hidden": (5,), "normalization": "batch"},
+        data="iris",
+        learning_rate=0.1,
+        **fields,
+    )
+    message = "batch normalization of hidden0_norm sees one value .* batch_size, lower accumulate"
+    with pytest.raises(UsageError, match=message):
+        preparation.prepare(degenerate)

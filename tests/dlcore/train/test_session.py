@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlcore import evaluators
-from dlcore.errors import UsageError
+from dlcore import evaluators, plots
+from dlcore.errors import NotFiniteError, UsageError
 from dlcore.evaluators import Findings
 from dlcore.train import Run, Session, Settings
 from tests import small
@@ -64,7 +64,31 @@ class Boaster(evaluators.Evaluator):
         return Findings(scalars={"accuracy": 1.0})
 
 
+@dataclasses.dataclass(frozen=True)
+class Failing(evaluators.Evaluator):
+    """Gives nothing."""
+
+    def evaluate(self, trained, split, key):
+        raise ZeroDivisionError("nothing to\ndivide by")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clumsy(evaluators.Evaluator):
+    """Gives one text, beside a figure, arrays and a text that cannot be written."""
+
+    def evaluate(self, trained, split, key):
+        unfinished = plots.histograms({r"$\frac{1$": [np.arange(3.0)]}, [""])
+        return Findings(
+            scalars={"steadiness": 0.5},
+            figures={"unfinished": unfinished},
+            arrays={"objects": {"one": np.asarray([None])}},
+            texts={"no/such/folder": "lost", "kept": "\N{SNOWMAN}"},
+        )
+
+
 evaluators.register("session_probe", Probe)
+evaluators.register("session_failing", Failing)
+evaluators.register("session_clumsy", Clumsy)
 evaluators.register("session_rival", Rival)
 evaluators.register("session_artist", Artist)
 evaluators.register("session_boaster", Boaster)
@@ -218,6 +242,42 @@ def test_what_has_a_name_that_is_taken_is_refused(tmp_path, chosen, message):
     session = Session(small.recipe(evaluators=chosen, num_epochs=1))
     with pytest.raises(UsageError, match=message):
         session.run(tmp_path / "run")
+
+
+def test_what_cannot_be_found_drawn_or_written_costs_a_line_and_nothing_else(tmp_path, caplog):
+    chosen = f"{small.NO_FIGURES} session_failing:every=1 session_clumsy"
+    session = Session(small.recipe(evaluators=chosen, num_epochs=1))
+    with caplog.at_level(logging.WARNING, logger="dlcore"):
+        summary = session.run(tmp_path)
+    assert summary["status"] == "complete"
+    assert summary["test"]["steadiness"] == 0.5
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert (tmp_path / "kept.txt").read_bytes() == "\N{SNOWMAN}".encode()
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("dlcore")]
+    assert not [line for line in said if "\n" in line]
+    failing = "evaluator 'session_failing' failed: ZeroDivisionError: nothing to divide by"
+    assert said[:-3] == [failing, failing]
+    for line, what in zip(said[-3:], ("figure 'unf", "arrays 'obj", "text 'no/such"), strict=True):
+        assert line.startswith(what)
+
+
+# A training that fails.
+
+
+def test_a_run_that_learned_nothing_says_so_and_its_summary_is_json(tmp_path):
+    changes = {"optimizer": "sgd", "learning_rate": 1e38, "num_epochs": 2}
+    session = Session(small.recipe(**changes), Settings(on_nonfinite="skip"))
+    for _ in range(2):
+        with pytest.raises(NotFiniteError, match="the run learned nothing: its .* loss is not fin"):
+            session.run(tmp_path / "run")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "run" / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=refuse)
+    assert summary["test"]["loss"] is None
+    assert 0 < summary["skipped_updates"] < summary["step"]
 
 
 # Rows of a split.

@@ -100,13 +100,13 @@ def test_where_averages_are_kept_they_begin_at_the_weights_and_the_optimizer_ane
     found = source.trained().variables
     state = program.initialize(weights.flatten(found))
     assert_same_arrays(state.params, found["params"])
-    assert_same_arrays(state.ema_params, found["params"])
+    assert_same_arrays(state.average, {"params": found["params"]})
     fresh = program.initialize()
     assert_same_arrays(state.opt_state, fresh.opt_state)
     assert (fresh.params["hidden0"]["kernel"] != state.params["hidden0"]["kernel"]).all()
     # The two are donated to the step, one after the other.
     assert not {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.params)} & {
-        leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.ema_params)
+        leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.average)
     }
 
 

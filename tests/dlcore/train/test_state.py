@@ -90,7 +90,7 @@ def test_what_examples_carry_from_batch_to_batch_is_not_taken_back():
             model_state={"carry": carry, "batch_stats": {"mean": step}},
             opt_state=optimizer.init(params),
             rng=np.zeros(2, np.uint32),
-            ema_params=None,
+            average=None,
             metrics={},
         )
 

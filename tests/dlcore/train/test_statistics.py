@@ -56,9 +56,7 @@ def build(dataset, layout="jit", model=None, task="classification", **options):
         layout,
         transform=dataset.transform,
         seed=SEED,
-        log_every=10,
-        recompute_statistics=True,
-        **options,
+        **{"log_every": 10, "recompute_statistics": True, **options},
     )
 
 
@@ -108,11 +106,31 @@ def test_they_belong_to_the_parameters_that_are_evaluated(dataset):
     state = made.initialize()
     other = jax.tree.map(lambda array: 3 * array + 1, state.params)
     averaged = recompute(
-        made, state.replace(ema_params=other), dataset.train_batches(BATCH_SIZE, SEED)
+        made,
+        state.replace(average={**state.average, "params": other}),
+        dataset.train_batches(BATCH_SIZE, SEED),
     )
     expected, _ = by_hand(dataset, jax.device_get(other))
-    found = averaged.model_state["batch_stats"]["BatchNorm_0"]
+    found = averaged.variables()["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(found["mean"], expected[0], rtol=1e-4, atol=1e-5)
+    # The latest parameters keep what they have.
+    jax.tree.map(np.testing.assert_array_equal, averaged.model_state, state.model_state)
+
+
+class Foreign(nn.Module):
+    """Normalized by Flax's own layer, whose batches' statistics cannot be asked for."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x.reshape(len(x), -1)))
+
+
+def test_wherever_averaged_parameters_are_evaluated_they_are_computed_if_they_can_be(dataset):
+    averaged = {"recompute_statistics": False, "ema_decay": 0.9}
+    assert build(dataset, **averaged).moments
+    assert not build(dataset, recompute_statistics=False).moments
+    assert not build(dataset, model=Foreign(), **averaged).moments
+    assert not build(dataset, model=models.create("mlp", num_classes=3), **averaged).moments
 
 
 def test_every_batch_draws_noise_of_its_own(dataset):

@@ -178,17 +178,20 @@ def test_accumulation_is_refused_to_a_rule_of_its_own():
 # What is kept from step to step.
 
 
-def test_the_moving_average_is_the_sum_of_its_closed_form():
+@pytest.mark.parametrize("which", ["mlp", "convnet_bn"])
+def test_moving_averages_of_parameters_and_statistics_are_sums_of_their_closed_form(which):
     decay, steps = 0.75, 6
-    states, _ = run(build("mlp", ema_decay=decay), *(images(seed) for seed in range(steps)))
+    states, _ = run(build(which, ema_decay=decay), *(images(seed) for seed in range(steps)))
     weights = [decay**steps, *((1 - decay) * decay ** (steps - i) for i in range(1, steps + 1))]
     assert sum(weights) == pytest.approx(1)
+    latest = [{"params": state.params, **state.model_state} for state in states]
     expected = jax.tree.map(
-        lambda *params: sum(w * np.float64(p) for w, p in zip(weights, params, strict=True)),
-        *(state.params for state in states),
+        lambda *values: sum(w * np.float64(v) for w, v in zip(weights, values, strict=True)),
+        *latest,
     )
-    assert_close(states[-1].ema_params, expected, rtol=1e-5, atol=1e-7)
-    assert_same_bits(states[0].ema_params, states[0].params)
+    assert_close(states[-1].average, expected, rtol=1e-5, atol=1e-7)
+    assert_same_bits(states[0].average, latest[0])
+    assert_same_bits(states[-1].variables(), states[-1].average)
 
 
 def test_the_moving_average_is_what_is_evaluated():
@@ -198,7 +201,10 @@ def test_the_moving_average_is_what_is_evaluated():
     real = jax.tree.map(jnp.asarray, images())
     by_hand = {
         name: made.learner.evaluate({"params": params}, real, jax.random.key(0))["loss"].compute()
-        for name, params in (("average", states[-1].ema_params), ("latest", states[-1].params))
+        for name, params in (
+            ("average", states[-1].average["params"]),
+            ("latest", states[-1].params),
+        )
     }
     assert float(sums["loss"].compute()) == pytest.approx(by_hand["average"], rel=1e-5)
     assert by_hand["average"] != pytest.approx(by_hand["latest"], rel=1e-3)
@@ -206,7 +212,7 @@ def test_the_moving_average_is_what_is_evaluated():
 
 def test_without_a_decay_there_is_no_average_and_the_parameters_are_evaluated():
     (state,), _ = run(build("mlp"))
-    assert state.ema_params is None
+    assert state.average is None
     assert state.variables()["params"] is state.params
 
 
@@ -340,6 +346,25 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_not_finite():
     states, (report,) = run(build(Root(model=None)), images())
     assert np.isfinite(report.loss)
     assert not np.isfinite(report.gradient_norm)
+    assert not report.finite
+    assert states[1].params["w"] == 0
+
+
+class Steep(Root):
+    """1e10 w: a step of rate 1e30 leads beyond the largest number of float32."""
+
+    def loss(self, params, model_state, batch, key):
+        count = batch["mask"].sum()
+        total = 1e10 * params["w"] * count
+        return total, Aux(count, model_state, {"loss": Mean(total, count)})
+
+
+@pytest.mark.parametrize("layout", ["jit", "data"])
+def test_parameters_that_an_update_makes_infinite_are_not_taken_over(layout):
+    states, (report,) = run(
+        small.build(Steep(model=None), images(), layout, schedule=1e30), images()
+    )
+    assert float(report.gradient_norm) == pytest.approx(1e10)
     assert not report.finite
     assert states[1].params["w"] == 0
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import jax
 import pytest
@@ -11,6 +12,8 @@ from dlcore import processes
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train.watchdog import StopSignal, Watchdog
 from tests import children
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class LeftError(Exception):
@@ -67,6 +70,24 @@ def test_progress_patience_and_the_end_of_the_training_keep_it_quiet(tmp_path):
         "print('done')",
     )
     assert (code, output) == (0, "done\n")
+
+
+def test_time_in_which_the_process_did_not_run_is_no_stall(tmp_path):
+    program = """
+import time
+from dlcore.train.watchdog import Watchdog
+with Watchdog(1) as watchdog:
+    print("begun", flush=True)
+    for _ in range(20):
+        watchdog.progress("a step")
+        time.sleep(0.1)
+"""
+    with children.running(tmp_path, ("-c", program)) as (child,):
+        child.wait_until(lambda: "begun" in child.output)
+        child.send(signal.SIGSTOP)
+        time.sleep(2.5)
+        child.send(signal.SIGCONT)
+        assert (child.exit_code(), child.output) == (0, "begun\n")
 
 
 def test_without_a_limit_nothing_is_watched():
@@ -128,7 +149,7 @@ def test_a_single_process_lets_every_error_through(capsys):
 # Signals.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_a_request_to_stop_and_nothing_else(number):
     before = signal.getsignal(number)
     with StopSignal() as stop:
@@ -140,23 +161,41 @@ def test_a_signal_is_a_request_to_stop_and_nothing_else(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_acts_as_ever():
-    # A shell starts what runs in its background with this signal ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_the_first_signal_counts_and_further_ones_do_not_end_what_is_being_saved():
+    with StopSignal() as stop:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.name == "SIGINT"
+
+
+def test_a_training_that_is_to_outlive_its_terminal_does():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested(1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_one_of_two")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_of_several_processes_one_passes_a_signal_on_as_the_one_that_stops_all(number):
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("SIGTERM"))
     try:
         with StopSignal():
-            os.kill(os.getpid(), signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, before)
+    assert received == ["SIGTERM"]
 
 
 def test_the_handlers_are_put_back_whatever_happens():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(ZeroDivisionError), StopSignal():
         raise ZeroDivisionError
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

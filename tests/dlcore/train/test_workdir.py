@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from dlcore.errors import TrainingError, UsageError
-from dlcore.train import Need, Phase, Recipe, workdir
+from dlcore.train import Need, Phase, Recipe, Settings, workdir
 
 RECIPE = Recipe(
     name="lenet5_digits",
@@ -177,7 +177,25 @@ def test_what_cannot_be_written_is_named(tmp_path):
         workdir.write_json(tmp_path / "summary.json", {})
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[1]", b"\xff"])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+@pytest.mark.parametrize("value", [{"a": 1}, [1, "two"], "text", 0.25, True, None])
+def test_a_field_of_another_type_is_refused_by_its_name(tmp_path, field, value):
+    recipe = dataclasses.replace(RECIPE, needs={"judge": Need(RECIPE)})
+    plain = {**recipe.to_json(), field: value}
+    (tmp_path / "recipe.json").write_text(json.dumps(plain))
+    kind = type(getattr(recipe, field))
+    options = kind is dict and field != "needs" and isinstance(value, dict)
+    if type(value) is kind is not dict or options or (field, value) == ("expected", None):
+        assert getattr(workdir.read_recipe(tmp_path), field) == value
+    else:
+        named = ".*" if field == "needs" else rf".*\$\.{field}\b"
+        with pytest.raises(UsageError, match=f"^{tmp_path}: the recipe is damaged: {named}[^\n]*$"):
+            workdir.read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[1]", b"\xff", b"[" * 2000, b'{"a":' * 2000]
+)
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "recipe.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"recipe.json is damaged: it holds no JSON object"):
@@ -187,3 +205,38 @@ def test_a_damaged_file_is_named(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"is no run directory: recipe.json is missing"):
         workdir.read_json(tmp_path / "recipe.json")
+
+
+def test_a_name_may_begin_with_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert workdir.named("~/runs") == tmp_path / "runs"
+
+
+def test_the_directory_above_counts_where_checkpoints_could_not_be_read_back(monkeypatch, tmp_path):
+    (tmp_path / "[old]").mkdir()
+    monkeypatch.chdir(tmp_path / "[old]")
+    with pytest.raises(UsageError, match=r"workdir=run: checkpoints below \[old\] could not be"):
+        workdir.named("run")
+
+
+def test_a_directory_is_made_and_tried(tmp_path):
+    workdir.make(tmp_path / "some" / "results")
+    assert (tmp_path / "some" / "results").is_dir()
+    assert not list((tmp_path / "some" / "results").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="workdir=.*/file/x cannot be written: Not a directory"):
+        workdir.make(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("data", ["{folder}", "zip:digits,{folder}"])
+def test_what_is_written_may_not_become_a_part_of_the_data(tmp_path, data):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    recipe = dataclasses.replace(RECIPE, data=data.format(folder=folder))
+    for inside in (folder, folder / "runs" / "a", tmp_path / "link" / "a"):
+        with pytest.raises(UsageError, match=f"workdir={inside} lies in the data, {folder}: name"):
+            workdir.check_apart(inside, recipe, Settings())
+    for outside in (tmp_path / "a", tmp_path / "images2"):
+        workdir.check_apart(outside, recipe, Settings())
+    workdir.check_apart(folder, RECIPE, Settings())

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto import event_pb2
 
-from dlcore.errors import TrainingError
-from dlcore.train.writers import JsonLines, TensorBoard
+from dlcore.errors import TrainingError, UsageError
+from dlcore.train.writers import JsonLines, TensorBoard, read_records
 
 numbers = st.one_of(st.integers(-(2**60), 2**60), st.floats(), st.booleans(), st.text())
 
@@ -40,31 +40,68 @@ def test_a_record_is_on_disk_at_once_and_without_its_arrays(tmp_path):
     lines.close()
 
 
+def line(step):
+    return f'{{"step":{step},"split":"train"}}\n'.replace(":", ": ").replace(",", ", ")
+
+
+def record(step):
+    return {"step": step, "split": "train"}
+
+
 def test_cut_forgets_what_came_after_a_position(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = JsonLines(path)
-    lines.write({"step": 1})
+    lines.write(record(1))
     position = lines.position()
     for step in (2, 3):
-        lines.write({"step": step})
+        lines.write(record(step))
     lines.close()
     # Another process takes it up.
     lines = JsonLines(path)
     assert lines.position() == path.stat().st_size > position
     lines.cut(position)
     assert lines.position() == position
-    lines.write({"step": 4})
+    lines.write(record(4))
     lines.close()
-    assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
+    assert path.read_text() == line(1) + line(4)
 
 
-def test_cutting_a_file_that_is_shorter_already_leaves_it(tmp_path):
-    lines = JsonLines(tmp_path / "metrics.jsonl")
-    lines.write({"step": 1})
-    lines.cut(1000)
-    lines.write({"step": 2})
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"",
+        b'{"step": 2, "spl',
+        b"\0" * 4096,
+        b"\xff\xfe garbage\n",
+        b"[1, 2]\n",
+        b'{"step": 2}\n',
+        b'{"step": "2", "split": "train"}\n',
+        b'{"step": 2, "split": "train", "loss": "low"}\n',
+        b"[" * 2000 + b"\n",
+        b'{"step": 2, "split": "train"}',
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", line(3).encode()])
+def test_what_follows_the_last_whole_record_is_cut_and_passed_over(tmp_path, after, behind, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(line(1).encode() + after + (after and behind))
+    records = read_records(path)
+    assert records == [record(1)]
+    assert ("line 2 is no record" in caplog.text) is bool(after)
+    caplog.clear()
+    lines = JsonLines(path)
+    lines.cut(100_000)
+    assert "all but the first 1 records are lost" in caplog.text
+    lines.write(record(2))
     lines.close()
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert path.read_text() == line(1) + line(2)
+
+
+def test_what_cannot_be_written_is_refused_by_name(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to(path)
+    with pytest.raises(UsageError, match=r"metrics.jsonl cannot be written: Too many levels"):
+        JsonLines(path)
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full: not on Linux")
@@ -113,3 +150,29 @@ def test_tensorboard_hides_the_steps_after_the_one_that_a_run_is_resumed_at(tmp_
     starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]
     # TensorBoard drops what it had from the step of a new session's start on.
     assert starts == [13]
+
+
+@pytest.mark.parametrize("written", [0, 2])
+def test_where_tensorboard_cannot_be_written_a_line_says_so(tmp_path, caplog, monkeypatch, written):
+    writer = TensorBoard(tmp_path / "tensorboard", 0)
+
+    def fail(event):
+        raise OSError(28, "No space left on device")
+
+    for step in range(written):
+        writer.write({"step": step, "split": "train", "loss": 1.0})
+    monkeypatch.setattr(writer._events, "write_event", fail)
+    for step in range(3):
+        writer.write({"step": step, "split": "train", "loss": 1.0})
+    writer.close()
+    assert caplog.messages == [
+        f"no more TensorBoard events in {tmp_path}/tensorboard: No space left on device"
+    ]
+
+
+def test_a_file_in_the_place_of_tensorboard_s_folder_costs_a_line(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("")
+    writer = TensorBoard(tmp_path / "tensorboard", 0)
+    writer.write({"step": 1, "split": "train", "loss": 1.0})
+    writer.close()
+    assert caplog.messages == [f"no more TensorBoard events in {tmp_path}/tensorboard: File exists"]

@@ -380,3 +380,36 @@ def test_auto_says_what_it_picks_and_why():
         "mosaic_tpu": "it needs a TPU, not cpu",
         "auto": "xla: nothing was measured on cpu for float32",
     }
+
+
+@pytest.mark.parametrize("name", ["reference", "xla"])
+@pytest.mark.parametrize(("reverse", "recompute"), [(False, False), (True, True)])
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf])
+def test_what_lies_behind_a_row_s_end_reaches_no_value_and_no_gradient(
+    name, reverse, recompute, rubbish
+):
+    # The last row has no step at all: its first state is the other thing that no step may read.
+    case = dataclasses.replace(CASE, dtype="float32", reverse=reverse, recompute=recompute)
+    arguments = cases.draw(case)
+    expected = cases.right(case, arguments)
+    past = np.arange(case.time) >= np.asarray(arguments.lengths)[:, None]
+    inputs = jnp.where(past[..., None], rubbish, arguments.inputs)
+    found = cases.call(case, arguments._replace(inputs=inputs), name)
+    for array, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(array, right, rtol=1e-4, atol=1e-5)
+    first = jax.tree.map(lambda array: array.at[-1].set(rubbish), arguments.first)
+    params = cases.call(case, arguments._replace(first=first), name)["gradients"][1]
+    for array, right in zip(params, expected["gradients"][1], strict=True):
+        np.testing.assert_allclose(array, right, rtol=1e-4, atol=1e-5)
+
+
+@slow
+@pytest.mark.parametrize("name", ["mosaic_tpu", "mosaic_gpu"])
+def test_what_lies_behind_a_row_s_end_reaches_no_kernel(name):
+    case = dataclasses.replace(CASE, state=False)
+    arguments = cases.draw(case)
+    past = np.arange(case.time) >= np.asarray(arguments.lengths)[:, None]
+    inputs = jnp.where(past[..., None], np.nan, arguments.inputs)
+    with testing.interpreted(name):
+        found = cases.call(case, arguments._replace(inputs=inputs), name)
+    assert_close(found, cases.call(case, arguments, "xla"))

@@ -223,3 +223,18 @@ def test_two_images_move_alike():
     example["other"] = example["other"][:9]
     with pytest.raises(UsageError, match="different sizes .* image 24 x 32, other 9 x 32"):
         change(jax.random.key(0), example)
+
+
+@pytest.mark.parametrize(
+    ("side", "count"), [(28, 14), (82, 41), (94, 47), (110, 55), (9, 9), (7, 3)]
+)
+def test_a_place_on_a_border_shows_the_second_pixel_when_compiled_too(side, count):
+    def shown(sides):
+        window = moves.Window((side, side), jnp.zeros(2), sides, (count, count))
+        return window.classes(jnp.arange(side * side).reshape(side, side), 0)
+
+    # The middle of the place i is (2 i + 1) side / (2 count), in whole numbers.
+    index = (2 * np.arange(count) + 1) * side // (2 * count)
+    expected = index[:, None] * side + index
+    np.testing.assert_array_equal(jax.jit(shown)(jnp.full(2, float(side))), expected)
+    np.testing.assert_array_equal(shown(jnp.full(2, float(side))), expected)

@@ -1,0 +1,62 @@
+"""Paths that a user names."""
+
+import pathlib
+import pwd
+
+import pytest
+
+from dlcore import paths
+from dlcore.errors import UsageError
+
+
+def test_the_home_directory_stands_in_the_place_of_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert paths.local("~/runs", "workdir") == pathlib.Path("/home/ada/runs")
+    assert paths.local(pathlib.Path("~"), "workdir") == pathlib.Path("/home/ada")
+
+
+@pytest.mark.parametrize("name", ["runs/a", "/runs/~", "C:/runs", "a:b", "runs/gs://x", "./gs:/x"])
+def test_other_names_are_left_as_they_are(name):
+    assert paths.local(name, "workdir") == pathlib.Path(name)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3", "hdfs", "file", "https", "S3"])
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_an_address_elsewhere_is_refused_by_its_scheme(scheme, kind):
+    name = kind(f"{scheme}://bucket/runs")
+    with pytest.raises(
+        UsageError, match=f"workdir={name}: {scheme}:// is not supported: name a path on this"
+    ):
+        paths.local(name, "workdir")
+
+
+def test_a_user_without_a_home_directory_is_named():
+    with pytest.raises(UsageError, match="output=~no-such-user/x: ~no-such-user has no home"):
+        paths.local("~no-such-user/x", "output")
+
+
+def test_the_cache_is_where_the_environment_says_or_below_home(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/cache")
+    assert paths.cache() == pathlib.Path("/scratch/cache/dlcore")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert paths.cache() == pathlib.Path("/home/ada/.cache/dlcore")
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """A process as a container runs it for a number that no user has."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_who_has_no_home_directory_has_no_cache():
+    assert paths.cache() is None
+    with pytest.raises(UsageError, match="workdir=~/runs: ~ has no home directory here"):
+        paths.local("~/runs", "workdir")
