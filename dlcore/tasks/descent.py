@@ -87,7 +87,7 @@ def descend(
     Args:
       loss: what is descended.
       state: the state before.
-      batch: this device's share; what masked examples hold is replaced by zeros.
+      batch: this device's share; its masked examples may hold anything.
       key: of everything random in the loss.
       optimizer: the Optax chain.
       player: names of the parameters' top-level parts that move, with an optimizer's state of their

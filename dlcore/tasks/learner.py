@@ -32,10 +32,11 @@ Variables = Mapping[str, Any]
 
 
 def without_masked(batch: Batch) -> Batch:
-    """The batch with zeros for the numbers of its masked examples, which may hold anything.
+    """The batch with zeros for what its masked examples hold and no computation can bear.
 
-    A mask on an example's loss is not enough: its cotangent of zero, times the derivative of what
-    holds a NaN, is NaN.
+    Those may hold anything, and a mask on their losses is not enough: their cotangent of zero,
+    times the derivative of what holds a NaN, is NaN. Integers, which may be places in a table, are
+    all replaced. Finite numbers stay, as a task may compare an example with its neighbors.
 
     Args:
       batch: with a "mask" `[batch, ...]`; an example is masked where all of its mask is 0. Without
@@ -46,12 +47,13 @@ def without_masked(batch: Batch) -> Batch:
     mask = batch["mask"]
     counts = (mask > 0).reshape(mask.shape[0], -1).any(1)
 
-    def of_counted(array: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(array.dtype, jnp.number):
-            return array
-        return jnp.where(counts.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
+    def bearable(array: jax.Array) -> jax.Array:
+        stays = counts.reshape(-1, *[1] * (array.ndim - 1))
+        if jnp.issubdtype(array.dtype, jnp.inexact):
+            return jnp.where(stays | jnp.isfinite(array), array, 0)
+        return jnp.where(stays, array, 0) if jnp.issubdtype(array.dtype, jnp.integer) else array
 
-    return jax.tree.map(of_counted, dict(batch))
+    return jax.tree.map(bearable, dict(batch))
 
 
 class Applied(NamedTuple):

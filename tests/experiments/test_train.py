@@ -285,14 +285,18 @@ def test_a_training_that_diverges_ends_with_step_metric_and_checkpoint(call, tmp
     assert not (directory / "summary.json").exists()
 
 
-def test_skipped_updates_are_counted_in_the_summary(call, tmp_path):
+def test_skipped_updates_are_counted_in_the_summary_of_a_run_that_learned_nothing(call, tmp_path):
     # The first update is too large, and every later one is therefore not finite.
     words = ("--learning_rate=1e38", "--optimizer=sgd", "--on_nonfinite=skip", "--num_epochs=1")
     directory = tmp_path / "run"
     code, _, errors = call(train, *SOFTMAX, NO_FIGURES, *words, f"--workdir={directory}")
-    assert code == 0, errors
+    assert code == 1, errors
     skipped = summary_of(directory)["skipped_updates"]
     assert 0 < skipped < 20
+    assert (
+        f"error: the run learned nothing: its validation loss is not finite, and {skipped} of 20"
+        in errors
+    )
 
 
 def test_a_hundred_skipped_updates_in_a_row_end_it(call, tmp_path):

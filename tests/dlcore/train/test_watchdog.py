@@ -16,6 +16,14 @@ from tests import children
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def _in_a_terminal():
+    """Where the tests outlive theirs, they were started with this signal ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class LeftError(Exception):
     """Stands in for the end of the process."""
 
