@@ -49,7 +49,7 @@ class CharLSTM(nn.Module):
           carry: the state before the first of them.
           train: whether dropout is on.
         """
-        x = jax.nn.one_hot(tokens, self.vocabulary_size)
+        x = jax.nn.one_hot(tokens, self.vocabulary_size, dtype=jnp.float32)
         lstm = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout_rate, name="lstm")
         x, carry = lstm(x, carry, train)
         return nn.Dense(self.vocabulary_size, name="logits")(x), carry

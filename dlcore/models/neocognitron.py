@@ -71,8 +71,10 @@ class SimpleCells(nn.Module):
         field = (self.size, self.size, planes)
         places = () if self.shared else (height, width)
         first = nn.initializers.uniform(FIRST_WEIGHT)
-        excitatory = self.param("excitatory", first, (*places, *field, self.kinds))
-        inhibitory = self.param("inhibitory", nn.initializers.zeros, (*places, self.kinds))
+        excitatory = self.param("excitatory", first, (*places, *field, self.kinds), jnp.float32)
+        inhibitory = self.param(
+            "inhibitory", nn.initializers.zeros, (*places, self.kinds), jnp.float32
+        )
         if self.shared:
             excitation = _convolve(u, excitatory)
         else:
@@ -98,7 +100,7 @@ class SimpleCells(nn.Module):
             most one of each kind.
         """
         planes = u.shape[-1]
-        weights = jnp.asarray(np.repeat(decreasing(self.size) / planes, planes))
+        weights = jnp.asarray(np.repeat(decreasing(self.size) / planes, planes), jnp.float32)
         seen = weights * fields(u, self.size)
         inhibition = inhibiting_cells(u[None], self.size)[0]
         field = (self.size, self.size, planes, self.kinds)
@@ -317,7 +319,7 @@ def _convolve(u: jax.Array, kernel: jax.Array | np.ndarray) -> jax.Array:
     edges = (before, kernel.shape[0] - 1 - before)
     names = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        u, jnp.asarray(kernel), (1, 1), (edges, edges), dimension_numbers=names
+        u, jnp.asarray(kernel, jnp.float32), (1, 1), (edges, edges), dimension_numbers=names
     )
 
 

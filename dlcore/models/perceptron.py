@@ -33,7 +33,7 @@ class Perceptron(nn.Module):
         del train
         x = with_constant_input(jnp.asarray(x).reshape(x.shape[0], -1))
         units = 1 if self.num_classes == 2 else self.num_classes
-        return x @ self.param("weights", nn.initializers.zeros, (x.shape[1], units))
+        return x @ self.param("weights", nn.initializers.zeros, (x.shape[1], units), jnp.float32)
 
 
 def respond(sums: Float[Array, "batch units"]) -> Float[Array, "batch units"]:

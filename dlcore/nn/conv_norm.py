@@ -93,13 +93,13 @@ class _Layer(nn.Module):
         """
         x, pending = x if isinstance(x, Pending) else (x, None)
         kernel, geometry = _kernel(self, x.shape[-1])
-        scale = self.param("scale", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        scale = self.param("scale", nn.initializers.ones, (self.features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         averages = RunningAverages(self, self.features, self.momentum)
         # A constant moves the mean, which is subtracted: no array is touched for it.
         shift: Any = 0.0
         if self.use_bias:
-            shift = self.param("conv_bias", nn.initializers.zeros, (self.features,))
+            shift = self.param("conv_bias", nn.initializers.zeros, (self.features,), jnp.float32)
         if not train:
             return conv_bn_relu_inference(
                 x,
@@ -131,7 +131,7 @@ def _kernel(layer: Any, inputs: int) -> tuple[Any, dict[str, Any]]:
     shape = (layer.kernel_size, layer.kernel_size, inputs, layer.features)
     half = layer.kernel_size // 2
     geometry = {"strides": layer.strides, "padding": ((half, half), (half, half))}
-    return layer.param("kernel", layer.kernel_init, shape), geometry
+    return layer.param("kernel", layer.kernel_init, shape, jnp.float32), geometry
 
 
 class ConvNorm(_Layer):
@@ -204,8 +204,8 @@ class PendingNorm(nn.Module):
         """
         x, statistics = x if isinstance(x, Measured) else (x, None)
         features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
         averages = RunningAverages(self, features, self.momentum)
         if not train:
             factor = scale * jax.lax.rsqrt(averages.var.value + self.epsilon)

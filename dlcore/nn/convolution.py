@@ -100,8 +100,8 @@ class PartiallyConnectedConv(nn.Module):
         fan_in = degrees * np.prod(self.kernel_size)
 
         shape = (*self.kernel_size, len(sources))
-        kernel = self.param("kernel", uniform_by_fan_in(fan_in[targets]), shape)
-        bias = self.param("bias", uniform_by_fan_in(fan_in), (len(self.table),))
+        kernel = self.param("kernel", uniform_by_fan_in(fan_in[targets]), shape, jnp.float32)
+        bias = self.param("bias", uniform_by_fan_in(fan_in), (len(self.table),), jnp.float32)
 
         # One dense convolution with zeros is faster than sixteen small ones.
         dense = jnp.zeros((*self.kernel_size, x.shape[-1], len(self.table)), kernel.dtype)

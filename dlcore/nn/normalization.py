@@ -35,8 +35,8 @@ class RunningAverages:
 
     def __init__(self, module: nn.Module, features: int, momentum: float) -> None:
         self._module, self._momentum = module, momentum
-        self.mean = module.variable(STATISTICS, "mean", jnp.zeros, features)
-        self.var = module.variable(STATISTICS, "var", jnp.ones, features)
+        self.mean = module.variable(STATISTICS, "mean", jnp.zeros, features, jnp.float32)
+        self.var = module.variable(STATISTICS, "var", jnp.ones, features, jnp.float32)
 
     def move(
         self, mean: Float[Array, " features"], var: Float[Array, " features"], count: int
@@ -89,8 +89,8 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "... features"]:
         """Normalizes, scales and shifts; with `train` set also moves the running averages."""
         features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
         averages = RunningAverages(self, features, self.momentum)
 
         if train:

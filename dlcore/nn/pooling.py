@@ -172,8 +172,8 @@ class TrainableSubsampling(nn.Module):
     ) -> Float[Array, "batch height//2 width//2 channels"]:
         """Halves height and width; an odd last row or column is left out."""
         channels = x.shape[-1:]
-        coefficient = self.param("coefficient", uniform_by_fan_in(4), channels)
-        bias = self.param("bias", uniform_by_fan_in(4), channels)
+        coefficient = self.param("coefficient", uniform_by_fan_in(4), channels, jnp.float32)
+        bias = self.param("bias", uniform_by_fan_in(4), channels, jnp.float32)
         return sum_pool(x) * coefficient + bias
 
 

@@ -80,9 +80,14 @@ class LSTM(nn.Module):
         return lstm(
             inputs,
             carry,
-            self.param("input_kernel", nn.initializers.lecun_normal(), (inputs.shape[-1], gates)),
-            self.param("recurrent_kernel", _orthogonal_gates, (self.hidden, gates)),
-            self.param("bias", nn.initializers.zeros, (gates,)),
+            self.param(
+                "input_kernel",
+                nn.initializers.lecun_normal(),
+                (inputs.shape[-1], gates),
+                jnp.float32,
+            ),
+            self.param("recurrent_kernel", _orthogonal_gates, (self.hidden, gates), jnp.float32),
+            self.param("bias", nn.initializers.zeros, (gates,), jnp.float32),
         )
 
 

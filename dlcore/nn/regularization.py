@@ -304,7 +304,7 @@ def _parameters(layer: Any, inputs: int, mask: Any = True) -> tuple[Any, Any]:
     def init(*arguments: Any) -> jax.Array:
         return jnp.where(mask, layer.kernel_init(*arguments), 0)
 
-    kernel = layer.param("kernel", init, (inputs, layer.features))
+    kernel = layer.param("kernel", init, (inputs, layer.features), jnp.float32)
     if not layer.use_bias:
         return kernel, jnp.zeros(layer.features, kernel.dtype)
-    return kernel, layer.param("bias", nn.initializers.zeros, (layer.features,))
+    return kernel, layer.param("bias", nn.initializers.zeros, (layer.features,), jnp.float32)

@@ -32,7 +32,7 @@ def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransforma
 
     def init(params: Any) -> RateState:
         del params
-        return RateState(jnp.zeros((), jnp.int32), jnp.ones(()))
+        return RateState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
 
     def update(updates: Any, state: RateState, params: Any = None) -> tuple[Any, RateState]:
         del params

@@ -122,7 +122,7 @@ class Classification(Supervised):
         if self.criterion == "hinge":
             return optax.losses.multiclass_hinge_loss(scores, labels)
         classes = scores.shape[-1]
-        targets = jax.nn.one_hot(labels, classes) * (1 - self.label_smoothing)
+        targets = jax.nn.one_hot(labels, classes, dtype=scores.dtype) * (1 - self.label_smoothing)
         targets = targets + self.label_smoothing / classes
         if self.criterion in _OF_TARGETS:
             return _OF_TARGETS[self.criterion](scores, targets)

@@ -98,7 +98,11 @@ class Evolution(Learner):
         # Every device ranks by the whole batch, and so takes the same step.
         whole = psum(tested)
         cost = whole["loss"].total if self.fitness == "cross_entropy" else -whole["accuracy"].total
-        weights = jnp.zeros_like(cost).at[jnp.argsort(cost)].set(utilities(self.population_size))
+        weights = (
+            jnp.zeros_like(cost)
+            .at[jnp.argsort(cost)]
+            .set(utilities(self.population_size).astype(cost.dtype))
+        )
         moves = jax.tree.map(lambda s, z: -s * jnp.tensordot(weights, z, 1), deviations, noise)
         updates, opt_state = optimizer.update(moves, state.opt_state["optimizer"], state.params)
         dimension = sum(leaf.size for leaf in jax.tree.leaves(state.params))

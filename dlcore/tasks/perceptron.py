@@ -104,7 +104,7 @@ class Perceptron(Learner):
 def _targets(labels: Int[Array, " batch"], units: int) -> Float[Array, "batch units"]:
     if units == 1:
         return labels[:, None].astype(jnp.float32)
-    return jax.nn.one_hot(labels, units)
+    return jax.nn.one_hot(labels, units, dtype=jnp.float32)
 
 
 def _by_class(answers: Float[Array, "batch units"]) -> Float[Array, "batch classes"]:

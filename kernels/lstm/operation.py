@@ -72,7 +72,7 @@ def lstm(
     hidden = params.recurrent_kernel.shape[0]
     params = Params(*(array.astype(inputs.dtype) for array in params))
     if initial_state is None:
-        initial_state = State(jnp.zeros((batch, hidden)), jnp.zeros((batch, hidden)))
+        initial_state = State(*(jnp.zeros((batch, hidden), jnp.float32) for _ in range(2)))
     first = State(
         initial_state.cell.astype(accumulator(inputs.dtype)),
         initial_state.output.astype(inputs.dtype),

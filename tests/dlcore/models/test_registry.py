@@ -184,6 +184,26 @@ def test_parameters_and_outputs_are_as_many_as_declared_and_layers_named_by_hand
     assert not {part for part in parts if re.fullmatch(r"[A-Z]\w*_\d+", part)}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+        for name in sorted(IN_FULL)
+    ],
+)
+def test_parameters_state_and_outputs_are_float32_wherever_64_bits_are_the_default(name):
+    with jax.enable_x64(True):
+        subject = Subject(name)
+        trained = jax.eval_shape(
+            subject.train,
+            subject.shapes,
+            {"dropout": jax.random.key(0)},
+            *subject.entry.example_inputs,
+        )
+    for leaf in jax.tree.leaves((subject.shapes, subject.outputs, trained)):
+        assert leaf.dtype == jnp.float32
+
+
 def test_the_outputs_have_the_declared_shapes_in_both_modes(subject):
     in_training = subject.entry.training_output_shapes
     if in_training is None:

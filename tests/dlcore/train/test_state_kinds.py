@@ -185,6 +185,23 @@ def test_every_task_whose_batch_can_be_split_is_among_them():
     assert all(recipes.get(name).task == task for task, name in SMALLEST.items())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if "softmax" not in name else [])
+        for name in sorted(set(SMALLEST.values()) & set(BUNDLED))
+    ],
+)
+def test_a_state_is_of_32_bits_wherever_64_are_the_default(name):
+    with jax.enable_x64(True):
+        prepared = prepare(recipes.get(name), Settings(), jax.devices()[:1])
+        recipe, before = prepared.recipe, prepared.program.abstract_state
+        batch = prepared.dataset.train_batches(recipe.batch_size, recipe.seed).batch(0)
+        after, _ = jax.eval_shape(prepared.program.step, before, batch)
+    for leaf in jax.tree.leaves((before, after.params, after.model_state, after.opt_state)):
+        assert leaf.dtype.itemsize <= 4
+
+
 @pytest.mark.parametrize("layout", ["pmap", "data"])
 @pytest.mark.parametrize(
     "name",
