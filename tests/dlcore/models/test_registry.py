@@ -134,12 +134,12 @@ class Subject:
 
     @functools.cached_property
     def trained(self):
-        """What `descend` gives for several rngs, of a large model for the two that are compared."""
+        """What `descend` gives for several rngs."""
         run = jax.jit(self.descend)
-        draws = ((0, 0), (1, 0), (2, 1), (3, 2))
-        if self.entry.parameter_count >= LARGE:
-            draws = draws[:2]
-        return [run(self.variables, jax.random.key(key), *self.inputs(seed)) for key, seed in draws]
+        return [
+            run(self.variables, jax.random.key(key), *self.inputs(seed))
+            for key, seed in ((0, 0), (1, 0), (2, 1), (3, 2))
+        ]
 
 
 def _class_of(name):
@@ -239,8 +239,6 @@ def test_every_parameter_gets_a_gradient_but_those_that_say_why_not(subject):
     [
         pytest.param(name, marks=[] if name in IN_FULL - DEEP else [pytest.mark.slow])
         for name in models.listed()
-        # Larger ones are the same code, and are compiled here layer by layer.
-        if models.entry(name).parameter_count < LARGE
     ],
     indirect=True,
 )
