@@ -99,6 +99,7 @@ def reproduce(
         "measured": {
             name: float(np.mean([found(summary)[name] for summary in summaries]))
             for name in found(summaries[0])
+            if all(name in found(summary) for summary in summaries)
         },
         "seeds": list(seeds),
         "parameters": summaries[0]["parameters"],

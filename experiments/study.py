@@ -6,7 +6,6 @@ expected. Leaves in `--workdir` `summary.json` (options and scalars), `numbers.n
 """
 
 import inspect
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,7 +44,7 @@ def main(values: flags.FlagValues) -> None:
     numbers = chosen.run()
     scalars = tables.scalars(numbers)
     summary = {"study": values.study, "options": options, "numbers": scalars}
-    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    workdir.write_json(directory / "summary.json", summary)
     np.savez(directory / "numbers.npz", **numbers)
     plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}

@@ -18,6 +18,7 @@ from dlcore.errors import TrainingError, UsageError
 from dlcore.train import checkpoint
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
+from dlcore.train.writers import plain
 
 # What a program that was killed before anything else may have left.
 _EARLY = (".lock", "recipe.json.partial")
@@ -69,13 +70,15 @@ def check_apart(directory: pathlib.Path, recipe: Recipe, settings: Settings) -> 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file so that a reader finds either the old one or the whole new one.
 
+    In it, numbers that are not finite are null.
+
     Raises:
       TrainingError: it cannot be written, as where the disk is full.
     """
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            file.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

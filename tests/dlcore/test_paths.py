@@ -9,10 +9,10 @@ from dlcore import paths
 from dlcore.errors import UsageError
 
 
-def test_the_home_directory_stands_in_the_place_of_a_tilde(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ada")
-    assert paths.local("~/runs", "workdir") == pathlib.Path("/home/ada/runs")
-    assert paths.local(pathlib.Path("~"), "workdir") == pathlib.Path("/home/ada")
+def test_the_home_directory_stands_in_the_place_of_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.local("~/runs", "workdir") == tmp_path / "runs"
+    assert paths.local(pathlib.Path("~"), "workdir") == tmp_path
 
 
 @pytest.mark.parametrize("name", ["runs/a", "/runs/~", "C:/runs", "a:b", "runs/gs://x", "./gs:/x"])

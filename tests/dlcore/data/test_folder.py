@@ -246,7 +246,9 @@ def test_images_without_any_contrast_are_refused(write_image, value):
 
 
 def test_images_that_differ_among_each_other_have_contrast(animals):
-    load(str(animals), options=HALVES).provide({"image": INPUTS})
+    opened = load(str(animals), options=HALVES)
+    provided = opened.provide({"image": INPUTS})
+    assert provided.num_examples("train") == opened.num_examples("train")
 
 
 def test_every_class_is_in_every_split_of_a_stratified_choice(write_image):

@@ -142,7 +142,7 @@ class Hung:
     """A terminal that was closed after some writes."""
 
     def __init__(self, writes):
-        self._left = writes
+        self._left, self.refused = writes, 0
 
     def isatty(self):
         return True
@@ -150,6 +150,7 @@ class Hung:
     def write(self, text):
         self._left -= 1
         if self._left < 0:
+            self.refused += 1
             raise BrokenPipeError
 
     def flush(self):
@@ -158,7 +159,8 @@ class Hung:
 
 @pytest.mark.parametrize("writes", [0, 1, 4, None])
 def test_a_progress_bar_that_nobody_can_see_ends_no_training(monkeypatch, writes):
-    monkeypatch.setattr(sys, "stderr", writes if writes is None else Hung(writes))
+    terminal = writes if writes is None else Hung(writes)
+    monkeypatch.setattr(sys, "stderr", terminal)
     bar = ProgressBar()
     bar.on_start(0, 3)
     for step in (1, 2, 3):
@@ -166,6 +168,8 @@ def test_a_progress_bar_that_nobody_can_see_ends_no_training(monkeypatch, writes
         time.sleep(0.21)
         bar.on_step(step)
     bar.on_end()
+    # It does not try again and again.
+    assert terminal is None or terminal.refused == 1
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
