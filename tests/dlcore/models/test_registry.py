@@ -119,7 +119,7 @@ class Subject:
         gradients, outputs = jax.grad(random_sum, has_aux=True)(variables["params"])
         return outputs, gradients
 
-    @property
+    @functools.cached_property
     def needs_noise(self):
         """Whether training mode asks for an rng."""
         try:
