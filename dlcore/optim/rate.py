@@ -36,7 +36,7 @@ def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransforma
 
     def update(updates: Any, state: RateState, params: Any = None) -> tuple[Any, RateState]:
         del params
-        rate = schedule(state.step) * state.factor
+        rate = _scaled(schedule, state)
         updates = jax.tree.map(lambda one: -jnp.asarray(rate, one.dtype) * one, updates)
         return updates, state._replace(step=state.step + 1)
 
@@ -47,7 +47,13 @@ def learning_rate(opt_state: Any, schedule: optax.Schedule) -> jax.Array:
     """The rate of the next update, before the factors of groups; of several players, the first."""
     states = jax.tree.leaves(opt_state, is_leaf=_is_rate)
     state = next(state for state in states if _is_rate(state))
-    return schedule(state.step) * state.factor
+    return _scaled(schedule, state)
+
+
+def _scaled(schedule: optax.Schedule, state: RateState) -> jax.Array:
+    # In the type of the schedule: the factor, which is of 32 bits, takes no digits away.
+    scheduled = jnp.asarray(schedule(state.step))
+    return scheduled * state.factor.astype(scheduled.dtype)
 
 
 def rescale(opt_state: Any, multiplier: float) -> Any:
