@@ -388,9 +388,10 @@ class Session:
         results[split] = findings.beside(results.get(split, {}), found.scalars)
         summary = report.summarize(prepared, outcome, results)
         summary["report_seconds"] = round(time.perf_counter() - started, 1)
+        # Whatever of this fails is left out. The summary comes last: where it is, all is there.
+        findings.write(found, directory)
         if jax.process_index() == 0:
             workdir.write_json(directory / "summary.json", summary)
-        findings.write(found, directory)
         return summary
 
     def _judged(self, summary: dict[str, Any]) -> dict[str, Any]:
