@@ -80,6 +80,9 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         logging.getLogger("dlcore").setLevel(logging.INFO)
         # Orbax and TFDS tell of their inner life as warnings, and print errors that they raise too.
         absl_logging.set_verbosity(absl_logging.FATAL)
+        # Where a checkpoint cannot be written, so do the threads that were still writing it.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        sys.unraisablehook = _pass_over_closed_loops
         try:
             return main(values)
         except UsageError as error:
@@ -94,6 +97,11 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         return None
 
     app.run(guarded, flags_parser=parse)
+
+
+def _pass_over_closed_loops(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _check_platform(values: FlagValues) -> None:

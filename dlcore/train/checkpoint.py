@@ -3,13 +3,12 @@
 Orbax, which is used nowhere else, writes a checkpoint into a temporary folder and renames it when
 it is whole. Just before that, a manifest with the SHA-256 of every file goes into it. A checkpoint
 counts only if its manifest agrees with its files, so a damaged one is known for what it is,
-whichever byte was lost; it is moved aside, never deleted, and the one before it is used.
+whichever byte was lost; it is moved aside, never deleted, and the one before it is used. That what
+is written can be read back is not taken for granted: the first one of a process is.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import os
@@ -20,17 +19,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import msgspec
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from dlcore.errors import TrainingError, UsageError
+from dlcore.train import manifest
 
-MANIFEST = "manifest.json"
 _STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
-# Orbax writes these after the manifest, or may still be writing them. No state is in them.
-_DESCRIPTION = "_CHECKPOINT_METADATA"
-_UNSEALED = {MANIFEST, _DESCRIPTION, "commit_success.txt"}
 # Checkpoints that are no longer kept go there whole before they are deleted file by file.
 _OBSOLETE = "obsolete"
 
@@ -40,73 +38,11 @@ _OTHER = {"opt_state": "optimizer or version", "model_state": "model or number o
 # How often a reader looks for a checkpoint, while a training deletes those that it finds.
 _ATTEMPTS = 10
 
+# Orbax asks TensorStore for its counters at every save, for a line in a log; of what it gets,
+# TensorStore (0.1.86) never frees the keys: 15 kB a save.
+tensorstore_utils.get_tensorstore_raw_bytes = lambda *_: None
+
 _log = logging.getLogger(__name__)
-
-
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sealed(path: pathlib.Path) -> str:
-    """The digest of a file that from now on is safe from a loss of power."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return _digest(path)
-
-
-class _Manifest(msgspec.Struct):
-    """What a checkpoint is of: without the step, a renamed folder would be believed."""
-
-    step: int
-    files: dict[str, str]
-
-
-def _files(directory: pathlib.Path) -> set[str]:
-    """The names of what a manifest lists."""
-    paths = (path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)) for path in paths} - _UNSEALED
-
-
-def _write_manifest(directory: pathlib.Path) -> None:
-    # The folder's temporary name begins with the step, too.
-    manifest = _Manifest(
-        step=int(directory.name.partition(".")[0]),
-        files={name: _sealed(directory / name) for name in sorted(_files(directory))},
-    )
-    with (directory / MANIFEST).open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def damage(directory: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None where all agree with the manifest."""
-    try:
-        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=_Manifest)
-    except (OSError, ValueError, RecursionError):
-        return f"{MANIFEST} is missing or unreadable"
-    if str(manifest.step) != directory.name:
-        return f"it was written as that of step {manifest.step}"
-    for name, digest in manifest.files.items():
-        try:
-            if _digest(directory / name) != digest:
-                return f"{name} has other contents than were written"
-        except (OSError, ValueError):
-            return f"{name} is missing"
-    if strange := sorted(_files(directory) - manifest.files.keys()):
-        return f"{strange[0]} was not written with it"
-    return None if _is_read(directory / _DESCRIPTION) else f"{_DESCRIPTION} holds something else"
-
-
-def _is_read(description: pathlib.Path) -> bool:
-    """Whether Orbax reads its description, or does without: of other JSON it makes an error."""
-    try:
-        return isinstance(json.loads(description.read_bytes()), dict)
-    except RecursionError:
-        return False
-    except (OSError, ValueError):
-        return True
 
 
 def unreadable(directory: pathlib.Path) -> str | None:
@@ -166,6 +102,7 @@ class Checkpoints:
         self.damaged = self.directory.parent / "damaged"
         # The newest step of those that were moved there now.
         self.lost = 0
+        self._proven = False
         self._mode, self._read_only = mode, read_only
         policies = [
             checkpoint_managers.LatestN(keep),
@@ -214,7 +151,7 @@ class Checkpoints:
         for step in sorted(
             int(path.name) for path in self.directory.glob("[1-9]*") if path.name.isdecimal()
         ):
-            problem = damage(self.path(step))
+            problem = manifest.damage(self.path(step))
             # A training that goes on deletes what it no longer keeps.
             if problem is None or not self.path(step).exists():
                 continue
@@ -238,7 +175,7 @@ class Checkpoints:
         # Orbax calls this when every process has written, before the rename that makes it count.
         if jax.process_index() == 0:
             for directory in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                _write_manifest(directory)
+                manifest.write(directory)
         self._delete_obsolete()
 
     def _delete_obsolete(self) -> None:
@@ -287,11 +224,16 @@ class Checkpoints:
     ) -> None:
         """Starts writing a checkpoint; the state may be donated once this returns.
 
+        The first one is waited for, and read back.
+
         Args:
           step: the number of the step that gave the state.
           state: the canonical state.
           progress: plain data for JSON.
           watched: the watched metric's value here, if it was just evaluated.
+
+        Raises:
+          TrainingError: this one or the one before could not be written, or not be read back.
         """
         metrics = None
         if watched is not None and math.isfinite(watched):
@@ -303,9 +245,40 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except OSError as error:
+            raise self._unwritten(error) from error
+        if not self._proven:
+            self.wait()
+            self._prove(step, state)
+            self._proven = True
+
+    def _prove(self, step: int, state: Any) -> None:
+        """Reads a checkpoint back, into the memory of the host, and compares it bit for bit."""
+        # Of an array of NumPy's, Orbax restores one.
+        host = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), state)
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(host)})
+        try:
+            found = self._manager.restore(step, args=args)[_STATE]
+        except Exception as error:
             raise TrainingError(
-                f"step {step}: the checkpoint could not be written to {self.directory}: {error}"
+                f"the checkpoint {self.path(step)} cannot be read back: {_reason(error)}"
             ) from error
+        for saved, read in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+            if not _equal(saved, read):
+                raise TrainingError(
+                    f"the checkpoint {self.path(step)} is read back with other numbers than were "
+                    "saved: memory or disk is at fault"
+                )
+
+    def _unwritten(self, error: Exception) -> TrainingError:
+        return TrainingError(
+            f"a checkpoint could not be written to {self.directory}: {_reason(error)}; last good "
+            f"checkpoint: {self.last_good()}"
+        )
+
+    def last_good(self) -> str:
+        """The newest checkpoint in words."""
+        steps = self.steps()
+        return f"step {steps[-1]} in {self.path(steps[-1])}" if steps else "none"
 
     def restore(self, abstract_state: Any, step: int) -> Restored:
         """The checkpoint of a step, laid out as `abstract_state` (shapes with shardings) says.
@@ -391,9 +364,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise TrainingError(
-                f"a checkpoint could not be written to {self.directory}: {error}"
-            ) from error
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
         """Waits, then lets go of the threads and files."""
@@ -429,6 +400,22 @@ def read[T](
                 if not gone or attempt == _ATTEMPTS - 1:
                     raise
     raise AssertionError("not reached")
+
+
+def _reason(error: Exception) -> str:
+    """What the system says of a file, without what TensorStore puts around it."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _equal(saved: Any, read: np.ndarray) -> bool:
+    """Whether what this process holds of an array is what was read, bit for bit."""
+    return all(
+        np.asarray(shard.data).tobytes() == read[shard.index].tobytes()
+        for shard in jnp.asarray(saved).addressable_shards
+    )
 
 
 def _watched(metrics: dict[str, float]) -> float:

@@ -341,16 +341,15 @@ class Loop:
             stop = self._plan.on_nonfinite == "stop"
             if not stop and self._consecutive < MAXIMUM_CONSECUTIVE_SKIPS:
                 continue
-            saved = self._checkpoints.steps()
-            good = f"step {saved[-1]} in {self._checkpoints.path(saved[-1])}" if saved else "none"
             streak = "" if stop else f", after {self._consecutive} skipped updates in a row"
             loss, norm = float(report.loss), float(report.gradient_norm)
             found = f"loss is {loss:g} and gradient norm is {norm:g}"
             if math.isfinite(loss) and math.isfinite(norm):
                 found += ", but the updated parameters are not finite"
             raise NotFiniteError(
-                f"step {step}: {found}{streak}; last good checkpoint: {good}. Lower "
-                "learning_rate, set clip_norm, or pass over such updates: on_nonfinite=skip"
+                f"step {step}: {found}{streak}; last good checkpoint: "
+                f"{self._checkpoints.last_good()}. Lower learning_rate, set clip_norm, or pass over "
+                "such updates: on_nonfinite=skip"
             )
 
     def _evaluate(self, state: Any, step: int, number: int) -> float | None:
