@@ -7,6 +7,7 @@
 #   make lint     format, rules, types and the direction of imports
 #   make format   put right what the formatter and the rules can put right
 #   make compilers the compilers of TPUs and GPUs, 1.2 GB, for the tests that compile for them
+#   make soak     train for half an hour and print what grows: memory, descriptors, threads, disk
 #   make peers    the environment with PyTorch that writes the reference fixtures
 #   make clean    remove the environments and the caches; runs stay
 
@@ -21,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 SOURCES := dlcore experiments kernels tests notebooks
 
-.PHONY: train test test-durations test-all lint format compilers peers clean
+.PHONY: train test test-durations test-all lint format soak compilers peers clean
 
 train: .venv/installed
 	$(BIN)/python -m experiments.train --recipe=lenet5_digits --workdir=$(WORKDIR)
@@ -45,6 +46,9 @@ lint: .venv/installed-test
 format: .venv/installed-test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+soak: .venv/installed
+	$(BIN)/python -m experiments.soak
 
 compilers: .compilers/installed
 
