@@ -348,8 +348,8 @@ class Loop:
                 found += ", but the updated parameters are not finite"
             raise NotFiniteError(
                 f"step {step}: {found}{streak}; last good checkpoint: "
-                f"{self._checkpoints.last_good()}. Lower learning_rate, set clip_norm, or pass over "
-                "such updates: on_nonfinite=skip"
+                f"{self._checkpoints.last_good()}. Lower learning_rate, set clip_norm, or pass "
+                "over such updates: on_nonfinite=skip"
             )
 
     def _evaluate(self, state: Any, step: int, number: int) -> float | None:

@@ -68,10 +68,11 @@ def _sealed(path: pathlib.Path) -> str:
 def _files(directory: pathlib.Path) -> set[str]:
     """The names of what a manifest lists."""
     # Not by `rglob`: pathlib keeps every part of a path for ever, and these have random names.
-    paths = (
-        os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names
-    )
-    return {os.path.relpath(path, directory) for path in paths} - _UNSEALED
+    found = ((folder, name) for folder, _, names in os.walk(directory) for name in names)
+    return {
+        os.path.relpath(os.path.join(folder, name), directory)  # noqa: PTH118
+        for folder, name in found
+    } - _UNSEALED
 
 
 def _is_read(description: pathlib.Path) -> bool:
