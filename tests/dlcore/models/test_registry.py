@@ -9,7 +9,6 @@ under `make test-all` only: of these the short tests evaluate shapes. Everything
 strict dtype promotion, by which no float32 becomes another type unasked.
 """
 
-import collections
 import functools
 import importlib
 import math
@@ -30,9 +29,7 @@ from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.models.linear import SoftmaxRegression
 from kernels import dispatch
-
-# An entry with more parameters runs under `make test-all` only; its count and shapes always.
-LARGE = 10_000_000
+from tests import registered
 
 
 @pytest.fixture(autouse=True)
@@ -142,30 +139,7 @@ class Subject:
         ]
 
 
-def _class_of(name):
-    constructor = models.entry(name).constructor
-    return getattr(constructor, "func", constructor)
-
-
-def in_full():
-    """Names of the models that the short tests run in full."""
-    families = collections.defaultdict(list)
-    for name in models.listed():
-        families[_class_of(name)].append((models.entry(name).parameter_count, name))
-    smallest = map(min, families.values())
-    return {name for count, name in smallest if count < LARGE}
-
-
-def sized(name):
-    return pytest.param(name, marks=[] if name in IN_FULL else [pytest.mark.slow])
-
-
-IN_FULL = in_full()
-# Of these, what is too deep for the short tests without jit, which compiles layer by layer.
-DEEP = {"uva_densenet_cifar", "uva_googlenet_cifar"}
-
-
-@pytest.fixture(scope="module", params=[sized(name) for name in models.listed()])
+@pytest.fixture(scope="module", params=registered.EVERY)
 def subject(request):
     return Subject(request.param)
 
@@ -187,8 +161,8 @@ def test_parameters_and_outputs_are_as_many_as_declared_and_layers_named_by_hand
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-        for name in sorted(IN_FULL)
+        *sorted(registered.SMALLEST),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(registered.DEEP)),
     ],
 )
 def test_parameters_state_and_outputs_are_float32_wherever_64_bits_are_the_default(name):
@@ -234,14 +208,6 @@ def test_every_parameter_gets_a_gradient_but_those_that_say_why_not(subject):
     assert unreached == set(subject.entry.without_gradient)
 
 
-@pytest.mark.parametrize(
-    "subject",
-    [
-        pytest.param(name, marks=[] if name in IN_FULL - DEEP else [pytest.mark.slow])
-        for name in models.listed()
-    ],
-    indirect=True,
-)
 def test_jit_equals_no_jit(subject):
     plain = subject.evaluate(subject.variables, *subject.inputs())
     assert equal(plain, subject.evaluated, tolerance=1e-4)
@@ -262,8 +228,15 @@ def test_training_differs_from_evaluation_only_by_noise_and_batch_statistics(sub
 
 
 def test_of_every_family_one_is_run_in_full_but_for_the_large_ones():
-    assert {"resnet20_cifar", "mlp", "lenet5", "char_lstm", "gan", "linear_units"} <= IN_FULL
-    assert not IN_FULL & {"resnet18", "resnet152", "char_lstm_512"}
+    assert {
+        "resnet20_cifar",
+        "mlp",
+        "lenet5",
+        "char_lstm",
+        "gan",
+        "linear_units",
+    } <= registered.SMALLEST
+    assert not registered.SMALLEST & {"resnet18", "resnet152", "char_lstm_512"}
 
 
 def test_every_option_is_documented_and_can_be_set_by_a_flag():
@@ -319,7 +292,9 @@ for name in registry.MODULES:
 @pytest.mark.parametrize("module", registry.MODULES)
 def test_a_file_registers_the_names_that_the_table_lists(module):
     source = importlib.import_module(f"dlcore.models.{module}")
-    defined = {name for name in models.listed() if _class_of(name).__module__ == source.__name__}
+    defined = {
+        name for name in models.listed() if registered.class_of(name).__module__ == source.__name__
+    }
     assert defined == set(registry.MODULES[module])
 
 

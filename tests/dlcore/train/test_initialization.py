@@ -17,7 +17,7 @@ from dlcore.nn.convolution import PartiallyConnectedConv
 from dlcore.nn.pooling import TrainableSubsampling
 from dlcore.train import initialization
 from kernels import dispatch
-from tests import small
+from tests import registered, small
 
 
 def images(count=16, shape=(6, 6, 1), seed=0):
@@ -119,37 +119,7 @@ subject = functools.cache(Subject)
 # Which parameters a rule reaches.
 
 
-# Their layers are those of their smaller relatives, over and over.
-DEEP = {
-    "densenet100_12_cifar",
-    "densenet121",
-    "densenet161",
-    "densenet169",
-    "densenet201",
-    "densenet_bc100_12_cifar",
-    "googlenet_bn",
-    "plain34",
-    "plain56_cifar",
-    "resnet32_cifar",
-    "resnet34",
-    "resnet44_cifar",
-    "resnet56_cifar",
-    "resnet101",
-    "resnet110_cifar",
-    "resnet152",
-    "stochastic_depth110_cifar",
-    "wrn28_10",
-    "wrn40_4",
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
-        for name in models.listed()
-    ],
-)
+@pytest.mark.parametrize("name", registered.EVERY)
 def test_every_model_can_start_by_a_rule_that_draws_each_kernel_once_and_by_lsuv(name):
     model, inputs = models.create(name), models.entry(name).example_inputs
     shapes = jax.eval_shape(lambda *inputs: model.init(jax.random.key(0), *inputs), *inputs)
