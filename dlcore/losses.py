@@ -78,6 +78,18 @@ def zero_one(
     return wrong.astype(jnp.float32)
 
 
+def not_among(
+    scores: Float[Array, "batch classes"], labels: Int[Array, " batch"], count: int
+) -> Float[Array, " batch"]:
+    """1 where the label's score is not one of the `count` largest, else 0: the top-k error.
+
+    Of equal scores the first ones count, and where a score is NaN none does.
+    """
+    chosen = jax.lax.top_k(scores, count)[1]
+    wrong = (chosen != labels[:, None]).all(-1) | jnp.isnan(scores).any(-1)
+    return wrong.astype(jnp.float32)
+
+
 def cross_entropy(
     scores: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
 ) -> Float[Array, "*batch"]:

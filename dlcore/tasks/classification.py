@@ -24,6 +24,8 @@ from dlcore.tasks.supervised import Supervised
 # Of the scores and the labels' distribution.
 _OF_TARGETS = {**losses.OF_OUTPUTS, "kl_divergence": losses.kl_divergence}
 CRITERIA = ("cross_entropy", "hinge", *_OF_TARGETS)
+# From so many classes on, labels are seldom the only right answer.
+_MANY = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +107,23 @@ class Classification(Supervised):
         return jax.nn.logsumexp(jax.nn.log_softmax(each), axis=1) - jnp.log(views.shape[1])
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
-        """Sums for "loss" and "accuracy"; the latter is the main head's, the first of several."""
+        """Sums for "loss" and "accuracy"; the latter is the main head's, the first of several.
+
+        Of 100 classes and more "top_5_accuracy", too: the label is among the five best.
+        """
         labels, mask = batch["label"], batch["mask"]
         outputs, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         of_examples = self._losses(outputs.astype(jnp.float32), labels)
         for scores in auxiliary:
             of_examples += self.auxiliary_weight * self._losses(scores.astype(jnp.float32), labels)
-        return {
+        sums: Metrics = {
             "loss": Mean.of(of_examples, mask),
             "accuracy": Mean.of(1 - losses.zero_one(outputs, labels), mask),
         }
+        if outputs.shape[-1] < _MANY:
+            return sums
+        among = 1 - losses.not_among(outputs, labels, 5)
+        return {**sums, "top_5_accuracy": Mean.of(among, mask)}
 
     def _losses(
         self, scores: Float[Array, "batch classes"], labels: Int[Array, " batch"]

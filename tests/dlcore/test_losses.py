@@ -183,6 +183,23 @@ def test_ctc_is_the_probability_of_all_alignments_together():
     assert float(loss[0]) == pytest.approx(-np.log(total), rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_top_k_error_is_the_share_of_labels_behind_the_k_best(count):
+    rng = np.random.default_rng(count)
+    # Of integers, so that some are equal: then the first ones are before the others.
+    scores = rng.integers(0, 8, (200, 9)).astype(np.float32)
+    scores[-1] = np.nan
+    labels = rng.integers(0, 9, 200)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    expected = [label not in row for label, row in zip(labels, best, strict=True)]
+    expected[-1] = True
+    found = losses.not_among(jnp.asarray(scores), jnp.asarray(labels), count)
+    np.testing.assert_array_equal(found, expected)
+    if count == 1:
+        zero_one = losses.zero_one(jnp.asarray(scores), jnp.asarray(labels))
+        np.testing.assert_array_equal(found, zero_one)
+
+
 @pytest.mark.parametrize("scores", [(300.0, 290.0, 0.0), (-1e4,) * 7, (1e4, 0.0), (3e5, 3e5 - 4)])
 def test_cross_entropy_keeps_its_digits_at_scores_of_any_size(scores):
     labels = jnp.arange(len(scores))

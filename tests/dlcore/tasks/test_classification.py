@@ -67,6 +67,22 @@ def test_the_accuracy_is_the_share_of_largest_scores_on_labels():
     assert metrics.compute(loss_of(batch)[1].metrics)["accuracy"] == pytest.approx(hits.mean())
 
 
+@pytest.mark.parametrize(("classes", "counted"), [(99, False), (100, True)])
+def test_of_many_classes_the_five_best_count(classes, counted):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(40, classes)).astype(np.float32)
+    # The label has the fifth or the sixth largest score.
+    ranks = np.arange(40) % 2 + 4
+    labels = np.argsort(-scores, axis=1)[np.arange(40), ranks]
+    task = tasks.create("classification", nn.Dense(classes))
+    mask = np.ones(40, np.float32)
+    mask[:10] = 0
+    batch = {"label": jnp.asarray(labels), "mask": jnp.asarray(mask)}
+    found = metrics.compute(task.metrics(jnp.asarray(scores), batch))
+    assert found["accuracy"] == 0
+    assert found.get("top_5_accuracy") == (0.5 if counted else None)
+
+
 @settings(max_examples=20, deadline=None)
 @given(smoothing=st.floats(0, 0.99))
 def test_label_smoothing_mixes_the_label_with_the_uniform_distribution(smoothing):
