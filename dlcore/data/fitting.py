@@ -18,7 +18,7 @@ _RESIZED = (kinds.Image, kinds.Images, kinds.Segmentation, kinds.Volume)
 
 
 def check_options(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> None:
-    """Refuses options for what a dataset lacks, and a square that is larger than its images.
+    """Refuses options for what a dataset lacks, and squares and moves larger than its images.
 
     Args:
       name: of the dataset.
@@ -149,6 +149,12 @@ def _check_crop(name: str, shape: kinds.Shape, options: ExampleOptions) -> None:
             f"crop_size is {options.crop_size}: the images of dataset {name!r} have"
             f" {height} x {width} pixels and a pad of {options.pad}"
         )
+    for choice, strength in augmentation.parse(options.augment):
+        if augmentation.AUGMENTATIONS[choice].in_pixels and strength >= smaller + 2 * options.pad:
+            raise UsageError(
+                f"augment has {choice}:{strength:g}, by which all of an image may be lost: those of"
+                f" dataset {name!r} have {height} x {width} pixels and a pad of {options.pad}"
+            )
 
 
 def class_key(name: str, features: Mapping[str, Feature], option: str) -> str:

@@ -20,6 +20,7 @@ from dlcore.nn.regularization import (
     MaskedDense,
     checked,
 )
+from dlcore.ranges import NotNegative, Positive, Rate
 
 
 class MLP(nn.Module):
@@ -41,17 +42,17 @@ class MLP(nn.Module):
         is connected; the weights of its other connections are fixed to zero. Empty: the whole.
     """
 
-    num_classes: int = 10
-    hidden: tuple[int, ...] = (500,)
+    num_classes: Positive = 10
+    hidden: tuple[Positive, ...] = (500,)
     activation: str = "tanh"
     normalization: str = "none"
     normalize: str = "before"
-    input_noise: float = 0.0
-    input_dropout_rate: float = 0.0
-    dropout_rate: float = 0.0
+    input_noise: NotNegative = 0.0
+    input_dropout_rate: Rate = 0.0
+    dropout_rate: Rate = 0.0
     classic_dropout: bool = False
-    dropconnect_rate: float = 0.0
-    window: tuple[int, ...] = ()
+    dropconnect_rate: Rate = 0.0
+    window: tuple[Positive, ...] = ()
 
     @nn.compact
     def __call__(

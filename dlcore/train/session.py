@@ -152,7 +152,7 @@ class Session:
           UsageError: the recipe, the settings, the data or the directory is wrong.
           TrainingError: the training cannot go on.
         """
-        directory = workdir.named(directory)
+        directory = workdir.to_write(directory)
         self.check(directory)
         with workdir.claim(directory, self.recipe):
             if summary := self._summary(directory):

@@ -54,6 +54,7 @@ class InceptionModule(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.module not in _rows():
             known = ", ".join(_rows())
             raise UsageError(f"module is {self.module!r}: it is one of {known}")
