@@ -29,7 +29,7 @@ import optax
 
 from dlcore.errors import UsageError
 from dlcore.ranges import AboveZero, Positive
-from dlcore.train import Recipe, Session, Settings
+from dlcore.train import Recipe, Session, Settings, fit
 from dlcore.train.preparation import Prepared
 from dlcore.train.program import Program, build
 from experiments import flags, recipes, tables
@@ -96,7 +96,9 @@ def trainings(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | N
     settings = flags.read_dataclass(values, Settings)
     other = values.against and dataclasses.replace(settings, kernels=values.against)
     for recipe in chosen(values, settings):
-        yield Session(recipe, settings).prepared, other and Session(recipe, other).prepared
+        prepared = Session(recipe, settings).prepared
+        fit.check(prepared)
+        yield prepared, other and Session(recipe, other).prepared
 
 
 def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:

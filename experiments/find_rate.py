@@ -19,7 +19,7 @@ import numpy as np
 from dlcore import plots, tasks
 from dlcore.errors import NotFiniteError, UsageError
 from dlcore.ranges import AboveZero, Positive
-from dlcore.train import Recipe, Settings, rate_range, workdir
+from dlcore.train import Recipe, Settings, fit, rate_range, workdir
 from dlcore.train.preparation import prepare
 from dlcore.train.writers import read_records
 from experiments import cache, flags, recipes, tables, train
@@ -222,6 +222,7 @@ def range_test(
         restart_from_best=False,
     )
     prepared = prepare(recipe, settings)
+    fit.check(prepared)
     num_steps = prepared.plan.num_steps
     if num_steps < ROWS:
         raise UsageError(

@@ -1,10 +1,8 @@
-"""Flags from a recipe, and how every program starts and ends.
+"""Flags from a recipe, and how every program reads its own.
 
 Each field of a recipe is an absl flag that overrides it; the options of the task, the model and
 the data are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so
 the command line is read twice: first for the names, then for all.
-
-Exit codes: 0 done, 1 the work failed, 2 the command or its input is wrong.
 """
 
 import collections
@@ -178,7 +176,7 @@ _KINDS: dict[type, Callable[..., Any]] = {
 def define_one(values: FlagValues, name: str, default: Any, meaning: str, kind: Any = None) -> None:
     """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of numbers.
 
-    Of a type with a range (`dlcore.ranges`) the flag is held to it.
+    A type that declares a range (`dlcore.ranges`) holds the flag to it.
     """
     define = _KINDS[ranges.plain(kind) if kind else type(default)]
     define(name=name, default=default, help=meaning, flag_values=values)
@@ -197,7 +195,7 @@ def define_dataclass(values: FlagValues, settings: Any) -> None:
     """Defines a flag for every field of a dataclass, explained by its docstring."""
     meanings = descriptions(settings)
     for field in dataclasses.fields(settings):
-        define_one(values, field.name, field.default, meanings[field.name])
+        define_one(values, field.name, field.default, meanings[field.name], field.type)
 
 
 def read_dataclass(values: FlagValues, settings: Any) -> Any:

@@ -41,9 +41,9 @@ class SyntheticOptions(ExampleOptions):
     """
 
     image_size: Positive = 224
-    channels: Positive = 3
-    num_classes: Annotated[int, Range(least=2)] = 1000
-    num_examples: Annotated[int, Range(least=10)] = 10000
+    channels: Annotated[int, Range(least=1, most=256)] = 3
+    num_classes: Annotated[int, Range(least=2, most=10**5)] = 1000
+    num_examples: Annotated[int, Range(least=10, most=10**8)] = 10000
     drawing_seed: Natural = 0
 
 
