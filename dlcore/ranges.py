@@ -75,41 +75,48 @@ Length = Annotated[int, Range(least=1, most=10**7)]
 def check(thing: Any, kind: type | None = None) -> None:
     """Raises UsageError where a field of a dataclass is not in its range.
 
+    Where none is declared, a number has to be finite, and a whole one that is at least 1 by default
+    is taken for a size: it has to be at least 1.
+
     Args:
       thing: the dataclass's instance.
       kind: a base, whose fields alone are looked at.
     """
     for field in dataclasses.fields(kind or thing):
         value = getattr(thing, field.name)
-        if wanted := problem(field.type, value):
+        sizes = field.default if isinstance(field.default, tuple) else (field.default,)
+        is_size = bool(sizes) and all(_is_whole(size) and size >= 1 for size in sizes)
+        if wanted := problem(field.type, value, Range(least=1) if is_size else Range()):
             raise UsageError(f"{field.name}={shown(value)}: it must be {wanted}")
 
 
-def problem(annotation: Any, value: Any) -> str | None:
+def problem(annotation: Any, value: Any, otherwise: Range = Range()) -> str | None:
     """What a value has to be by its annotated type, in words; None where it is that.
 
-    Of each number in a tuple, where it is one. A number whose range is not declared has to be
-    finite.
+    Args:
+      annotation: the type; of a tuple, each number in it is looked at.
+      value: a number or a tuple of numbers; anything else is its own affair.
+      otherwise: the range, where the type declares none.
     """
     if isinstance(value, tuple):
         inner = (*typing.get_args(annotation), None)[0]
-        return next((wanted for one in value if (wanted := problem(inner, one))), None)
-    declared = declaration(annotation)
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if value is None or not (declared or is_number):
+        found = (problem(inner, one, otherwise) for one in value)
+        return next(filter(None, found), None)
+    declared = declaration(annotation) or Declared(otherwise, whole=_is_whole(value))
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    if not is_number:
-        return "a number"
-    if declared and declared.whole and not isinstance(value, numbers.Integral):
+    if declared.whole and not _is_whole(value):
         return "a whole number"
-    bounds = declared.range if declared else Range()
-    if isinstance(value, numbers.Integral):
-        if value > _LARGEST and bounds.has(value):
-            return f"at most {_LARGEST}"
-        return None if bounds.has(value) else str(bounds)
-    if bounds.has(value) and bounds.has(_held(value)):
-        return None
-    return str(bounds) or "a finite number"
+    if not declared.range.has(value):
+        return str(declared.range) or "a finite number"
+    if declared.whole:
+        return None if value <= _LARGEST else f"at most {_LARGEST}"
+    held = _held(float(value))
+    return None if declared.range.has(held) else f"{str(declared.range) or 'finite'}, as a float32"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 class Declared(typing.NamedTuple):

@@ -301,7 +301,7 @@ def test_a_field_that_the_library_names_gets_dashes_and_no_other_word_does(
         (
             OSError(28, "No space left on device", "run/summary.json"),
             1,
-            "error: [Errno 28] No space left on device: 'run/summary.json'\n",
+            "error: run/summary.json: No space left on device\n",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore import data, models, plots, tasks
+from dlcore import data, models, paths, plots, tasks
 from dlcore.analysis import parameter_plane, study
 from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
@@ -89,6 +89,8 @@ class Landscape(study.Study):
                 f"plane={self.plane} takes {_POINTS[self.plane]} in runs, "
                 f"not {len(self._directories)}: {self.runs}"
             )
+        for name in self._directories if self.runs else ():
+            paths.directory(name, "runs")
 
     @property
     def _directories(self) -> list[str]:

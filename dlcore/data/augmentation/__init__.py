@@ -54,7 +54,7 @@ def _to(most: float) -> Any:
 
 _IN_TIME: Any = {
     "takes": Share,
-    "changes": (kinds.Series, kinds.Audio, kinds.Volume),
+    "changes": tuple(kind for kind in kinds.INPUTS if kind is not kinds.Image),
     "leaves_behind": (kinds.Segmentation, kinds.Boxes),
 }
 AUGMENTATIONS: dict[str, Kind] = {
@@ -121,7 +121,7 @@ def check(choices: Sequence[Choice], features: Mapping[str, Feature]) -> None:
             )
         if not any(isinstance(feature, kind.changes) for feature in features.values()):
             images = kind.changes == (kinds.Image,)
-            wanted = "images" if images else "what goes on for some time"
+            wanted = "images" if images else "series"
             raise UsageError(
                 f"augment has {name!r}, which is for {wanted}: there are {', '.join(features)}"
             )

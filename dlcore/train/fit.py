@@ -1,0 +1,53 @@
+"""Whether a training fits into memory, before any of it is there."""
+
+import functools
+
+import jax
+
+from dlcore import memory
+from dlcore.errors import UsageError
+from dlcore.train.preparation import Prepared
+
+_BATCH = "a prepared batch"
+
+
+def check(prepared: Prepared) -> None:
+    """Raises UsageError where a device cannot even hold its part of the state and of one batch.
+
+    Nothing is compiled. Gradients and activations are not counted: what fits may still not run.
+    """
+    layout = prepared.program.parallelism
+    device, there = jax.local_devices()[0], memory.of_device(jax.local_devices()[0])
+    needed = parts(prepared)
+    if device.platform != "cpu":  # CPUs share the host's memory.
+        split = needed.keys() if layout.name == "fsdp" else {_BATCH}
+        needed |= {name: needed[name] // layout.device_count for name in split}
+    total = sum(needed.values())
+    if total <= there:
+        return
+    large = {name: count for name, count in needed.items() if count > total / 100}
+    listed = ", ".join(f"{memory.shown(count)} for {name}" for name, count in large.items())
+    recipe, largest = prepared.recipe, max(needed, key=lambda name: needed[name])
+    raise UsageError(
+        f"a training of model={recipe.model} needs {memory.shown(total)} of memory "
+        f"at least, and {device.platform} has {memory.shown(there)} ({listed}): "
+        + (
+            f"lower batch_size={recipe.batch_size}, or what the options of the data make of images"
+            if largest == _BATCH
+            else "lower the sizes among the options of the model"
+        )
+    )
+
+
+def parts(prepared: Prepared) -> dict[str, int]:
+    """The bytes of the parameters, the rest of the state, and a batch as the model sees it."""
+    program = prepared.program
+    state = program.abstract_state
+    transform = functools.partial(program.transform, train=False)
+    batch = jax.eval_shape(lambda batch: transform(batch, None), dict(program.batch))
+    return {
+        "the parameters": memory.of_arrays(state.params),
+        "the optimizer": memory.of_arrays(state.opt_state),
+        "averages and other state": memory.of_arrays((state.model_state, state.average)),
+        _BATCH: memory.of_arrays(batch),
+    }
