@@ -21,7 +21,7 @@ def of_host() -> int:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Where there is no limit, it is a word or larger than the memory.
     limits = [int(text) for path in _LIMITS if (text := _read(path).strip()).isdecimal()]
-    return min(physical, *limits) + _swap()
+    return min([physical, *limits]) + _swap()
 
 
 def of_device(device: jax.Device) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from dlcore import memory
 from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn import normalization
@@ -107,12 +108,19 @@ def window_mask(
       units: number of units, one window each.
 
     Raises:
-      UsageError: the inputs are not images, or the window does not fit into them.
+      UsageError: the inputs are not images, the window does not fit into them, or the table does
+        not fit into memory.
     """
     if len(image) != 3 or len(window) != 2 or window[0] > image[0] or window[1] > image[1]:
         raise UsageError(
             f"window={_listed(window)} does not fit inputs of "
             f"{'x'.join(map(str, image))}: it is the rows and columns of a part of an image"
+        )
+    size = memory.of_shape((*image, units), 1)
+    if size > memory.of_host():
+        raise UsageError(
+            f"window={_listed(window)} takes a table of {memory.shown(size)}, and there are "
+            f"{memory.shown(memory.of_host())} of memory: lower hidden={units}"
         )
     positions = image[0] - window[0] + 1, image[1] - window[1] + 1
     position = np.arange(units) * (positions[0] * positions[1]) // units

@@ -98,8 +98,6 @@ def prepare(
             )
         except dispatch.RefusedError as error:
             raise UsageError(f"kernels={settings.kernels}: {error}") from error
-        except MemoryError as error:  # Of a table that a model makes on the host.
-            raise UsageError(f"model={recipe.model} does not fit into memory: {error}") from error
     if settings.kernels != "auto" and not called.choices:
         raise UsageError(
             f"kernels={settings.kernels}: model={recipe.model} calls no kernel: use auto"
