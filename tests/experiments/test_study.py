@@ -41,7 +41,7 @@ def test_with_the_default_options_numbers_stand_beside_what_is_expected_of_them(
     [
         ((), "--study is missing: it is one of "),
         (("--study=hopfeld",), "unknown study 'hopfeld': did you mean hopfield"),
-        (("--study=initialization", "--seed=-1"), "--seed is -1: it must not be negative"),
+        (("--study=initialization", "--seed=-1"), "--seed=-1: it must be at least 0"),
         (("--study=units", "--bias=nan"), "--bias is nan: it must be a finite number"),
         (("--study=units", "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
         (("--study=activations", "--width=3"), "Unknown command line flag 'width'"),

@@ -58,7 +58,7 @@ class Acceleration(study.Study):
         super().__post_init__()
         if self.dimension < self.steps:
             raise UsageError(
-                f"dimension is {self.dimension}: it must be at least the {self.steps} steps"
+                f"dimension={self.dimension}: it must be at least the {self.steps} steps"
             )
 
     def problem(self) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ class DescentPaths(study.Study):
         super().__post_init__()
         if self.examples % self.batch_size:
             raise UsageError(
-                f"batch_size is {self.batch_size}: it must divide the {self.examples} examples"
+                f"batch_size={self.batch_size}: it must divide the {self.examples} examples"
             )
 
     def problem(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

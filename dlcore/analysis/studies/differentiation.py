@@ -66,7 +66,7 @@ class Differentiation(study.Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.hidden:
-            raise UsageError(f"hidden is {self.hidden}: it must be one or more numbers of units")
+            raise UsageError(f"hidden={self.hidden}: it must be one or more numbers of units")
         if self.activation not in _ACTIVATIONS:
             known = ", ".join(_ACTIVATIONS)
             raise UsageError(f"unknown activation {self.activation!r}: it is one of {known}")

@@ -46,7 +46,7 @@ class EdgeFilters(study.Study):
         super().__post_init__()
         if self.window > self.size - 2:
             raise UsageError(
-                f"window is {self.window}: it must be from 1 to size - 2 = {self.size - 2}"
+                f"window={self.window}: it must be from 1 to size - 2 = {self.size - 2}"
             )
 
     def run(self) -> study.Numbers:

@@ -81,10 +81,10 @@ class ResidualLearning(study.Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.noise or any(np.diff(self.noise) <= 0):
-            raise UsageError(f"noise is {self.noise}: it must ascend, from above 0")
+            raise UsageError(f"noise={self.noise}: it must ascend, from above 0")
         if self.steps < 2**self.halvings:
             raise UsageError(
-                f"steps is {self.steps}: it must be at least 2^halvings = {2**self.halvings}"
+                f"steps={self.steps}: it must be at least 2^halvings = {2**self.halvings}"
             )
 
     def run(self) -> study.Numbers:

@@ -63,11 +63,11 @@ class Shift(study.Study):
         super().__post_init__()
         if self.max_shift > self.size - 6:
             raise UsageError(
-                f"max_shift is {self.max_shift}: it must be from 1 to size - 6 = {self.size - 6}"
+                f"max_shift={self.max_shift}: it must be from 1 to size - 6 = {self.size - 6}"
             )
         if not self.windows or max(self.windows) > self.size - 4:
             raise UsageError(
-                f"windows is {self.windows}: each must be from 1 to size - 4 = {self.size - 4}"
+                f"windows={self.windows}: each must be from 1 to size - 4 = {self.size - 4}"
             )
 
     def run(self) -> study.Numbers:

@@ -57,7 +57,7 @@ class Shrinkage(study.Study):
         super().__post_init__()
         if self.smallest >= self.largest:
             raise UsageError(
-                f"smallest is {self.smallest} and largest {self.largest}: both must be above 0, the"
+                f"smallest={self.smallest} and largest {self.largest}: both must be above 0, the"
                 " second the larger"
             )
 

@@ -73,7 +73,7 @@ class Transfer(study.Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.examples or any(np.diff(self.examples) < 1):
-            raise UsageError(f"examples is {self.examples}: they must ascend, from at least 1")
+            raise UsageError(f"examples={self.examples}: they must ascend, from at least 1")
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class UniversalApproximation(study.Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.widths or any(np.diff(self.widths) < 1):
-            raise UsageError(f"widths is {self.widths}: they must ascend, from at least 1")
+            raise UsageError(f"widths={self.widths}: they must ascend, from at least 1")
 
     def run(self) -> study.Numbers:
         """Errors of each function by width, and the fits to the chirp."""

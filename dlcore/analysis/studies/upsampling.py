@@ -61,7 +61,7 @@ class Upsampling(study.Study):
         super().__post_init__()
         if self.size % 2 or self.size < 4 * self.kernel_size:
             raise UsageError(
-                f"size is {self.size}: it must be even, and at least 4 kernel_size = "
+                f"size={self.size}: it must be even, and at least 4 kernel_size = "
                 f"{4 * self.kernel_size}"
             )
 

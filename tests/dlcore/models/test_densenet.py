@@ -235,9 +235,9 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
 @pytest.mark.parametrize(
     ("options", "size", "message"),
     [
-        ({"compression": 0.0}, 8, "compression=0.0: it is above 0 and at most 1"),
-        ({"compression": 1.5}, 8, "compression=1.5: it is above 0 and at most 1"),
-        ({"dropout_rate": 1.0}, 8, "a dropout rate is at least 0 and below 1, not 1.0"),
+        ({"compression": 0.0}, 8, "compression=0.0: it must be above 0 and at most 1"),
+        ({"compression": 1.5}, 8, "compression=1.5: it must be above 0 and at most 1"),
+        ({"dropout_rate": 1.0}, 8, "dropout_rate=1.0: it must be at least 0 and below 1"),
         ({"dtype": "float16"}, 8, "in float32 or bfloat16, not 'float16'"),
         ({"blocks": (1, 1, 1)}, 3, "takes images of 4x4 or more, not 3x3"),
         (

@@ -177,7 +177,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name):
     ("options", "message"),
     [
         ({"shortcut": "affine"}, "'affine': it is one of zeros, projection, own_projection"),
-        ({"dropout_rate": 1.0}, "dropout_rate is at least 0 and below 1, not 1.0"),
+        ({"dropout_rate": 1.0}, "dropout_rate=1.0: it must be at least 0 and below 1"),
         ({"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
     ],
 )
