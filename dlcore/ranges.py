@@ -103,7 +103,8 @@ def problem(annotation: Any, value: Any, otherwise: Range = Range()) -> str | No
         found = (problem(inner, one, otherwise) for one in value)
         return next(filter(None, found), None)
     declared = declaration(annotation) or Declared(otherwise, whole=_is_whole(value))
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number:
         return None
     if declared.whole and not _is_whole(value):
         return "a whole number"

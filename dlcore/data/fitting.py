@@ -109,7 +109,7 @@ def check_memory(name: str, features: Mapping[str, Feature], count: int) -> None
 
 def _least_bytes(feature: Any) -> int:
     """What an example's feature takes in memory at least."""
-    shape = _shape(feature)
+    shape: Any = _shape(feature)
     if None in shape or feature.on_host:
         return 0
     return memory.of_shape(shape, 1 if isinstance(feature, _RESIZED) else 2)
