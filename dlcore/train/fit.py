@@ -27,15 +27,11 @@ def check(prepared: Prepared) -> None:
         return
     large = {name: count for name, count in needed.items() if count > total / 100}
     listed = ", ".join(f"{memory.shown(count)} for {name}" for name, count in large.items())
-    recipe, largest = prepared.recipe, max(needed, key=lambda name: needed[name])
+    recipe = prepared.recipe
     raise UsageError(
-        f"a training of model={recipe.model} needs {memory.shown(total)} of memory "
-        f"at least, and {device.platform} has {memory.shown(there)} ({listed}): "
-        + (
-            f"lower batch_size={recipe.batch_size}, or what the options of the data make of images"
-            if largest == _BATCH
-            else "lower the sizes among the options of the model"
-        )
+        f"a training of model={recipe.model} needs {memory.shown(total)} of memory at least, and "
+        f"{device.platform} has {memory.shown(there)} ({listed}): lower batch_size="
+        f"{recipe.batch_size}, or what options of model and data make of the model and its inputs"
     )
 
 

@@ -90,7 +90,11 @@ COMMANDS = [
     ((*DIGITS, "--data.augment=shift:1.5"), "'shift:1.5': its strength must be a whole number"),
     ((*DIGITS, "--data.augment=time_mask"), "--data.augment has 'time_mask', which is for series"),
     # Sizes that cannot be had.
-    ((*MLP, "--model.hidden=1000000000"), "--model=mlp needs 600.0 GB of memory", "the parameters"),
+    (
+        (*MLP, "--model.hidden=1000000000"),
+        "--model=mlp needs 9,540.0 GB",
+        "3,180.0 GB for the parameters",
+    ),
     ((*MLP, "--model.hidden=1000000000000"), "--model.hidden=1000000000000: it must be at most 2"),
     ((*DIGITS, "--data.pad=100000"), "GB for a prepared batch", "lower --batch_size=64"),
     ((*DIGITS, "--data.resize=100000"), "dataset 'digits'", "the shape (100000, 100000, 1)", "GB"),

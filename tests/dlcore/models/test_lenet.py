@@ -286,5 +286,4 @@ def test_noise_is_on_in_training_alone_and_normalization_in_both_modes():
 )
 def test_what_a_network_cannot_take_is_refused(name, options, shape, message):
     with pytest.raises(UsageError, match=message):
-        model = models.create(name, **options)
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), jnp.zeros(shape))

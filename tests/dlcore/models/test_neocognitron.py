@@ -107,5 +107,8 @@ def test_a_cell_wins_where_none_in_its_vicinity_is_stronger():
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):
     with pytest.raises(UsageError, match=complaint):
-        model = models.create("neocognitron", **options)
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        jax.eval_shape(
+            models.create("neocognitron", **options).init,
+            jax.random.key(0),
+            jnp.zeros((1, 28, 28, 1)),
+        )

@@ -96,5 +96,6 @@ def test_the_rate_of_stochastic_depth_grows_in_equal_steps_to_that_of_the_last_b
 )
 def test_an_option_that_cannot_be_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        model = models.create("residual_mlp", **SMALL, **options)
-        jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+        jax.eval_shape(
+            models.create("residual_mlp", **SMALL, **options).init, jax.random.key(0), IMAGES
+        )

@@ -277,8 +277,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name, options):
 def test_what_a_network_cannot_be_is_refused(name, options, message):
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
     with pytest.raises(UsageError, match=message):
-        model = models.create(name, **options)
-        jax.eval_shape(model.init, jax.random.key(0), images)
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), images)
 
 
 @pytest.mark.parametrize("mode", ["evaluated", "trained"])
