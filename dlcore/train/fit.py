@@ -19,9 +19,10 @@ def check(prepared: Prepared) -> None:
     layout = prepared.program.parallelism
     device, there = jax.local_devices()[0], memory.of_device(jax.local_devices()[0])
     needed = parts(prepared)
-    if device.platform != "cpu":  # CPUs share the host's memory.
-        split = needed.keys() if layout.name == "fsdp" else {_BATCH}
-        needed |= {name: needed[name] // layout.device_count for name in split}
+    # The CPUs of a process share its host's memory.
+    holders = jax.process_count() if device.platform == "cpu" else layout.device_count
+    split = needed.keys() if layout.name == "fsdp" else {_BATCH}
+    needed |= {name: needed[name] // holders for name in split}
     total = sum(needed.values())
     if total <= there:
         return
