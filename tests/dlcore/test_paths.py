@@ -34,7 +34,7 @@ def test_what_nothing_can_be_called_is_refused_with_the_systems_reason(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     reasons = {
-        "": "workdir= is empty: name a path",
+        "": "is empty: name a path",
         "x" * 300: "File name too long",
         str(tmp_path / "file" / "x"): "a part of it is a file, where a directory is needed",
         str(tmp_path / "loop"): "Too many levels of symbolic links",

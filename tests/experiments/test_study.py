@@ -72,7 +72,5 @@ def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
 def test_a_directory_that_cannot_be_written_is_refused_before_the_work(call):
     code, _, errors = call(study, "--study=hopfield", "--workdir=/dev/null/hopfield")
     assert code == 2
-    assert (
-        errors
-        == "error: --workdir=/dev/null/hopfield: a part of it is a file, where a directory is needed\n"
-    )
+    assert errors.startswith("error: --workdir=/dev/null/hopfield: a part of it is a file")
+    assert errors.count("\n") == 1
