@@ -22,6 +22,7 @@ word above also reads `batch_stats/trunk/norm1/mean` from `batch_stats/encoder/n
 pattern that spells the collection out (`batch_stats/.*<-`) is for that collection alone.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -94,7 +95,8 @@ def write(
       metadata: words about them, kept in the file's header.
 
     Raises:
-      UsageError: the file cannot be written, or cannot hold a type of number.
+      UsageError: the file cannot hold a type of number.
+      OSError: it cannot be written, as where the disk is full.
     """
     # Of any other order than C's, the library would write the bytes as they lie.
     flat = {name: np.asarray(array, order="C") for name, array in flatten(variables).items()}
@@ -103,9 +105,11 @@ def write(
     try:
         part.write_bytes(safetensors.numpy.save(flat, dict(metadata) if metadata else None))
         part.replace(whole)
-    except (OSError, safetensors.SafetensorError) as error:
-        part.unlink(missing_ok=True)
+    except safetensors.SafetensorError as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # Where it cannot be made, it is not there.
+            part.unlink()
 
 
 def start(variables: Any, source: Mapping[str, Any], mapping: str = "") -> Any:

@@ -28,7 +28,8 @@ import numpy as np
 import optax
 
 from dlcore.errors import UsageError
-from dlcore.train import Recipe, Session, Settings
+from dlcore.ranges import AboveZero, Positive
+from dlcore.train import Recipe, Session, Settings, fit
 from dlcore.train.preparation import Prepared
 from dlcore.train.program import Program, build
 from experiments import flags, recipes, tables
@@ -56,8 +57,10 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program and, where there is one recipe, of that."""
     known = f"{', '.join((*BUNDLED, *DOWNLOADED))}, as far as there are data"
     flags.define_one(values, "recipes", [], f"Recipes with commas; by default {known}.", list)
-    flags.define_one(values, "seconds", 2.0, "About how long each of them runs in a round.")
-    flags.define_one(values, "rounds", 5, "Rounds that count; one more goes before them.")
+    flags.define_one(
+        values, "seconds", 2.0, "About how long each of them runs in a round.", AboveZero
+    )
+    flags.define_one(values, "rounds", 5, "Rounds that count; one more goes before them.", Positive)
     flags.define_one(values, "against", "", "As --kernels, of another step that is timed, too.")
     flags.define_one(values, "torch", "", "A Python that has PyTorch; `make peers` makes one.")
     flags.define_one(values, "torch_compile", False, "Time PyTorch's compiled step, too.")
@@ -67,13 +70,11 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         flags.define_recipe(values, recipes.get(names[0]), argv)
     else:
         meaning = "Examples in a batch of every recipe; by default as many as each has."
-        flags.define_one(values, "batch_size", None, meaning, int)
+        flags.define_one(values, "batch_size", None, meaning, Positive)
 
 
 def main(values: flags.FlagValues) -> None:
     """Prepares all recipes, then times one after another."""
-    if values.seconds <= 0 or values.rounds < 1:
-        raise UsageError("--seconds must be above 0 and --rounds at least 1")
     with contextlib.ExitStack() as closing:
         directory = pathlib.Path(closing.enter_context(tempfile.TemporaryDirectory()))
         torch = closing.enter_context(PyTorch(values.torch, cores())) if values.torch else None
@@ -95,11 +96,16 @@ def trainings(values: flags.FlagValues) -> Iterator[tuple[Prepared, Prepared | N
     settings = flags.read_dataclass(values, Settings)
     other = values.against and dataclasses.replace(settings, kernels=values.against)
     for recipe in chosen(values, settings):
-        yield Session(recipe, settings).prepared, other and Session(recipe, other).prepared
+        prepared = Session(recipe, settings).prepared
+        fit.check(prepared)
+        yield prepared, other and Session(recipe, other).prepared
 
 
 def chosen(values: flags.FlagValues, settings: Settings) -> list[Recipe]:
     """The recipes of the command line, or the default ones whose data are there."""
+    # A recipe's own 0 stands for the whole training split; one that is given is a mistake here.
+    if values["batch_size"].present and values.batch_size == 0:
+        raise UsageError("--batch_size=0 is no step to be timed: it must be at least 1")
     if len(values.recipes) == 1:
         return [flags.read_recipe(values, recipes.get(values.recipes[0]))]
     several = [recipes.get(name) for name in values.recipes or BUNDLED]

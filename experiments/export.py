@@ -33,7 +33,7 @@ def main(values: flags.FlagValues) -> None:
     directory = flags.run_directory(values)
     if values.format not in FORMATS:
         raise UsageError(f"--format={values.format}: it is one of {', '.join(FORMATS)}")
-    folder = paths.local(values.output or directory / "export", "output")
+    folder = paths.to_write(values.output or directory / "export", "output")
     cache.use()
     run = Run(directory, flags.settings_of_run(values))
     trained = run.trained(values.checkpoint)
@@ -43,15 +43,12 @@ def main(values: flags.FlagValues) -> None:
     variables = trained.variables
     if values.format == "torchvision":
         variables = torchvision.to_torchvision(run.recipe.model, weights.flatten(variables))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if program:
-            path.write_bytes(program)
-        else:
-            weights.write(path, variables, {"recipe": run.recipe.name})
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--output={folder} cannot be written: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    if program:
+        path.write_bytes(program)
+    else:
+        weights.write(path, variables, {"recipe": run.recipe.name})
+    (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from dlcore import plots, tasks
 from dlcore.errors import NotFiniteError, UsageError
-from dlcore.train import Recipe, Settings, rate_range, workdir
+from dlcore.ranges import AboveZero, Positive
+from dlcore.train import Recipe, Settings, fit, rate_range, workdir
 from dlcore.train.preparation import prepare
 from dlcore.train.writers import read_records
 from experiments import cache, flags, recipes, tables, train
@@ -36,12 +37,16 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(values, "recipe", None, "Name of the recipe.", str)
     flags.define_one(values, "workdir", None, "Directory of the results, new or the same.", str)
     flags.define_one(values, "method", METHODS[0], f"How: {' or '.join(METHODS)}.")
-    flags.define_one(values, "epochs", 1, "Epochs at each rate, or of the whole range test.")
+    flags.define_one(
+        values, "epochs", 1, "Epochs at each rate, or of the whole range test.", Positive
+    )
     # The successive rates of Deledalle's lecture.
     rates = ["0.3", "0.1", "0.03", "0.01", "0.003", "0.001"]
     flags.define_one(values, "rates", rates, "Learning rates to try, with commas.", list)
-    flags.define_one(values, "lowest", 1e-5, "Learning rate at which the range test begins.")
-    flags.define_one(values, "highest", 10.0, "Learning rate at which it ends.")
+    flags.define_one(
+        values, "lowest", 1e-5, "Learning rate at which the range test begins.", AboveZero
+    )
+    flags.define_one(values, "highest", 10.0, "Learning rate at which it ends.", AboveZero)
     flags.define_dataclass(values, Settings)
     recipe = flags.peek(argv, "recipe")
     if recipe:
@@ -77,8 +82,6 @@ def read(values: flags.FlagValues) -> tuple[Recipe, Settings, pathlib.Path]:
             raise UsageError(f"--{name} is missing")
     if values.method not in METHODS:
         raise UsageError(f"--method={values.method}: it is {' or '.join(METHODS)}")
-    if values.epochs < 1:
-        raise UsageError(f"--epochs={values.epochs}: it must be at least 1")
     for name, instead in (("learning_rate", "rates"), ("num_epochs", "epochs")):
         if values[name].present:
             raise UsageError(f"--{name} is what this program sets: use --{instead}")
@@ -97,7 +100,7 @@ def read(values: flags.FlagValues) -> tuple[Recipe, Settings, pathlib.Path]:
     if tasks.kind(recipe.task).watched_metric is None:
         raise UsageError(f"--task={recipe.task} has no loss that says which rate is better")
     settings = flags.read_dataclass(values, Settings)
-    directory = workdir.named(values.workdir)
+    directory = workdir.to_write(values.workdir)
     workdir.check_apart(directory, recipe, settings)
     return recipe, settings, directory
 
@@ -207,7 +210,7 @@ def range_test(
       UsageError: the rates are no range above 0, there are too few updates for one, or the
         directory cannot be written.
     """
-    if not 0 < lowest < highest < math.inf:
+    if lowest >= highest:
         raise UsageError(
             f"--lowest={lowest} and --highest={highest}: 0 < lowest < highest must hold"
         )
@@ -219,12 +222,13 @@ def range_test(
         restart_from_best=False,
     )
     prepared = prepare(recipe, settings)
+    fit.check(prepared)
     num_steps = prepared.plan.num_steps
     if num_steps < ROWS:
         raise UsageError(
             f"--epochs={recipe.num_epochs} makes {num_steps} updates: {ROWS} are needed at least"
         )
-    workdir.make(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     batches = prepared.dataset.train_batches(
         prepared.recipe.batch_size, recipe.seed, jax.process_index(), jax.process_count()
     )

@@ -1,34 +1,29 @@
-"""Flags from a recipe, and how every program starts and ends.
+"""Flags from a recipe, and how every program reads its own.
 
 Each field of a recipe is an absl flag that overrides it; the options of the task, the model and
 the data are flags with a dot: `--model.hidden=500`. Which ones there are depends on the recipe, so
 the command line is read twice: first for the names, then for all.
-
-Exit codes: 0 done, 1 the work failed, 2 the command or its input is wrong.
 """
 
 import collections
 import dataclasses
+import functools
 import inspect
-import logging
-import os
+import itertools
 import pathlib
 import re
 import sys
 import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from absl import app, flags
-from absl import logging as absl_logging
 
-from dlcore import data, models, processes, tasks
-from dlcore.errors import TrainingError, UsageError
+from dlcore import data, models, paths, processes, ranges, tasks
+from dlcore.errors import UsageError
 from dlcore.train import Need, Phase, Recipe, Settings, workdir
 from dlcore.train.recipe import COMPONENTS
-from experiments import recipes
+from experiments import ending, recipes
 
 FlagValues = flags.FlagValues
 # What a flag of each of absl's types takes.
@@ -39,10 +34,13 @@ _TAKES = {
     "integers": "integers with commas between them",
     "numbers": "numbers with commas between them",
 }
+# What names a path: an empty one comes of a shell's variable that is not set. What may be empty on
+# purpose (`start_from`) is not among them.
+PATHS = ("data", "data_dir", "output", "plot", "torch", "workdir")
 # The fields of a recipe that are flags of the same name, with their types; the others say what
 # flags there are.
 _FIELDS: dict[str, Any] = {
-    field.name: typing.get_origin(field.type) or field.type
+    field.name: ranges.plain(field.type)
     for field in dataclasses.fields(Recipe)
     if field.name not in ("name", "description", "expected", "imports", "needs", "phases")
     and not field.name.endswith("_options")
@@ -65,106 +63,40 @@ def run(main: Callable[[FlagValues], int | None], define: Callable[..., None]) -
         try:
             _read(values, argv, define)
         except flags.Error as error:
-            _fail(_explained(error, values, argv), 2, values)
+            ending.fail(_explained(error, values, argv), 2, values)
         except UsageError as error:
-            _fail(error, 2, values)
+            ending.fail(error, 2, values)
         if values.help:
             print(_help(inspect.getmodule(main), values))
             sys.exit(0)
         return values
 
-    def guarded(values: FlagValues) -> int | None:
-        # In the place of absl's handler, which `basicConfig` would close, and its stream with it.
-        logging.getLogger().handlers[:] = [logging.StreamHandler()]
-        logging.getLogger().setLevel(logging.WARNING)
-        logging.getLogger("dlcore").setLevel(logging.INFO)
-        # Orbax and TFDS tell of their inner life as warnings, and print errors that they raise too.
-        absl_logging.set_verbosity(absl_logging.FATAL)
-        # Where a checkpoint cannot be written, so do the threads that were still writing it.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        sys.unraisablehook = _pass_over_closed_loops
-        try:
-            return main(values)
-        except UsageError as error:
-            _fail(error, 2, values)
-        except (TrainingError, OSError) as error:  # A full disk names itself and its file.
-            _fail(error, 1, values)
-        except Exception as error:
-            _check_platform(values)
-            if jax.distributed.is_initialized():
-                processes.abandon(error)
-            raise
-        return None
-
-    app.run(guarded, flags_parser=parse)
-
-
-def _pass_over_closed_loops(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
-
-
-def _check_platform(values: FlagValues) -> None:
-    """Ends the program in one line where JAX_PLATFORMS asks for devices that are not there."""
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError):  # JAX raises the second where it knows no backend.
-        named = os.environ.get("JAX_PLATFORMS", "")
-        _fail(f"JAX_PLATFORMS={named}: JAX finds none here: set what is there, as cpu", 2, values)
+    app.run(functools.partial(ending.guarded, main), flags_parser=parse)
 
 
 def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) -> None:
     flags.DEFINE_bool("help", False, "Show this help.", flag_values=values, short_name="h")
+    argv = _expanded(values, argv)
     define(values, argv)
     rest = values(argv)[1:]
+    for name in PATHS:
+        if name in values and values[name].present and not values[name].value:
+            raise UsageError(f"--{name}= is empty: name a path, or leave the flag out")
     if "files" in values:
         values["files"].value = rest
     elif rest:
         raise UsageError(f"{rest[0]!r} is no flag: flags are written --name=value")
 
 
-def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
-    line = " ".join(str(error).split())
-    # absl's errors speak of flags, and the system's of files.
-    if isinstance(error, UsageError | TrainingError):
-        line = _with_dashes(line, values)
-    print(f"error: {line}", file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
-        processes.leave(code)
-    sys.exit(code)
-
-
-# How a line of the library names a field: `patience=7` anywhere, `patience is 7` or `augment has
-# flip` at the beginning, and anywhere a name that no word of prose looks like. Names in a row are
-# what one may choose from.
-_MENTION = re.compile(
-    r"(?P<row>\w+(?:, \w+){2,})"
-    r"|(?<![^\s(])(?:[a-z][\w.]*(?==)|[a-z]\w*[_.][\w.]*\w(?![\w/]))"
-    r"|^[a-z]\w*(?= (?:is|has) )"
-)
-
-
-def _with_dashes(line: str, values: FlagValues) -> str:
-    """The library's line, which names fields (`batch_size=7`), as one that names flags."""
-    # A line that is about one phase, or about a needed run, begins with its name.
-    part = line.partition(": ")[0]
-    if part.startswith("needs."):
-        # The fields of another recipe are no flags here.
-        return f"--{line}" if part in values else line
-
-    def flag(match: re.Match[str]) -> str:
-        name = match.group()
-        if match["row"]:
-            return name
-        for field in (f"{part}.{name}", name):
-            if field in values:
-                return f"--{field}"
-        options = [f"{component}.{name}" for component in COMPONENTS]
-        known = [option for option in options if option in values]
-        # An option that two components have is left as it is.
-        return f"--{known[0]}" if len(known) == 1 else name
-
-    return _MENTION.sub(flag, line)
+def _expanded(values: FlagValues, argv: Sequence[str]) -> list[str]:
+    """The command line with what files of flags hold in the place of each absl's `--flagfile`."""
+    for name in _given(argv, "flagfile"):
+        if not paths.local(name, "--flagfile").is_file():
+            raise UsageError(f"--flagfile={name} is no file: name one with a flag in each line")
+    try:
+        return [argv[0], *values.read_flags_from_files(argv[1:], force_gnu=False)]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--flagfile: what it names is no text ({error})") from error
 
 
 def _explained(error: Exception, values: FlagValues, argv: Sequence[str]) -> str:
@@ -241,19 +173,29 @@ _KINDS: dict[type, Callable[..., Any]] = {
 }
 
 
-def define_one(
-    values: FlagValues, name: str, default: Any, meaning: str, kind: type | None = None
-) -> None:
-    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of numbers."""
-    define = _KINDS[kind or type(default)]
+def define_one(values: FlagValues, name: str, default: Any, meaning: str, kind: Any = None) -> None:
+    """Defines a flag of a type, or the default's: bool, int, float, str, a tuple of numbers.
+
+    A type that declares a range (`dlcore.ranges`) holds the flag to it.
+    """
+    define = _KINDS[ranges.plain(kind) if kind else type(default)]
     define(name=name, default=default, help=meaning, flag_values=values)
+    if kind is not ranges.plain(kind):
+        flags.register_validator(name, functools.partial(_check, name, kind), flag_values=values)
+
+
+def _check(name: str, kind: Any, value: Any) -> bool:
+    """Raises UsageError where a flag is out of its range."""
+    if wanted := ranges.problem(kind, value):
+        raise UsageError(f"--{name}={ranges.shown(value)}: it must be {wanted}")
+    return True
 
 
 def define_dataclass(values: FlagValues, settings: Any) -> None:
     """Defines a flag for every field of a dataclass, explained by its docstring."""
     meanings = descriptions(settings)
     for field in dataclasses.fields(settings):
-        define_one(values, field.name, field.default, meanings[field.name])
+        define_one(values, field.name, field.default, meanings[field.name], field.type)
 
 
 def read_dataclass(values: FlagValues, settings: Any) -> Any:
@@ -268,8 +210,9 @@ def define_distributed(values: FlagValues) -> None:
     define_one(values, "distributed", False, "Train with several processes, this being one.")
     where = "only where the cluster is not detected (Slurm, TPU pods are)"
     define_one(values, "coordinator_address", None, f"HOST:PORT of process 0; {where}.", str)
-    define_one(values, "num_processes", None, f"Number of processes; {where}.", int)
-    define_one(values, "process_id", None, f"Number of this process, from 0; {where}.", int)
+    count, own = f"Number of processes; {where}.", f"Number of this process, from 0; {where}."
+    define_one(values, "num_processes", None, count, ranges.Positive)
+    define_one(values, "process_id", None, own, ranges.Natural)
 
 
 def read_distributed(values: FlagValues) -> tuple[str | None, int | None, int | None] | None:
@@ -325,12 +268,18 @@ def run_directory(values: FlagValues) -> pathlib.Path:
 def peek(argv: Sequence[str], name: str) -> str | None:
     """The value of a flag on a command line that is not parsed yet."""
     # Of several, absl takes the last.
-    for position, word in reversed(list(enumerate(argv))):
-        if re.fullmatch(f"--?{name}", word):
-            return argv[position + 1] if position + 1 < len(argv) else None
-        if match := re.fullmatch(f"--?{name}=(.*)", word):
-            return match.group(1)
-    return None
+    return next(reversed(_given(argv, name)), None)
+
+
+def _given(argv: Sequence[str], name: str) -> list[str]:
+    """Every value that a flag is given on a command line, in order."""
+    found = []
+    for word, following in itertools.zip_longest(argv, argv[1:]):
+        if re.fullmatch(f"--?{name}", word) and following is not None:
+            found.append(following)
+        elif match := re.fullmatch(f"--?{name}=(.*)", word, re.DOTALL):
+            found.append(match.group(1))
+    return found
 
 
 def define_recipe(values: FlagValues, recipe: Recipe, argv: Sequence[str]) -> None:

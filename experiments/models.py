@@ -46,8 +46,11 @@ def main(values: flags.FlagValues) -> None:
     path = paths.local(values.plot, "plot")
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--plot={path}: its suffix must be .png, .svg or .pdf")
+    if path.is_dir():
+        raise UsageError(f"--plot={path} is a directory: name a file")
     if not path.parent.is_dir():
         raise UsageError(f"--plot={path}: there is no folder {path.parent}")
+    paths.to_write(path.parent, "plot")
     plots.save(plot(), path)
     print(path)
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlcore import data, paths
+from dlcore import data, paths, ranges
 from dlcore.data import decoding
 from dlcore.data.features import ClassLabel, Image, Numbers, Tags
 from dlcore.data.text import read_file
@@ -34,9 +34,13 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.define_one(
         values, "invert", False, "Images: dark strokes on light paper become light on dark."
     )
-    flags.define_one(values, "length", 500, "Texts: characters to write.")
+    flags.define_one(values, "length", 500, "Texts: characters to write.", ranges.Length)
     flags.define_one(
-        values, "temperature", 0.8, "Texts: 0 takes the likeliest character every time."
+        values,
+        "temperature",
+        0.8,
+        "Texts: 0 takes the likeliest character every time.",
+        ranges.NotNegative,
     )
 
 

@@ -36,7 +36,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         values, "studies", [], "Studies to reproduce, with commas; all is a word for all.", list
     )
     flags.define_one(values, "workdir", "runs/reproduce", "Where the run directories are kept.")
-    flags.define_one(values, "seeds", (0,), "The score is the mean over these seeds.")
+    flags.define_one(values, "seeds", (0,), "The score is the mean over these seeds.", train.SEEDS)
     flags.define_one(values, "readme_only", False, "Only make the README's table from the files.")
     flags.define_dataclass(values, Settings)
 
@@ -44,7 +44,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def main(values: flags.FlagValues) -> int:
     """Trains, compares, writes; returns 1 where a score was missed."""
     settings = flags.read_dataclass(values, Settings)
-    directory = workdir.named(values.workdir)
+    directory = workdir.to_write(values.workdir)
     chosen = values.recipes
     if chosen == ["all"]:
         every = map(recipes.get, recipes.names())
@@ -55,8 +55,7 @@ def main(values: flags.FlagValues) -> int:
     unscored = [recipe.name for recipe in known if recipe.expected is None]
     if unscored:
         raise UsageError(f"--recipes={unscored[0]}: this recipe has no score to compare with")
-    for recipe in known:
-        train.check_seeds(recipe, values.seeds)
+    train.check_seeds(values.seeds)
     tables.check(ROOT / "README.md", "results")
     cache.use()
     met = True

@@ -39,8 +39,8 @@ def main(values: flags.FlagValues) -> None:
     defaults = studies.defaults(values.study)
     options = {option: values[option].value for option in defaults}
     chosen = studies.create(values.study, **options)
-    directory = workdir.named(values.workdir or f"runs/{values.study}")
-    workdir.make(directory)
+    directory = workdir.to_write(values.workdir or f"runs/{values.study}")
+    directory.mkdir(parents=True, exist_ok=True)
     numbers = chosen.run()
     scalars = tables.scalars(numbers)
     summary = {"study": values.study, "options": options, "numbers": scalars}

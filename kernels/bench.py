@@ -12,6 +12,7 @@ The tables are printed, and written row by row to `kernels/measured/OPERATION_DE
 import argparse
 import json
 import pathlib
+import tempfile
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -103,13 +104,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _local(name: str) -> pathlib.Path:
-    """A directory of this machine."""
-    if "://" in name:
-        raise argparse.ArgumentTypeError(f"{name} is no path on this machine")
+    """A directory of this machine, that files can be made in."""
+    if not name or "://" in name:
+        raise argparse.ArgumentTypeError(f"{name!r} is no path on this machine")
     try:
-        return pathlib.Path(name).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+        path = pathlib.Path(name).expanduser()
+        there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except (OSError, RuntimeError) as error:  # The latter where `~` stands for no directory.
+        raise argparse.ArgumentTypeError(f"{name} cannot be written: {error}") from error
+    return path
 
 
 def prove(family: Family, case: Any, names: Sequence[str]) -> None:

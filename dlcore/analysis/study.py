@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dlcore.errors import UsageError
+from dlcore import ranges
 from dlcore.expectation import Expectation
 from dlcore.registry import Registry
 
@@ -24,9 +24,15 @@ class Study(abc.ABC):
 
     Attributes:
       expectations: bounds on scalars of `run`, which a study with the default options meets.
+
+    Raises:
+      UsageError: an option is out of its range.
     """
 
     expectations: ClassVar[tuple[Expectation, ...]] = ()
+
+    def __post_init__(self) -> None:
+        ranges.check(self)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -107,6 +113,4 @@ def create(name: str, **options: Any) -> Study:
       UsageError: no such study, or it has no such option, or an option's value is out of range.
     """
     _studies.check_options(name, options, defaults(name))
-    if options.get("seed", 0) < 0:
-        raise UsageError(f"seed is {options['seed']}: it must not be negative")
     return kind(name)(**options)

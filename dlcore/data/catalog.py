@@ -117,12 +117,12 @@ def data_directory(data_dir: Directory | None = None) -> pathlib.Path | None:
     """The directory of prepared datasets: this one, or else that of the environment.
 
     Raises:
-      UsageError: it is not on this machine.
+      UsageError: it is a file, or not on this machine.
     """
     if data_dir:
-        return paths.local(data_dir, "data_dir")
+        return paths.directory(data_dir, "data_dir")
     known = os.environ.get("DLCORE_DATA_DIR")
-    return paths.local(known, "DLCORE_DATA_DIR") if known else None
+    return paths.directory(known, "DLCORE_DATA_DIR") if known else None
 
 
 def _unknown(name: str, directory: pathlib.Path | None) -> UsageError:

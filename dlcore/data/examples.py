@@ -15,6 +15,7 @@ from dlcore.data.features import Feature, Shape
 from dlcore.data.fitting import (
     check_contrast,
     check_distinct,
+    check_memory,
     check_options,
     check_squares,
     class_key,
@@ -89,6 +90,7 @@ class ExampleDataset(Dataset):
         check_options(self.name, provided.features, self.options)
         check_squares(self.name, provided.features, self.options)
         augmentation.check(augmentation.parse(self.options.augment), provided.features)
+        check_memory(self.name, provided.features, 1)
         # What cannot be read shows at once, and not in the middle of a training.
         for split in provided.splits.values():
             split.source.prepare(tuple(split.names.values()))
@@ -150,6 +152,7 @@ class ExampleDataset(Dataset):
         self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
     ) -> pipeline.ShuffledBatches:
         split = self._split("train")
+        check_memory(self.name, self.features, min(batch_size, len(split)) // process_count)
         return pipeline.train_batches(
             split, batch_size, seed, process_index, process_count, self._curriculum
         )
@@ -334,12 +337,15 @@ def from_arrays(
     sources: dict[str, Source] = {}
     for split, own in chosen_splits(given, splits, name).items():
         where = f"split {own!r} of dataset {name!r}"
-        sources[split] = Arrays(*_resized(features, splits[own], given), where)
+        sources[split] = Arrays(*_resized(features, splits[own], given, name), where)
     return build(name, sources, given)
 
 
 def _resized(
-    features: Mapping[str, Feature], arrays: Mapping[str, np.ndarray], options: ExampleOptions
+    features: Mapping[str, Feature],
+    arrays: Mapping[str, np.ndarray],
+    options: ExampleOptions,
+    name: str,
 ) -> tuple[Mapping[str, Feature], Mapping[str, np.ndarray]]:
     """Images and segmentations with sides of `resize` pixels."""
     side = options.resize
@@ -355,7 +361,8 @@ def _resized(
             case kinds.Segmentation():
                 resize = decoding.resized_classes
         if resize and key in arrays:
-            resized[key] = np.stack([resize(image, (side, side)) for image in arrays[key]])
             shape = (side, side, *sizes[key].shape[2:])
             sizes[key] = dataclasses.replace(sizes[key], shape=shape)
+            check_memory(name, {key: sizes[key]}, len(arrays[key]))
+            resized[key] = np.stack([resize(image, (side, side)) for image in arrays[key]])
     return sizes, resized

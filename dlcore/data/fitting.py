@@ -1,9 +1,11 @@
 """Whether options fit what a dataset holds."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from dlcore import memory
 from dlcore.data import augmentation
 from dlcore.data import features as kinds
 from dlcore.data.features import Feature
@@ -18,7 +20,7 @@ _RESIZED = (kinds.Image, kinds.Images, kinds.Segmentation, kinds.Volume)
 
 
 def check_options(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> None:
-    """Refuses options for what a dataset lacks, and a square that is larger than its images.
+    """Refuses options for what a dataset lacks, and squares and moves larger than its images.
 
     Args:
       name: of the dataset.
@@ -82,6 +84,41 @@ def check_squares(name: str, features: Mapping[str, Feature], options: ExampleOp
         )
 
 
+def check_memory(name: str, features: Mapping[str, Feature], count: int) -> None:
+    """Refuses examples that the host's memory could not hold.
+
+    Args:
+      name: of the dataset.
+      features: what an example holds, as it is read; one whose shape is not settled is left out.
+      count: how many examples are held at once.
+
+    Raises:
+      UsageError: naming the largest feature, and what to lower.
+    """
+    sizes = {key: count * _least_bytes(feature) for key, feature in features.items()}
+    needed, there = sum(sizes.values()), memory.of_host()
+    if needed > there:
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise UsageError(
+            f"dataset {name!r}: {count} of its examples, which are held at once, take"
+            f" {memory.shown(needed)} of memory, and there are {memory.shown(there)}: of"
+            f" {largest!r} each has the shape {_shape(features[largest])}: lower batch_size or what"
+            " makes that shape (resize, length, max_boxes)"
+        )
+
+
+def _least_bytes(feature: Any) -> int:
+    """What an example's feature takes in memory at least."""
+    shape: Any = _shape(feature)
+    if None in shape or feature.on_host:
+        return 0
+    return memory.of_shape(shape, 1 if isinstance(feature, _RESIZED) else 2)
+
+
+def _shape(feature: Any) -> kinds.Shape:
+    return (feature.most, 6) if isinstance(feature, kinds.Boxes) else getattr(feature, "shape", ())
+
+
 def check_contrast(name: str, split: Split, key: str) -> None:
     """Refuses training images all of whose pixels are the same.
 
@@ -94,8 +131,11 @@ def check_contrast(name: str, split: Split, key: str) -> None:
       UsageError: there is nothing to be learned from them.
     """
     alone = Split(split.source, split.indices, {key: split.names[key]})
-    value = alone.fetch(np.arange(1))[key].flat[0]
-    for start in range(0, len(split), _CHUNK):
+    first = alone.fetch(np.arange(1))[key]
+    value = first.flat[0]
+    if np.any(first != value):
+        return
+    for start in range(1, len(split), _CHUNK):
         places = np.arange(start, min(start + _CHUNK, len(split)))
         if np.any(alone.fetch(places)[key] != value):
             return
@@ -149,6 +189,12 @@ def _check_crop(name: str, shape: kinds.Shape, options: ExampleOptions) -> None:
             f"crop_size is {options.crop_size}: the images of dataset {name!r} have"
             f" {height} x {width} pixels and a pad of {options.pad}"
         )
+    for choice, strength in augmentation.parse(options.augment):
+        if augmentation.AUGMENTATIONS[choice].in_pixels and strength >= smaller + 2 * options.pad:
+            raise UsageError(
+                f"augment has {choice}:{strength:g}, by which all of an image may be lost: those of"
+                f" dataset {name!r} have {height} x {width} pixels and a pad of {options.pad}"
+            )
 
 
 def class_key(name: str, features: Mapping[str, Feature], option: str) -> str:

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated
 
+from dlcore import ranges
 from dlcore.data import augmentation, crops
 from dlcore.errors import UsageError
+from dlcore.ranges import Natural, Positive, Range, Rate, Share
 
 _SPLITS = ("train", "validation", "test")
 # What else a source may call a split.
@@ -32,18 +34,12 @@ class Options:
     """
 
     splits: str = ""
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    split_seed: int = 0
+    validation_fraction: Rate = 0.1
+    test_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
+    split_seed: Natural = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise UsageError(
-                f"validation_fraction is {self.validation_fraction}: it must be in [0, 1)"
-            )
-        if not 0 < self.test_fraction < 1:
-            raise UsageError(f"test_fraction is {self.test_fraction}: it must be in (0, 1)")
-        _not_negative(self, "split_seed")
+        ranges.check(self)
         for new in renaming(self.splits, "splits"):
             if new not in _SPLITS:
                 raise UsageError(
@@ -80,8 +76,8 @@ class ExampleOptions(Options):
         (degrees), zoom:0.1, stretch:0.1 (as zoom, height and width each on its own), shear:0.1,
         affine:1 (times the usual mixture), perspective:0.1 (of the sides, each corner), elastic:34
         (for 28 pixels), brightness:0.2, contrast:0.2, noise:0.05 (standard deviation),
-        pca_color:0.1 (AlexNet's color jitter), and for series time_shift:0.1 and time_mask:0.2 (of
-        the length).
+        pca_color:0.1 (AlexNet's color jitter), and for series, audio and videos time_shift:0.1 and
+        time_mask:0.2 (of the length). Pixels are whole, and fewer than an image's sides have.
       crop_size: side in pixels of the square cut out of each image, after padding and augmentation:
         anywhere when training, in the center otherwise; 0 leaves images whole.
       crop_scales: the least and the largest number of pixels to which, when training, an image's
@@ -101,28 +97,24 @@ class ExampleOptions(Options):
 
     stratified: bool = False
     features: str = ""
-    examples_per_class: int = 0
-    resize: int = 0
+    examples_per_class: Natural = 0
+    resize: Natural = 0
     cut_square: bool = False
     color: bool = False
-    length: int = 0
-    max_boxes: int = 100
-    pad: int = 0
+    length: Natural = 0
+    max_boxes: Positive = 100
+    pad: Natural = 0
     normalize: str = "mean_std"
     augment: str = ""
-    crop_size: int = 0
-    crop_scales: tuple[int, ...] = ()
-    crop_area: float = 0.0
-    test_crops: int = 1
-    curriculum_epochs: int = 0
+    crop_size: Natural = 0
+    crop_scales: tuple[Positive, ...] = ()
+    crop_area: Share = 0.0
+    test_crops: Positive = 1
+    curriculum_epochs: Natural = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         renaming(self.features, "features")
-        _not_negative(self, "examples_per_class", "resize", "length")
-        _not_negative(self, "pad", "crop_size", "curriculum_epochs")
-        if self.max_boxes < 1:
-            raise UsageError(f"max_boxes is {self.max_boxes}: it must be at least 1")
         if self.normalize not in NORMALIZATIONS:
             raise UsageError(
                 f"unknown normalize {self.normalize!r}: it is one of {', '.join(NORMALIZATIONS)}"
@@ -144,8 +136,6 @@ class ExampleOptions(Options):
                 f" smaller one first, of which none is below the crop_size, {self.crop_size or 1}"
                 " or more"
             )
-        if not 0 <= self.crop_area <= 1:
-            raise UsageError(f"crop_area is {self.crop_area}: it must be in [0, 1]")
         if self.crop_area and (scales or not self.crop_size):
             raise UsageError(
                 f"crop_area is {self.crop_area}: it needs a crop_size, and no crop_scales"
@@ -163,18 +153,7 @@ class TextOptions(Options):
       UsageError: a value is out of its range.
     """
 
-    sequence_length: int = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sequence_length < 1:
-            raise UsageError(f"sequence_length is {self.sequence_length}: it must be at least 1")
-
-
-def _not_negative(options: Any, *names: str) -> None:
-    for name in names:
-        if getattr(options, name) < 0:
-            raise UsageError(f"{name} is {getattr(options, name)}: it must not be negative")
+    sequence_length: Positive = 64
 
 
 def renaming(text: str, option: str) -> dict[str, str]:

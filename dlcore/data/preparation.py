@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import pathlib
 
+from dlcore import paths
 from dlcore.data import registration
 from dlcore.data.prepared import locate
 from dlcore.errors import UsageError
@@ -27,6 +28,7 @@ def prepare(name: str, data_dir: pathlib.Path) -> pathlib.Path:
         raise UsageError(f"dataset {name!r} is bundled: it needs no preparation")
     if prepared := locate(data_dir / name):
         return prepared
+    paths.to_write(data_dir, "data_dir")
     # Looked for, not imported: an import takes seconds and may crash.
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(

@@ -12,7 +12,13 @@ from dlcore.data import features as kinds
 from dlcore.data import prepared_description
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
-from dlcore.data.prepared_features import Column, columns, count_boxes, stays_encoded
+from dlcore.data.prepared_features import (
+    Column,
+    check_declared,
+    columns,
+    count_boxes,
+    stays_encoded,
+)
 from dlcore.data.sources import Columns, Names
 from dlcore.data.values import stored
 from dlcore.errors import UsageError
@@ -91,6 +97,7 @@ class Prepared:
             self.splits = {split: info.splits[split].num_examples for split in info.splits}
             self.file_bytes = {split: info.splits[split].num_bytes for split in info.splits}
             self.features: dict[str, Any] = dict(info.features)
+            check_declared(self.splits, self.features)
             keys = info.supervised_keys
             self.rates = self._folder.rates
             self.target: str | None = keys[1] if keys and isinstance(keys[1], str) else None

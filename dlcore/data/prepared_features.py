@@ -6,12 +6,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dlcore import memory
 from dlcore.data import decoding
 from dlcore.data import features as kinds
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
 from dlcore.data.values import Parts
 
+# Each has a name in memory; ImageNet has 21,841.
+_MOST_CLASSES = 10**6
 # Channels by which an array of numbers is taken for an image.
 _CHANNELS = (1, 3, 4)
 
@@ -85,6 +88,23 @@ def columns(
         size, resize = _example_bytes(settled, feature), bool(options.resize)
         found[key] = Column(settled, path, size, resize, options.cut_square)
     return found
+
+
+def check_declared(splits: Mapping[str, int], features: Mapping[str, Any]) -> None:
+    """Raises ValueError where a description declares what there cannot be.
+
+    Args:
+      splits: number of examples by split.
+      features: TFDS's features by name.
+    """
+    for split, count in splits.items():
+        # A split is a list of the places of its examples.
+        if not 0 <= memory.of_shape((count,), 8) <= memory.of_host():
+            raise ValueError(f"it declares {count} examples in the split {split}")
+    for path, feature in _flat(features):
+        classes = getattr(feature, "num_classes", None) or 0
+        if not 0 <= classes <= _MOST_CLASSES:
+            raise ValueError(f"it declares {classes} classes of {'/'.join(path)}")
 
 
 def stays_encoded(feature: Any) -> bool:
@@ -219,7 +239,7 @@ def _example_bytes(feature: Feature, described: Any) -> int:
         return 0
     as_stored = isinstance(feature, kinds.Image | kinds.Images | kinds.Segmentation | kinds.Volume)
     is_bytes = as_stored and getattr(described, "np_dtype", None) == np.uint8
-    return int(np.prod(shape)) * (1 if is_bytes else 4)
+    return memory.of_shape(shape, 1 if is_bytes else 4)
 
 
 def _read(feature: Feature, value: Any, resize: bool, cut_square: bool) -> Parts:

@@ -6,7 +6,7 @@ network can learn them. Nothing is kept: every example is drawn anew whenever it
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dlcore.data.features import ClassLabel, Feature, Image
 from dlcore.data.options import ExampleOptions, chosen_splits
 from dlcore.data.registration import register
 from dlcore.data.sources import Columns, Names
-from dlcore.errors import UsageError
+from dlcore.ranges import Natural, Positive, Range
 
 # Rows and columns of a class's pattern.
 _CELLS = 4
@@ -40,21 +40,11 @@ class SyntheticOptions(ExampleOptions):
       UsageError: a value is out of its range.
     """
 
-    image_size: int = 224
-    channels: int = 3
-    num_classes: int = 1000
-    num_examples: int = 10000
-    drawing_seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in {"image_size": 1, "channels": 1, "num_classes": 2}.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        if self.num_examples < 10:
-            raise UsageError(f"num_examples is {self.num_examples}: it must be at least 10")
-        if self.drawing_seed < 0:
-            raise UsageError(f"drawing_seed is {self.drawing_seed}: it must not be negative")
+    image_size: Positive = 224
+    channels: Annotated[int, Range(least=1, most=256)] = 3
+    num_classes: Annotated[int, Range(least=2, most=10**5)] = 1000
+    num_examples: Annotated[int, Range(least=10, most=10**8)] = 10000
+    drawing_seed: Natural = 0
 
 
 class SyntheticExamples:

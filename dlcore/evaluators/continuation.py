@@ -9,6 +9,7 @@ import numpy as np
 
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
+from dlcore.ranges import Length, NotNegative
 from dlcore.tasks import Continues
 
 
@@ -21,8 +22,8 @@ class Continuation(Evaluator):
       temperature: of the draws; 0 takes the likeliest character every time.
     """
 
-    length: int = 1000
-    temperature: float = 1.0
+    length: Length = 1000
+    temperature: NotNegative = 1.0
 
     ability: ClassVar[type] = Continues
 

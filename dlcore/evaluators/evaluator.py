@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
-from dlcore import data
+from dlcore import data, ranges
+from dlcore.ranges import Natural
 from dlcore.tasks import Learner, Variables
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ class Evaluator(abc.ABC):
 
     Attributes:
       every: evaluations on the validation split from one call to the next; 0 for the end only.
+
+    Raises:
+      UsageError: an option is out of its range.
     """
 
-    every: int = 0
+    every: Natural = 0
 
     # What the learner has to be able to do, a protocol of `dlcore.tasks.protocols`.
     ability: ClassVar[type] = Learner
@@ -91,6 +95,9 @@ class Evaluator(abc.ABC):
     needs: ClassVar[data.Needs] = {}
     # The runs that the recipe has to need, by name.
     needed: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        ranges.check(self)
 
     def check_needed(self, role: str, learner: Learner, dataset: data.Dataset) -> None:
         """Raises UsageError where the run that is needed under that name will not serve."""

@@ -8,7 +8,7 @@ beat.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, override
+from typing import Annotated, Any, ClassVar, override
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
 from dlcore.evaluators.samples import draw
+from dlcore.ranges import Range
 from dlcore.tasks import Learner, Samples, Variables
 from dlcore.tasks.classification import Classification
 
@@ -39,15 +40,11 @@ class JudgedSamples(Evaluator):
       UsageError: there are too few for a covariance.
     """
 
-    count: int = 10_000
+    count: Annotated[int, Range(least=2, most=10**6)] = 10_000
 
     ability: ClassVar[type] = Samples
     needs: ClassVar[data.Needs] = {"image": (Image,)}
     needed: ClassVar[tuple[str, ...]] = ("judge",)
-
-    def __post_init__(self) -> None:
-        if self.count < 2:
-            raise UsageError(f"count={self.count}: it must be at least 2")
 
     @override
     def check_needed(self, role: str, learner: Learner, dataset: data.Dataset) -> None:

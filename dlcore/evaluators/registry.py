@@ -47,8 +47,6 @@ def create(name: str, **options: Any) -> Evaluator:
         own: Any = type(known[option])
         if type(value) is not own and not (own is float and number):
             raise UsageError(f"evaluator {name!r}: {option}={value}: it takes {_TAKES[own]}")
-    if options.get("every", 0) < 0:
-        raise UsageError(f"evaluator {name!r}: every={options['every']}: it must not be negative")
     try:
         return kind(name)(**options)
     except UsageError as error:

@@ -1,15 +1,15 @@
 """Images that a generative model makes, in a grid."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
 
 from dlcore import plots
-from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
+from dlcore.ranges import Range
 from dlcore.tasks import Samples as MakesSamples
 
 
@@ -24,13 +24,9 @@ class Samples(Evaluator):
       UsageError: there are none.
     """
 
-    count: int = 100
+    count: Annotated[int, Range(least=1, most=10**4)] = 100
 
     ability: ClassVar[type] = MakesSamples
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"count={self.count}: it must be at least 1")
 
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The figure "samples"."""

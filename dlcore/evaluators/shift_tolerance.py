@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from dlcore import data, losses, plots
 from dlcore.data.features import ClassLabel, Image
-from dlcore.errors import UsageError
 from dlcore.evaluators.evaluator import Evaluator, Findings, Trained
 from dlcore.evaluators.registry import register
+from dlcore.ranges import Positive
 from dlcore.tasks import Predicts, Variables
 
 _DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.int32)
@@ -32,15 +32,11 @@ class ShiftTolerance(Evaluator):
       UsageError: there is no shift.
     """
 
-    pixels: int = 4
+    pixels: Positive = 4
 
     ability: ClassVar[type] = Predicts
     needs: ClassVar[data.Needs] = {"image": (Image,), "label": (ClassLabel,)}
     needed: ClassVar[tuple[str, ...]] = ("baseline",)
-
-    def __post_init__(self) -> None:
-        if self.pixels < 1:
-            raise UsageError(f"pixels={self.pixels}: it must be at least 1")
 
     def evaluate(self, trained: Trained, split: str, key: jax.Array) -> Findings:
         """The scalars below, the array and the figure "shift_tolerance".

@@ -25,6 +25,7 @@ from dlcore.nn import backbone
 from dlcore.nn.normalization import local_response_normalization
 from dlcore.nn.pooling import adaptive_avg_pool, max_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate
 
 
 class AlexNet(nn.Module):
@@ -47,11 +48,11 @@ class AlexNet(nn.Module):
       dtype: float32 or bfloat16, of the layers' outputs; parameters and logits are float32.
     """
 
-    num_classes: int = 1000
-    features: tuple[int, ...] = (96, 256, 384, 384, 256)
-    hidden: int = 4096
+    num_classes: Positive = 1000
+    features: tuple[Positive, ...] = (96, 256, 384, 384, 256)
+    hidden: Positive = 4096
     one_tower: bool = False
-    dropout_rate: float = 0.5
+    dropout_rate: Rate = 0.5
     dtype: str = "float32"
 
     @nn.compact

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from dlcore.models import registry
 from dlcore.nn import recurrent
+from dlcore.ranges import Positive, Rate
 
 
 class CharLSTM(nn.Module):
@@ -25,10 +26,10 @@ class CharLSTM(nn.Module):
       dropout_rate: probability with which training drops a number of a layer's output.
     """
 
-    vocabulary_size: int = 65
-    hidden: int = 128
-    layers: int = 2
-    dropout_rate: float = 0.0
+    vocabulary_size: Positive = 65
+    hidden: Positive = 128
+    layers: Positive = 2
+    dropout_rate: Rate = 0.0
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:

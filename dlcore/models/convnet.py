@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from dlcore.models import registry
 from dlcore.nn.normalization import BatchNorm
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate
 
 
 class ConvNetBN(nn.Module):
@@ -24,9 +25,9 @@ class ConvNetBN(nn.Module):
       dropout_rate: probability with which training drops an averaged channel.
     """
 
-    num_classes: int = 10
-    features: tuple[int, ...] = (16, 32)
-    dropout_rate: float = 0.25
+    num_classes: Positive = 10
+    features: tuple[Positive, ...] = (16, 32)
+    dropout_rate: Rate = 0.25
 
     @nn.compact
     def __call__(

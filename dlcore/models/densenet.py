@@ -14,14 +14,13 @@ this one, by fan-in, or that by fan-out.
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn import backbone
 from dlcore.nn.conv_norm import (
@@ -36,6 +35,7 @@ from dlcore.nn.conv_norm import (
 from dlcore.nn.initializers import he
 from dlcore.nn.pooling import max_pool, sum_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Natural, Positive, Range, Rate
 
 Images = Float[Array, "batch height width channels"]
 
@@ -124,12 +124,12 @@ class DenseNet(nn.Module):
       rematerialize: what a layer computes is not kept for the gradient but computed again.
     """
 
-    num_classes: int = 1000
-    blocks: tuple[int, ...] = (6, 12, 24, 16)
-    growth_rate: int = 32
-    bottleneck: int = 4
-    compression: float = 0.5
-    dropout_rate: float = 0.0
+    num_classes: Positive = 1000
+    blocks: tuple[Positive, ...] = (6, 12, 24, 16)
+    growth_rate: Positive = 32
+    bottleneck: Natural = 4
+    compression: Annotated[float, Range(above=0, most=1)] = 0.5
+    dropout_rate: Rate = 0.0
     reduces_first: bool = True
     stem_bias: bool = False
     dtype: str = "float32"
@@ -143,8 +143,6 @@ class DenseNet(nn.Module):
           UsageError: there is no such dtype, an option is out of range, or nothing is left of the
             images.
         """
-        if not 0 < self.compression <= 1:
-            raise UsageError(f"compression={self.compression}: it is above 0 and at most 1")
         halvings = 2 ** (len(self.blocks) - 1)
         least = 4 * halvings - 3 if self.reduces_first else halvings
         backbone.require_size(x, least, "this DenseNet")

@@ -17,6 +17,7 @@ from dlcore.models import registry
 from dlcore.nn import normalization
 from dlcore.nn.activations import activation
 from dlcore.nn.regularization import DropPathJoin, drop_path_columns
+from dlcore.ranges import Positive, Rate, Share
 
 
 class FractalMLP(nn.Module):
@@ -34,15 +35,15 @@ class FractalMLP(nn.Module):
       global_drop_path: share of the examples for which training keeps one column alone instead.
     """
 
-    num_classes: int = 10
-    hidden: int = 128
-    blocks: int = 1
-    columns: int = 3
+    num_classes: Positive = 10
+    hidden: Positive = 128
+    blocks: Positive = 1
+    columns: Positive = 3
     activation: str = "relu"
     normalization: str = "none"
     normalize: str = "before"
-    drop_path_rate: float = 0.15
-    global_drop_path: float = 0.5
+    drop_path_rate: Rate = 0.15
+    global_drop_path: Share = 0.5
 
     @nn.compact
     def __call__(

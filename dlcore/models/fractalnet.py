@@ -19,6 +19,7 @@ Kernels are initialized as by Caffe's "xavier": uniform, with variance 1 / fan-i
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -32,6 +33,7 @@ from dlcore.nn.conv_norm import MeasuredConv, Norm
 from dlcore.nn.initializers import xavier
 from dlcore.nn.pooling import max_pool
 from dlcore.nn.regularization import Dropout, DropPathJoin, drop_path_columns
+from dlcore.ranges import Positive, Range, Rate, Share
 
 ALL_COLUMNS = -1
 
@@ -54,13 +56,13 @@ class FractalNet(nn.Module):
         float32.
     """
 
-    num_classes: int = 10
-    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
-    columns: int = 3
-    dropout_rates: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
-    drop_path_rate: float = 0.15
-    global_drop_path: float = 0.5
-    evaluated_column: int = ALL_COLUMNS
+    num_classes: Positive = 10
+    channels: tuple[Positive, ...] = (64, 128, 256, 512, 512)
+    columns: Positive = 3
+    dropout_rates: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
+    drop_path_rate: Rate = 0.15
+    global_drop_path: Share = 0.5
+    evaluated_column: Annotated[int, Range(least=ALL_COLUMNS)] = ALL_COLUMNS
     dtype: str = "float32"
 
     @nn.compact

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from dlcore.models import registry
 from dlcore.nn.activations import maxout
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate
 
 
 class GAN(nn.Module):
@@ -33,14 +34,14 @@ class GAN(nn.Module):
       hidden_dropout_rate: probability of dropping a hidden unit of the discriminator.
     """
 
-    image_size: int = 28
-    image_channels: int = 1
-    latent_size: int = 100
-    generator_hidden: tuple[int, ...] = (1200, 1200)
-    discriminator_hidden: tuple[int, ...] = (240, 240)
-    pieces: int = 5
-    input_dropout_rate: float = 0.2
-    hidden_dropout_rate: float = 0.5
+    image_size: Positive = 28
+    image_channels: Positive = 1
+    latent_size: Positive = 100
+    generator_hidden: tuple[Positive, ...] = (1200, 1200)
+    discriminator_hidden: tuple[Positive, ...] = (240, 240)
+    pieces: Positive = 5
+    input_dropout_rate: Rate = 0.2
+    hidden_dropout_rate: Rate = 0.5
 
     def setup(self) -> None:
         """Makes the two players."""

@@ -26,6 +26,7 @@ from dlcore.nn.initializers import he
 from dlcore.nn.normalization import local_response_normalization
 from dlcore.nn.pooling import adaptive_avg_pool, max_pool, sum_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate
 
 Images = Float[Array, "batch height width channels"]
 Features = Float[Array, "batch height width features"]
@@ -179,11 +180,11 @@ class GoogLeNet(nn.Module):
         float32.
     """
 
-    num_classes: int = 1000
+    num_classes: Positive = 1000
     auxiliary: bool = True
     batch_norm: bool = False
-    dropout_rate: float = 0.4
-    auxiliary_dropout_rate: float = 0.7
+    dropout_rate: Rate = 0.4
+    auxiliary_dropout_rate: Rate = 0.7
     dtype: str = "float32"
 
     @nn.compact
@@ -253,7 +254,7 @@ class CifarGoogLeNet(nn.Module):
         float32.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
     dtype: str = "float32"
 
     @nn.compact

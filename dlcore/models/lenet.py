@@ -23,6 +23,7 @@ from dlcore.nn.initializers import uniform_by_fan_in
 from dlcore.nn.pooling import TrainableSubsampling, max_pool
 from dlcore.nn.regularization import Dropout, GaussianNoise
 from dlcore.nn.units import squared_distances
+from dlcore.ranges import NotNegative, Positive, Rate
 
 # Table I: the channels of S2 that each channel of C3 sees. First three and four neighbors, then
 # fours with a gap, then all six.
@@ -78,7 +79,7 @@ class LeNet1(nn.Module):
       num_classes: number of classes.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
 
     @nn.compact
     def __call__(
@@ -111,7 +112,7 @@ class LeNet4(nn.Module):
       num_classes: number of classes.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
 
     @nn.compact
     def __call__(
@@ -144,7 +145,7 @@ class LeNet5(nn.Module):
       num_classes: number of classes, at most the ten digits that have a bitmap.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
 
     @nn.compact
     def __call__(
@@ -209,11 +210,11 @@ class LeNet5Modern(nn.Module):
       dropout_rate: probability with which training drops a unit of the two fully connected layers.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
     normalization: str = "none"
     normalize: str = "before"
-    input_noise: float = 0.0
-    dropout_rate: float = 0.0
+    input_noise: NotNegative = 0.0
+    dropout_rate: Rate = 0.0
 
     @nn.compact
     def __call__(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn.activations import activation
+from dlcore.ranges import Positive
 
 
 class SoftmaxRegression(nn.Module):
@@ -21,7 +22,7 @@ class SoftmaxRegression(nn.Module):
       num_classes: number of classes.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
 
     @nn.compact
     def __call__(
@@ -45,7 +46,7 @@ class LogisticRegression(nn.Module):
       num_classes: number of classes.
     """
 
-    num_classes: int = 2
+    num_classes: Positive = 2
 
     @nn.compact
     def __call__(
@@ -79,7 +80,7 @@ class Units(nn.Module):
       activation: name of the units' activation function f: linear, sigmoid, tanh, ...
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
     activation: str = "linear"
 
     @nn.compact

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from dlcore import memory
 from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn import normalization
@@ -20,6 +21,7 @@ from dlcore.nn.regularization import (
     MaskedDense,
     checked,
 )
+from dlcore.ranges import NotNegative, Positive, Rate
 
 
 class MLP(nn.Module):
@@ -41,17 +43,17 @@ class MLP(nn.Module):
         is connected; the weights of its other connections are fixed to zero. Empty: the whole.
     """
 
-    num_classes: int = 10
-    hidden: tuple[int, ...] = (500,)
+    num_classes: Positive = 10
+    hidden: tuple[Positive, ...] = (500,)
     activation: str = "tanh"
     normalization: str = "none"
     normalize: str = "before"
-    input_noise: float = 0.0
-    input_dropout_rate: float = 0.0
-    dropout_rate: float = 0.0
+    input_noise: NotNegative = 0.0
+    input_dropout_rate: Rate = 0.0
+    dropout_rate: Rate = 0.0
     classic_dropout: bool = False
-    dropconnect_rate: float = 0.0
-    window: tuple[int, ...] = ()
+    dropconnect_rate: Rate = 0.0
+    window: tuple[Positive, ...] = ()
 
     @nn.compact
     def __call__(
@@ -106,12 +108,19 @@ def window_mask(
       units: number of units, one window each.
 
     Raises:
-      UsageError: the inputs are not images, or the window does not fit into them.
+      UsageError: the inputs are not images, the window does not fit into them, or the table does
+        not fit into memory.
     """
     if len(image) != 3 or len(window) != 2 or window[0] > image[0] or window[1] > image[1]:
         raise UsageError(
             f"window={_listed(window)} does not fit inputs of "
             f"{'x'.join(map(str, image))}: it is the rows and columns of a part of an image"
+        )
+    size = memory.of_shape((*image, units), 1)
+    if size > memory.of_host():
+        raise UsageError(
+            f"window={_listed(window)} takes a table of {memory.shown(size)}, and there are "
+            f"{memory.shown(memory.of_host())} of memory: lower hidden={units}"
         )
     positions = image[0] - window[0] + 1, image[1] - window[1] + 1
     position = np.arange(units) * (positions[0] * positions[1]) // units

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from dlcore.models import registry
 from dlcore.nn.activations import activation
+from dlcore.ranges import Positive
 
 
 class MultitaskMLP(nn.Module):
@@ -19,9 +20,9 @@ class MultitaskMLP(nn.Module):
       activation: name of the hidden units' activation function.
     """
 
-    num_classes: int = 10
-    num_tags: int = 7
-    hidden: tuple[int, ...] = (100,)
+    num_classes: Positive = 10
+    num_tags: Positive = 7
+    hidden: tuple[Positive, ...] = (100,)
     activation: str = "relu"
 
     @nn.compact

@@ -37,6 +37,7 @@ from jaxtyping import Array, Float
 from dlcore.errors import UsageError
 from dlcore.models import registry
 from dlcore.nn.backbone import stage
+from dlcore.ranges import AboveZero, Positive
 
 # The largest weight of a fresh cell: small, so that it answers only what no other cell does.
 FIRST_WEIGHT = 1e-4
@@ -128,11 +129,11 @@ class Cognitron(nn.Module):
       vicinity: height and width of the area around a place in which its cells compete; odd.
     """
 
-    num_classes: int = 10
-    kinds: tuple[int, ...] = (8, 8)
-    selectivity: tuple[float, ...] = (4.0, 2.0)
-    size: int = 5
-    vicinity: int = 1
+    num_classes: Positive = 10
+    kinds: tuple[Positive, ...] = (8, 8)
+    selectivity: tuple[AboveZero, ...] = (4.0, 2.0)
+    size: Positive = 5
+    vicinity: Positive = 1
 
     def simple_cells(self) -> list[SimpleCells]:
         """The layers of S-cells, `layer1` first.
@@ -173,13 +174,13 @@ class Neocognitron(nn.Module):
       column: height and width of the area, through all planes, that has one candidate; odd.
     """
 
-    num_classes: int = 10
-    planes: tuple[int, ...] = (24, 64)
-    selectivity: tuple[float, ...] = (2.0, 1.5)
-    windows: tuple[int, ...] = (5, 7)
-    stride: int = 2
-    size: int = 5
-    column: int = 5
+    num_classes: Positive = 10
+    planes: tuple[Positive, ...] = (24, 64)
+    selectivity: tuple[AboveZero, ...] = (2.0, 1.5)
+    windows: tuple[Positive, ...] = (5, 7)
+    stride: Positive = 2
+    size: Positive = 5
+    column: Positive = 5
 
     def simple_cells(self) -> list[SimpleCells]:
         """The layers of S-cells, `layer1` first.

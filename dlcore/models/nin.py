@@ -16,6 +16,7 @@ from dlcore.models import registry
 from dlcore.nn import backbone
 from dlcore.nn.pooling import max_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate, Real
 
 # N(0, 0.05^2) for all weights; biases begin at 0.
 WEIGHTS = nn.initializers.normal(0.05)
@@ -64,9 +65,9 @@ class NiN(nn.Module):
       dtype: float32 or bfloat16, of the layers' outputs; parameters and logits are float32.
     """
 
-    num_classes: int = 10
-    dropout_rate: float = 0.5
-    logits_bias: float = 0.0
+    num_classes: Positive = 10
+    dropout_rate: Rate = 0.5
+    logits_bias: Real = 0.0
     dtype: str = "float32"
 
     @nn.compact

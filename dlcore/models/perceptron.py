@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from dlcore.models import registry
 from dlcore.nn.units import with_constant_input
+from dlcore.ranges import Positive
 
 
 class Perceptron(nn.Module):
@@ -23,7 +24,7 @@ class Perceptron(nn.Module):
       num_classes: number of classes.
     """
 
-    num_classes: int = 10
+    num_classes: Positive = 10
 
     @nn.compact
     def __call__(

@@ -18,6 +18,7 @@ from dlcore.models import registry
 from dlcore.nn import backbone
 from dlcore.nn.conv_norm import ConvNorm, PendingConvNorm
 from dlcore.nn.pooling import max_pool
+from dlcore.ranges import Positive
 
 
 class PlainNetwork(nn.Module):
@@ -36,8 +37,8 @@ class PlainNetwork(nn.Module):
         float32.
     """
 
-    num_classes: int = 10
-    layers: tuple[int, ...] = (6, 6, 6)
+    num_classes: Positive = 10
+    layers: tuple[Positive, ...] = (6, 6, 6)
     large_images: bool = False
     dtype: str = "float32"
 

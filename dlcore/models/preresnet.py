@@ -34,6 +34,7 @@ from dlcore.nn.conv_norm import (
     PendingNorm,
 )
 from dlcore.nn.regularization import Dropout, checked
+from dlcore.ranges import Positive, Rate
 
 Inputs = Float[Array, "batch height width inputs"]
 Outputs = Float[Array, "batch new_height new_width outputs"]
@@ -105,12 +106,12 @@ class PreResNet(nn.Module):
       rematerialize: what a block computes is not kept for the gradient but computed again.
     """
 
-    num_classes: int = 10
-    blocks: tuple[int, ...] = (3, 3, 3)
-    width: int = 1
+    num_classes: Positive = 10
+    blocks: tuple[Positive, ...] = (3, 3, 3)
+    width: Positive = 1
     shortcut: str = "zeros"
     activates_ends: bool = True
-    dropout_rate: float = 0.0
+    dropout_rate: Rate = 0.0
     dtype: str = "float32"
     rematerialize: bool = False
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from dlcore import ranges
 from dlcore.registry import Registry, plain
 
 
@@ -103,10 +104,12 @@ def create(name: str, **overrides: Any) -> nn.Module:
     """The Linen module of that name, with some of its fields overridden.
 
     Raises:
-      UsageError: no such model, or the model has no such field.
+      UsageError: no such model, or it has no such field, or a field is out of its range.
     """
     _entries.check_options(name, overrides, _fields(name))
-    return entry(name).constructor(**overrides)
+    model = entry(name).constructor(**overrides)
+    ranges.check(model)
+    return model
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dlcore.models import registry
 from dlcore.nn import normalization
 from dlcore.nn.activations import activation
 from dlcore.nn.regularization import StochasticDepth, checked
+from dlcore.ranges import Positive, Rate
 
 
 class ResidualMLP(nn.Module):
@@ -34,13 +35,13 @@ class ResidualMLP(nn.Module):
         an earlier block is smaller in proportion to its number (Huang et al., 2016).
     """
 
-    num_classes: int = 10
-    hidden: int = 128
-    blocks: int = 4
+    num_classes: Positive = 10
+    hidden: Positive = 128
+    blocks: Positive = 4
     activation: str = "relu"
     normalization: str = "none"
     normalize: str = "before"
-    stochastic_depth_rate: float = 0.0
+    stochastic_depth_rate: Rate = 0.0
 
     @nn.compact
     def __call__(

@@ -28,6 +28,7 @@ from dlcore.nn import backbone
 from dlcore.nn.conv_norm import HE_FAN_OUT, ConvNorm, PendingConvNorm
 from dlcore.nn.pooling import max_pool
 from dlcore.nn.regularization import StochasticDepth, checked
+from dlcore.ranges import Positive, Rate
 
 Inputs = Float[Array, "batch height width inputs"]
 Outputs = Float[Array, "batch new_height new_width outputs"]
@@ -80,7 +81,7 @@ class BottleneckBlock(nn.Module):
     features: int
     strides: int
     shortcut: str
-    width: int = 1
+    width: Positive = 1
 
     @nn.compact
     def __call__(self, x: Inputs, train: bool) -> Outputs:
@@ -135,11 +136,11 @@ class ResNet(nn.Module):
       rematerialize: what a block computes is not kept for the gradient but computed again.
     """
 
-    num_classes: int = 1000
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    num_classes: Positive = 1000
+    blocks: tuple[Positive, ...] = (3, 4, 6, 3)
     bottleneck: bool = True
     shortcut: str = "projection"
-    width: int = 1
+    width: Positive = 1
     dtype: str = "float32"
     rematerialize: bool = False
 
@@ -187,11 +188,11 @@ class CifarResNet(nn.Module):
       rematerialize: what a block computes is not kept for the gradient but computed again.
     """
 
-    num_classes: int = 10
-    blocks: tuple[int, ...] = (3, 3, 3)
+    num_classes: Positive = 10
+    blocks: tuple[Positive, ...] = (3, 3, 3)
     shortcut: str = "zeros"
     downsampling: str = "strides"
-    stochastic_depth_rate: float = 0.0
+    stochastic_depth_rate: Rate = 0.0
     dtype: str = "float32"
     rematerialize: bool = False
 

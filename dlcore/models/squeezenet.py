@@ -22,6 +22,7 @@ from dlcore.nn import backbone
 from dlcore.nn.initializers import he
 from dlcore.nn.pooling import max_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate, Real
 
 
 class Fire(nn.Module):
@@ -68,12 +69,12 @@ class SqueezeNet(nn.Module):
       dtype: float32 or bfloat16, of the layers' outputs; parameters and logits are float32.
     """
 
-    num_classes: int = 1000
-    features: int = 64
-    kernel_size: int = 3
-    pool_after: tuple[int, ...] = (1, 3, 5)
-    dropout_rate: float = 0.5
-    logits_bias: float = 0.0
+    num_classes: Positive = 1000
+    features: Positive = 64
+    kernel_size: Positive = 3
+    pool_after: tuple[Positive, ...] = (1, 3, 5)
+    dropout_rate: Rate = 0.5
+    logits_bias: Real = 0.0
     dtype: str = "float32"
 
     @nn.compact

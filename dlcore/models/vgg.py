@@ -24,6 +24,7 @@ from dlcore.nn.conv_norm import ConvNorm, PendingConvNorm
 from dlcore.nn.initializers import glorot
 from dlcore.nn.pooling import adaptive_avg_pool, max_pool
 from dlcore.nn.regularization import Dropout
+from dlcore.ranges import Positive, Rate
 
 Maps = Float[Array, "batch height width features"]
 
@@ -45,13 +46,13 @@ class VGG(nn.Module):
         float32.
     """
 
-    num_classes: int = 1000
-    convolutions: tuple[int, ...] = (2, 2, 3, 3, 3)
-    features: tuple[int, ...] = (64, 128, 256, 512, 512)
-    grid: int = 7
-    hidden: tuple[int, ...] = (4096, 4096)
+    num_classes: Positive = 1000
+    convolutions: tuple[Positive, ...] = (2, 2, 3, 3, 3)
+    features: tuple[Positive, ...] = (64, 128, 256, 512, 512)
+    grid: Positive = 7
+    hidden: tuple[Positive, ...] = (4096, 4096)
     batch_norm: bool = False
-    dropout_rate: float = 0.5
+    dropout_rate: Rate = 0.5
     dtype: str = "float32"
 
     @nn.compact
@@ -102,7 +103,7 @@ def _register(
     source: str,
     convolutions: tuple[int, ...],
     size: int = 32,
-    num_classes: int = 1000,
+    num_classes: Positive = 1000,
     batch_norm: bool = False,
     **options: Any,
 ) -> None:

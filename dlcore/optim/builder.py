@@ -40,19 +40,21 @@ holds -V.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from dlcore import ranges
 from dlcore.errors import UsageError
 from dlcore.optim import groups as groups_lib
 from dlcore.optim.adagrad import scale_by_gradient_history
 from dlcore.optim.clipping import clip_by_average_norm
 from dlcore.optim.noise import add_gradient_noise
 from dlcore.optim.rate import scale_by_learning_rate
+from dlcore.ranges import AboveZero, NotNegative, Rate
 
 # Their velocity is a sum of steps, each taken at the rate of its own time.
 VELOCITY_OF_STEPS = ("heavy_ball", "nesterov_heavy_ball", "all_together")
@@ -91,44 +93,27 @@ class Options:
       UsageError: a number that is out of its range, or two thresholds for clipping.
     """
 
-    momentum: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.999
-    rms_decay: float = 0.9
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    momentum: Rate = 0.9
+    beta1: Rate = 0.9
+    beta2: Rate = 0.999
+    rms_decay: Rate = 0.9
+    epsilon: AboveZero = 1e-8
+    weight_decay: NotNegative = 0.0
     decoupled_weight_decay: bool = False
-    l1: float = 0.0
-    clip_norm: float = 0.0
-    clip_average_factor: float = 0.0
-    gradient_noise: float = 0.0
-    gradient_noise_decay: float = 0.275
+    l1: NotNegative = 0.0
+    clip_norm: NotNegative = 0.0
+    clip_average_factor: NotNegative = 0.0
+    gradient_noise: NotNegative = 0.0
+    gradient_noise_decay: NotNegative = 0.275
 
     def __post_init__(self) -> None:
-        for name in ("momentum", "beta1", "beta2", "rms_decay"):
-            _require(self, name, "at least 0 and below 1", lambda value: 0 <= value < 1)
-        # What is smaller, a device takes for 0.
-        least = float(jnp.finfo(jnp.float32).tiny)
-        _require(
-            self,
-            "epsilon",
-            f"above 0, at least {least:.2g}",
-            lambda value: least <= value < math.inf,
-        )
-        noise = ("gradient_noise", "gradient_noise_decay")
-        for name in ("weight_decay", "l1", *CLIPPING, *noise):
-            _require(self, name, "at least 0", lambda value: 0 <= value < math.inf)
+        # A recipe, which has these among its fields, is checked whole when it is complete.
+        ranges.check(self, Options)
         if self.clip_norm and self.clip_average_factor:
             raise UsageError(
                 f"clip_norm={self.clip_norm} and clip_average_factor={self.clip_average_factor} "
                 "are two thresholds for clipping: one of them must be 0"
             )
-
-
-def _require(options: Options, name: str, allowed: str, holds: Callable[[float], bool]) -> None:
-    value = getattr(options, name)
-    if not holds(value):
-        raise UsageError(f"{name}={value}: it must be {allowed}")
 
 
 def build(

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, override
+from typing import Annotated, Any, ClassVar, override
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from dlcore.data import Needs
 from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
+from dlcore.ranges import Range
 from dlcore.tasks.learner import Batch, Variables
 from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
@@ -35,16 +36,12 @@ class BinaryClassification(Supervised):
       UsageError: the threshold is out of range.
     """
 
-    threshold: float = 0.5
+    threshold: Annotated[float, Range(above=0, below=1)] = 0.5
 
     needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions", "roc")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise UsageError(f"threshold is above 0 and below 1, not {self.threshold}")
 
     @classmethod
     @override

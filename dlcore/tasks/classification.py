@@ -4,7 +4,6 @@ Their losses are in `dlcore.losses`.
 """
 
 import dataclasses
-import math
 from typing import Any, ClassVar, override
 
 import jax
@@ -17,6 +16,7 @@ from dlcore.data import Needs
 from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
+from dlcore.ranges import NotNegative, Rate
 from dlcore.tasks.learner import Batch, Variables
 from dlcore.tasks.registry import register
 from dlcore.tasks.supervised import Supervised
@@ -53,9 +53,9 @@ class Classification(Supervised):
     """
 
     criterion: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    rubbish_penalty: float = 0.0
-    auxiliary_weight: float = 0.3
+    label_smoothing: Rate = 0.0
+    rubbish_penalty: NotNegative = 0.0
+    auxiliary_weight: NotNegative = 0.3
 
     needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
@@ -64,18 +64,7 @@ class Classification(Supervised):
     averages_views: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(
-                f"label_smoothing is at least 0 and below 1, not {self.label_smoothing}"
-            )
-        if not 0 <= self.rubbish_penalty < math.inf:
-            raise UsageError(
-                f"rubbish_penalty is a positive number, or 0 for none, not {self.rubbish_penalty}"
-            )
-        if not 0 <= self.auxiliary_weight < math.inf:
-            raise UsageError(
-                f"auxiliary_weight is a number of at least 0, not {self.auxiliary_weight}"
-            )
+        super().__post_init__()
         if self.criterion not in CRITERIA:
             raise UsageError(
                 f"unknown criterion {self.criterion!r}: it is one of {', '.join(CRITERIA)}"

@@ -7,7 +7,7 @@ stay the model's tree, so that all options of the optimizer and all parallelisms
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Metrics
 from dlcore.parallel import psum
+from dlcore.ranges import AboveZero, Range
 from dlcore.tasks.classification import Classification
 from dlcore.tasks.learner import Batch, Learner, Variables
 from dlcore.tasks.registry import register
@@ -55,8 +56,8 @@ class Evolution(Learner):
       UsageError: an option is out of range.
     """
 
-    population_size: int = 64
-    deviation: float = 0.1
+    population_size: Annotated[int, Range(least=2)] = 64
+    deviation: AboveZero = 0.1
     fitness: str = "cross_entropy"
 
     needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
@@ -66,10 +67,7 @@ class Evolution(Learner):
     plain_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.population_size < 2:
-            raise UsageError(f"population_size is at least 2, not {self.population_size}")
-        if not 0 < self.deviation < math.inf:
-            raise UsageError(f"deviation is above 0, not {self.deviation}")
+        super().__post_init__()
         if self.fitness not in _FITNESS:
             raise UsageError(f"unknown fitness {self.fitness!r}: it is {' or '.join(_FITNESS)}")
 

@@ -22,6 +22,7 @@ from dlcore.data import Needs
 from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
+from dlcore.ranges import Positive
 from dlcore.tasks.descent import Aux, descend, init_players
 from dlcore.tasks.learner import Batch, Learner, Variables
 from dlcore.tasks.registry import register
@@ -69,20 +70,14 @@ class GAN(Learner):
     model_protocol: ClassVar[type] = TwoPlayers
 
     generator_loss: str = "non_saturating"
-    discriminator_steps: int = 1
+    discriminator_steps: Positive = 1
 
     def __post_init__(self) -> None:
-        """Refuses options that are out of range.
-
-        Raises:
-          UsageError: an unknown generator loss, or fewer discriminator steps than one.
-        """
+        super().__post_init__()
         if self.generator_loss not in GENERATOR_LOSSES:
             raise UsageError(
                 f"generator_loss={self.generator_loss}: it is one of {', '.join(GENERATOR_LOSSES)}"
             )
-        if self.discriminator_steps < 1:
-            raise UsageError(f"discriminator_steps={self.discriminator_steps}: it is 1 or more")
 
     @property
     def one_update_a_step(self) -> bool:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlcore import data, parallel
+from dlcore import data, parallel, ranges
 from dlcore.metrics import Metrics
 from dlcore.nn.normalization import MOMENTS
 from dlcore.tasks.state import TrainState
@@ -76,6 +76,9 @@ class Learner(abc.ABC):
 
     Attributes:
       model: the Linen module that is trained.
+
+    Raises:
+      UsageError: an option is out of its range.
     """
 
     model: nn.Module
@@ -102,6 +105,9 @@ class Learner(abc.ABC):
     model_protocol: ClassVar[type] = nn.Module
     # Whether the model has to have one input, and in evaluation one output.
     plain_model: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        ranges.check(self)
 
     @classmethod
     def model_facts(cls, facts: Mapping[str, Any]) -> Mapping[str, Any]:

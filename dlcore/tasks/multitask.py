@@ -1,7 +1,6 @@
 """Multitask learning (Caruana 1997): two heads over one trunk, their losses weighted."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
@@ -14,6 +13,7 @@ from dlcore.data.bundled import SEVEN_SEGMENT_CODE
 from dlcore.data.features import INPUTS, ClassLabel
 from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
+from dlcore.ranges import NotNegative
 from dlcore.tasks.learner import Batch, Variables
 from dlcore.tasks.multi_label import tag_metrics
 from dlcore.tasks.registry import register
@@ -45,8 +45,8 @@ class Multitask(Supervised):
       UsageError: a weight is negative or no number, or both are zero, or a head has another size.
     """
 
-    class_weight: float = 1.0
-    tag_weight: float = 1.0
+    class_weight: NotNegative = 1.0
+    tag_weight: NotNegative = 1.0
 
     needs: ClassVar[Needs] = {"image": INPUTS, "label": (ClassLabel,)}
     watched_metric: ClassVar[str] = "accuracy"
@@ -56,9 +56,7 @@ class Multitask(Supervised):
     plain_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("class_weight", "tag_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be a number from 0 on")
+        super().__post_init__()
         if not self.class_weight + self.tag_weight:
             raise UsageError("class_weight and tag_weight are both 0: nothing would be learned")
         if not isinstance(self.model, TwoHeads):

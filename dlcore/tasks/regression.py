@@ -35,6 +35,7 @@ class Regression(Supervised):
     needs: ClassVar[Needs] = {"image": INPUTS, "numbers": (Numbers,)}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.criterion not in losses.OF_OUTPUTS:
             raise UsageError(
                 f"unknown criterion {self.criterion!r}: it is one of {', '.join(losses.OF_OUTPUTS)}"

@@ -17,6 +17,7 @@ from dlcore.errors import UsageError
 from dlcore.metrics import Mean, Metrics
 from dlcore.models.neocognitron import SimpleCells
 from dlcore.nn import backbone
+from dlcore.ranges import Positive
 from dlcore.tasks.learner import Batch, Learner, Variables
 from dlcore.tasks.registry import register
 from dlcore.tasks.state import TrainState
@@ -53,7 +54,7 @@ class SelfOrganization(Learner):
       layer: that learns, from 1 on.
     """
 
-    layer: int = 1
+    layer: Positive = 1
 
     parallelisms: ClassVar[tuple[str, ...]] = ("jit",)
     needs: ClassVar[Needs] = {"image": (Image,)}

@@ -1,26 +1,15 @@
 """What a recipe must hold before any work starts: numbers in range, and parts that fit together."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from dlcore import data, models
+from dlcore import data, models, ranges
 from dlcore.errors import UsageError
 from dlcore.evaluators import Evaluator
 from dlcore.tasks import Learner
 from dlcore.train.recipe import Recipe
 
-_NOT_NEGATIVE = (
-    "batch_size",
-    "decay_steps",
-    "plateau_patience",
-    "prune_epoch",
-    "patience",
-    "log_every",
-    "seed",
-)
 # What every run directory may have.
 _FOLDERS = (
     "checkpoints",
@@ -31,43 +20,15 @@ _FOLDERS = (
     "profile",
     "tensorboard",
 )
-# What the devices count with.
-_LARGEST = 2**31 - 1
 
 
 def numbers(recipe: Recipe) -> None:
     """Raises UsageError where a number of the recipe itself is out of range."""
-    for name in ("num_epochs", "accumulate", "evaluate_every"):
-        if getattr(recipe, name) < 1:
-            raise UsageError(f"{name}={getattr(recipe, name)}: it must be at least 1")
-    for name in _NOT_NEGATIVE:
-        if getattr(recipe, name) < 0:
-            raise UsageError(f"{name}={getattr(recipe, name)}: it must not be negative")
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if _is_integer(value) and value > _LARGEST:
-            raise UsageError(f"{field.name}={value}: it must be at most {_LARGEST}")
-    if not 0 <= recipe.ema_decay < 1:
-        raise UsageError(f"ema_decay={recipe.ema_decay}: it must be in [0, 1)")
+    ranges.check(recipe)
     if recipe.start_mapping and not recipe.start_from:
         raise UsageError(f"start_mapping={recipe.start_mapping} needs weights: set start_from")
     _plateau(recipe)
     _pruning(recipe)
-    _sizes(recipe)
-
-
-def _sizes(recipe: Recipe) -> None:
-    defaults = models.defaults(recipe.model)
-    for option, value in recipe.model_options.items():
-        # What can be 0 by default is no size.
-        if _smallest(defaults.get(option)) >= 1 > _smallest(value):
-            raise UsageError(f"model.{option}={value}: sizes must be at least 1")
-
-
-def _smallest(value: Any) -> float:
-    """The least integer of an option; infinite where it has none."""
-    values = value if isinstance(value, tuple) else (value,)
-    return min(filter(_is_integer, values), default=math.inf)
 
 
 def _plateau(recipe: Recipe) -> None:
@@ -93,11 +54,6 @@ def _plateau(recipe: Recipe) -> None:
 
 
 def _pruning(recipe: Recipe) -> None:
-    if recipe.prune_fraction and not 0 < recipe.prune_fraction < 1:
-        raise UsageError(
-            f"prune_fraction={recipe.prune_fraction}: it must be above 0 and below 1, or 0 for "
-            "no pruning"
-        )
     if recipe.prune_fraction and recipe.prune_epoch >= recipe.num_epochs:
         raise UsageError(
             f"prune_epoch={recipe.prune_epoch}: it must be less than num_epochs={recipe.num_epochs}"
@@ -107,10 +63,6 @@ def _pruning(recipe: Recipe) -> None:
             f"ema_decay={recipe.ema_decay} would remember what prune_fraction="
             f"{recipe.prune_fraction} takes away: use ema_decay=0"
         )
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def phases(recipe: Recipe) -> None:

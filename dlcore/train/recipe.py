@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -11,6 +11,7 @@ import dlcore
 from dlcore import data, optim
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import AboveZero, Natural, Positive, Range, Rate
 
 # The parts of a recipe that have options of their own, in the field NAME_options.
 COMPONENTS = ("task", "model", "data")
@@ -132,27 +133,27 @@ class Recipe(optim.Options):
     initializer: str = ""
     optimizer: str = "momentum"
     groups: str = ""
-    learning_rate: float
+    learning_rate: AboveZero
     schedule: str = "constant"
-    decay_steps: int = 0
-    decay_factor: float = 0.1
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    plateau_patience: int = 0
+    decay_steps: Natural = 0
+    decay_factor: Annotated[float, Range(above=0, most=1)] = 0.1
+    milestones: tuple[Annotated[float, Range(above=0, below=1)], ...] = (0.5, 0.75)
+    plateau_patience: Natural = 0
     restart_from_best: bool = False
-    warmup_steps: int = 0
-    prune_fraction: float = 0.0
-    prune_epoch: int = 0
-    batch_size: int = 128
-    num_epochs: int = 10
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    warmup_steps: Natural = 0
+    prune_fraction: Rate = 0.0
+    prune_epoch: Natural = 0
+    batch_size: Natural = 128
+    num_epochs: Positive = 10
+    accumulate: Positive = 1
+    ema_decay: Rate = 0.0
     recompute_statistics: bool = False
-    patience: int = 0
-    evaluate_every: int = 1
+    patience: Natural = 0
+    evaluate_every: Positive = 1
     evaluators: str = ""
-    log_every: int = 0
-    seed: int = 0
-    overfit: int = 0
+    log_every: Natural = 0
+    seed: Natural = 0
+    overfit: Natural = 0
 
     def import_modules(self) -> None:
         """Imports what registers the things that the recipe names.

@@ -24,7 +24,7 @@ from dlcore import parallel, paths, processes, tasks, torch_file, torchvision, w
 from dlcore.errors import NotFiniteError, TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
-from dlcore.train import checkpoint, checks, evaluation, findings, report, workdir
+from dlcore.train import checkpoint, checks, evaluation, findings, fit, report, workdir
 from dlcore.train.callbacks import (
     Callback,
     EarlyStopping,
@@ -133,7 +133,9 @@ class Session:
             for role in evaluator.needed:
                 serving = self.needed[role].prepared
                 evaluator.check_needed(role, serving.learner, serving.dataset)
-        for index in range(len(self.phases)):
+        for index, prepared in enumerate(self.phases):
+            with self._about_phase(index):
+                fit.check(prepared)
             if not (place and self._has_begun(place, index)):
                 with self._about_phase(index):
                     self._check_start(index)
@@ -152,7 +154,7 @@ class Session:
           UsageError: the recipe, the settings, the data or the directory is wrong.
           TrainingError: the training cannot go on.
         """
-        directory = workdir.named(directory)
+        directory = workdir.to_write(directory)
         self.check(directory)
         with workdir.claim(directory, self.recipe):
             if summary := self._summary(directory):

@@ -1,9 +1,11 @@
 """How a recipe is run on a machine: what decides no result."""
 
 import dataclasses
+from typing import Annotated
 
-from dlcore import paths
+from dlcore import paths, ranges
 from dlcore.errors import UsageError
+from dlcore.ranges import Natural, Positive, Range
 
 # What `kernels` may be.
 KERNELS = ("auto", "xla", "mosaic_gpu", "mosaic_tpu")
@@ -20,8 +22,8 @@ class Settings:
       checkpoint_every: steps between checkpoints, beside the one after each evaluation; 0 for none.
       keep: how many of the newest checkpoints stay, beside the best.
       on_nonfinite: what a non-finite loss or gradient does: stop, or skip that update.
-      step_timeout: seconds without progress that end the run; 0 picks 600, or 20 for several
-        processes.
+      step_timeout: seconds without progress that end the run, at least 1; 0 picks 600, or 20 for
+        several processes.
       profile: write a trace of steps 10 to 15 into the run directory.
 
     Raises:
@@ -31,15 +33,16 @@ class Settings:
     data_dir: str = ""
     parallelism: str = "jit"
     kernels: str = "auto"
-    checkpoint_every: int = 0
-    keep: int = 2
+    checkpoint_every: Natural = 0
+    keep: Positive = 2
     on_nonfinite: str = "stop"
-    step_timeout: float = 0.0
+    step_timeout: Annotated[float, Range(least=1, or_zero=True)] = 0.0
     profile: bool = False
 
     def __post_init__(self) -> None:
+        ranges.check(self)
         if self.data_dir:
-            paths.local(self.data_dir, "data_dir")
+            paths.directory(self.data_dir, "data_dir")
         if self.kernels not in KERNELS:
             raise UsageError(
                 f"kernels={self.kernels}: it is {', '.join(KERNELS[:-1])} or {KERNELS[-1]}"
@@ -51,8 +54,3 @@ class Settings:
             )
         if self.on_nonfinite not in ("stop", "skip"):
             raise UsageError(f"on_nonfinite={self.on_nonfinite}: it is stop or skip")
-        for name in ("checkpoint_every", "step_timeout"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name}={getattr(self, name)}: it must not be negative")
-        if self.keep < 1:
-            raise UsageError(f"keep={self.keep}: at least one checkpoint has to stay")

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,26 +29,19 @@ def named(name: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       UsageError: it is a file, not on this machine, or checkpoints there could not be read back.
     """
-    directory = paths.local(name, "workdir")
+    directory = paths.directory(name, "workdir")
     if problem := checkpoint.unreadable(directory):
         raise UsageError(f"workdir={directory}: {problem}")
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"workdir={directory} is a file: name a directory")
     return directory
 
 
-def make(directory: pathlib.Path) -> None:
-    """Makes a directory that will be written into, so that it is known before the work to be right.
+def to_write(name: str | os.PathLike[str]) -> pathlib.Path:
+    """The directory of a name, into which a program is to write; nothing is made yet.
 
     Raises:
-      UsageError: it cannot be made, or no file in it.
+      UsageError: see `named`; or nothing can be made there.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise UsageError(f"workdir={directory} cannot be written: {error.strerror}") from error
+    return paths.to_write(named(name), "workdir")
 
 
 def check_apart(directory: pathlib.Path, recipe: Recipe, settings: Settings) -> None:

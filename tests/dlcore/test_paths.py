@@ -30,6 +30,32 @@ def test_an_address_elsewhere_is_refused_by_its_scheme(scheme, kind):
         paths.local(name, "workdir")
 
 
+def test_what_nothing_can_be_called_is_refused_with_the_systems_reason(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    reasons = {
+        "": "is empty: name a path",
+        "x" * 300: "File name too long",
+        str(tmp_path / "file" / "x"): "a part of it is a file, where a directory is needed",
+        str(tmp_path / "loop"): "Too many levels of symbolic links",
+        "a\0b": "embedded null",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(UsageError, match=f"^workdir=.*{reason}") as refused:
+            paths.local(name, "workdir")
+        assert len(str(refused.value)) < 400
+
+
+def test_where_something_is_to_be_written_nothing_is_made_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert paths.to_write(tmp_path / "new" / "run", "output") == tmp_path / "new" / "run"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(UsageError, match="output=.*file is a file: name a directory"):
+        paths.to_write(tmp_path / "file", "output")
+    with pytest.raises(UsageError, match="output=/proc/new/run cannot be written: in /proc no"):
+        paths.to_write("/proc/new/run", "output")
+
+
 def test_a_user_without_a_home_directory_is_named():
     with pytest.raises(UsageError, match="output=~no-such-user/x: ~no-such-user has no home"):
         paths.local("~no-such-user/x", "output")

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from experiments import flags, train
@@ -47,3 +49,15 @@ DIGITS_RUN = ("--recipe=lenet5_digits", "--num_epochs=2", "--data.resize=12", "-
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The directory of a complete, short training of LeNet-5 on the digits: look, do not touch."""
     return launch(tmp_path_factory.mktemp("digits") / "run", *DIGITS_RUN)
+
+
+@pytest.fixture
+def pictures(tmp_path) -> pathlib.Path:
+    """A folder of one's own: 30 gray images of two classes."""
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(28, 28), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "pictures"

@@ -128,7 +128,7 @@ def test_it_goes_beside_the_run_where_no_folder_is_named(call, tmp_path):
     [
         (("--format=onnx",), "--format=onnx: it is one of stablehlo, safetensors, torchvision"),
         (("--format=torchvision",), "torchvision has no network with the layers of lenet5_modern"),
-        (("--output=/dev/null/there",), "--output=/dev/null/there cannot be written"),
+        (("--output=/dev/null/there",), "--output=/dev/null/there: a part of it is a file"),
     ],
 )
 def test_a_bad_command_is_refused_in_one_line(call, digits_run, words, message):

@@ -160,7 +160,14 @@ def test_a_range_test_follows_the_loss_while_the_rate_grows(call, directory):
         ((*SOFTMAX, "--workdir=x", "--prune_fraction=3"), "--prune_fraction has no part"),
         (("--recipe=gan_digits", "--workdir=x"), "--task=gan has no loss that says which rate"),
         ((*SOFTMAX, "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
-        ((*SOFTMAX, "--workdir=x", "--method=range", "--lowest=0"), "--lowest=0.0 and --highest"),
+        (
+            (*SOFTMAX, "--workdir=x", "--method=range", "--lowest=0"),
+            "--lowest=0.0: it must be above 0",
+        ),
+        (
+            (*SOFTMAX, "--workdir=x", "--method=range", "--lowest=2", "--highest=1"),
+            "--lowest=2.0 and --highest",
+        ),
         ((*SOFTMAX, "--workdir=x", "--method=range", "--batch_size=600"), "12 are needed"),
     ],
 )
@@ -174,6 +181,6 @@ def test_bad_input_is_refused_by_name(call, tmp_path, monkeypatch, words, named)
 
 def test_a_directory_that_cannot_be_written_is_refused_before_the_work(call, monkeypatch):
     monkeypatch.setattr(find_rate.rate_range, "run", lambda *_: pytest.fail("work began"))
-    code, _, errors = call(find_rate, *SOFTMAX, "--method=range", "--workdir=/dev/null/rates")
+    code, _, errors = call(find_rate, *SOFTMAX, "--method=range", "--workdir=/proc/rates")
     assert code == 2
-    assert errors == "error: --workdir=/dev/null/rates cannot be written: Not a directory\n"
+    assert errors.startswith("error: --workdir=/proc/rates cannot be written: in /proc no file")

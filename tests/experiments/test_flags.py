@@ -6,6 +6,7 @@ import sys
 import types
 
 import flax.linen as nn
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -301,7 +302,15 @@ def test_a_field_that_the_library_names_gets_dashes_and_no_other_word_does(
         (
             OSError(28, "No space left on device", "run/summary.json"),
             1,
-            "error: [Errno 28] No space left on device: 'run/summary.json'\n",
+            "error: run/summary.json: No space left on device\n",
+        ),
+        (OSError("the connection broke"), 1, "error: the connection broke\n"),
+        (MemoryError("no 9 GiB"), 1, "error: there is not enough memory: no 9 GiB\n"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+            1,
+            "error: there is not enough memory: RESOURCE_EXHAUSTED: Out of memory allocating 9"
+            " bytes.\n",
         ),
     ],
 )

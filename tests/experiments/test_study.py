@@ -41,8 +41,8 @@ def test_with_the_default_options_numbers_stand_beside_what_is_expected_of_them(
     [
         ((), "--study is missing: it is one of "),
         (("--study=hopfeld",), "unknown study 'hopfeld': did you mean hopfield"),
-        (("--study=initialization", "--seed=-1"), "--seed is -1: it must not be negative"),
-        (("--study=units", "--bias=nan"), "--bias is nan: it must be a finite number"),
+        (("--study=initialization", "--seed=-1"), "--seed=-1: it must be at least 0"),
+        (("--study=units", "--bias=nan"), "--bias=nan: it must be a finite number"),
         (("--study=units", "--workdir=/dev/null"), "--workdir=/dev/null is a file"),
         (("--study=activations", "--width=3"), "Unknown command line flag 'width'"),
     ],
@@ -72,4 +72,5 @@ def test_every_study_runs_as_it_is_documented_and_meets_its_expectations(name):
 def test_a_directory_that_cannot_be_written_is_refused_before_the_work(call):
     code, _, errors = call(study, "--study=hopfield", "--workdir=/dev/null/hopfield")
     assert code == 2
-    assert errors == "error: --workdir=/dev/null/hopfield cannot be written: Not a directory\n"
+    assert errors.startswith("error: --workdir=/dev/null/hopfield: a part of it is a file")
+    assert errors.count("\n") == 1

@@ -151,7 +151,9 @@ def test_bad_words_are_refused_in_one_line_before_any_work(words, told, monkeypa
     assert told in captured.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("directory", ["gs://b/x", "~no-such-user/x"])
+@pytest.mark.parametrize(
+    "directory", ["gs://b/x", "~no-such-user/x", "x" * 300, f"{__file__}/x", __file__, "/proc/x"]
+)
 def test_a_directory_that_is_not_on_this_machine_is_refused(capsys, directory):
     with pytest.raises(SystemExit) as end:
         bench.main([*WORDS, f"--directory={directory}"])

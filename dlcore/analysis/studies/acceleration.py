@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from dlcore.analysis import study
 from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
 from dlcore.optim import builder
+from dlcore.ranges import Positive, Range, Rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +43,9 @@ class Acceleration(study.Study):
       momentum: of momentum and of Nesterov's method with constant momentum, in [0, 1).
     """
 
-    steps: int = 1000
-    dimension: int = 4000
-    momentum: float = 0.9
+    steps: Annotated[int, Range(least=20)] = 1000
+    dimension: Positive = 4000
+    momentum: Rate = 0.9
 
     expectations = (
         *study.near("power_gradient_descent", -1, 0.03, "Beck and Teboulle (2009), theorem 3.1"),
@@ -54,13 +55,11 @@ class Acceleration(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if self.steps < 20:
-            raise UsageError(f"steps is {self.steps}: it must be at least 20")
+        super().__post_init__()
         if self.dimension < self.steps:
             raise UsageError(
-                f"dimension is {self.dimension}: it must be at least the {self.steps} steps"
+                f"dimension={self.dimension}: it must be at least the {self.steps} steps"
             )
-        builder.Options(momentum=self.momentum)
 
     def problem(self) -> tuple[np.ndarray, np.ndarray]:
         """Curvatures and start, `[dimension]` each; the minimum is 0, at the origin."""

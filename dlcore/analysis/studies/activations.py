@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation, derivative
+from dlcore.ranges import AboveZero, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,20 +37,19 @@ class Activations(study.Study):
         "linear,sign,heaviside,heaviside:4,hard_threshold:0.5,sigmoid,sigmoid:3,tanh,scaled_tanh,"
         "relu,leaky_relu,elu,softplus,maxout,softmax"
     )
-    limit: float = 4.0
-    points: int = 400
+    limit: AboveZero = 4.0
+    points: Annotated[int, Range(least=2)] = 400
 
     expectations = (
         Expectation("largest_derivative_error", 1e-6, "min", "`jax.grad`, to rounding"),
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self._names():
             activation(name)
-        if not 0 < self.limit < math.inf:
-            raise UsageError(f"limit is {self.limit}: it must be above 0")
-        if self.points < 2 or self.points % 2:
-            raise UsageError(f"points is {self.points}: it must be even, and 2 or more")
+        if self.points % 2:
+            raise UsageError(f"points={self.points}: it must be even")
 
     def _names(self) -> list[str]:
         return self.functions.split(",")

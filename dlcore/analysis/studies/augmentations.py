@@ -15,6 +15,7 @@ from dlcore.data import augmentation, sources, statistics
 from dlcore.data.features import Image
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ _DIGIT, _PHOTOGRAPH = 28, 112
 
 @dataclasses.dataclass(frozen=True)
 class Augmentations(study.Study):
-    """Every augmentation by itself on handwritten digits and on a photograph, several times.
+    """Every augmentation of images by itself on handwritten digits and a photograph, several times.
 
     Attributes:
       augment: the augmentations, in the form of the dataset's option of that name.
@@ -34,10 +35,12 @@ class Augmentations(study.Study):
       seed: of the random changes.
     """
 
-    augment: str = ",".join(augmentation.AUGMENTATIONS)
-    digits: int = 3
-    photographs: int = 4
-    seed: int = 0
+    augment: str = ",".join(
+        name for name, kind in augmentation.AUGMENTATIONS.items() if Image in kind.changes
+    )
+    digits: Positive = 3
+    photographs: Positive = 4
+    seed: Natural = 0
 
     expectations = (
         Expectation("least_change", 1 / 255, "max", "dlcore: visible, one of 255 gray levels"),
@@ -50,11 +53,9 @@ class Augmentations(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not augmentation.parse(self.augment):
             raise UsageError("augment is empty: name at least one augmentation")
-        for name in ("digits", "photographs"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Images `[1 + augmentations, n, ...]`, the originals first, and mean absolute changes."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
+from dlcore.ranges import AboveZero, Natural, NotNegative, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +39,12 @@ class DescentPaths(study.Study):
       seed: of the examples and of their order.
     """
 
-    examples: int = 100
-    batch_size: int = 10
-    epochs: int = 10
-    learning_rate: float = 0.1
-    noise: float = 1.0
-    seed: int = 0
+    examples: Annotated[int, Range(least=2)] = 100
+    batch_size: Positive = 10
+    epochs: Positive = 10
+    learning_rate: AboveZero = 0.1
+    noise: NotNegative = 1.0
+    seed: Natural = 0
 
     expectations = (
         Expectation("error_of_batch", 1e-9, "min", "the closed form on a quadratic, to rounding"),
@@ -54,18 +55,11 @@ class DescentPaths(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if self.examples < 2:
-            raise UsageError(f"examples is {self.examples}: it must be at least 2")
-        if self.batch_size < 1 or self.examples % self.batch_size:
+        super().__post_init__()
+        if self.examples % self.batch_size:
             raise UsageError(
-                f"batch_size is {self.batch_size}: it must divide the {self.examples} examples"
+                f"batch_size={self.batch_size}: it must divide the {self.examples} examples"
             )
-        if self.epochs < 1:
-            raise UsageError(f"epochs is {self.epochs}: it must be at least 1")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        if self.noise < 0:
-            raise UsageError(f"noise is {self.noise}: it must be at least 0")
 
     def problem(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features `[examples, 2]`, targets `[examples]`, orders `[epochs, examples]`."""

@@ -17,6 +17,7 @@ from dlcore.analysis import study
 from dlcore.autodiff import backprop, dual, numerical
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,10 +49,10 @@ class Differentiation(study.Study):
       UsageError: an option is out of range.
     """
 
-    hidden: tuple[int, ...] = (6, 6, 6, 6)
+    hidden: tuple[Positive, ...] = (6, 6, 6, 6)
     activation: str = "tanh"
-    examples: int = 10
-    seed: int = 0
+    examples: Positive = 10
+    seed: Natural = 0
 
     # The best error of a difference is about the rounding unit to the power 1/2 or 2/3.
     expectations = (
@@ -63,13 +64,12 @@ class Differentiation(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"hidden is {self.hidden}: it must be one or more numbers of units")
+        super().__post_init__()
+        if not self.hidden:
+            raise UsageError(f"hidden={self.hidden}: it must be one or more numbers of units")
         if self.activation not in _ACTIVATIONS:
             known = ", ".join(_ACTIVATIONS)
             raise UsageError(f"unknown activation {self.activation!r}: it is one of {known}")
-        if self.examples < 1:
-            raise UsageError(f"examples is {self.examples}: it must be at least 1")
 
     @override
     def run(self) -> study.Numbers:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from dlcore.analysis import study
 from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import Natural, Positive, Range
 from dlcore.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ class DropoutEnsemble(study.Study):
       UsageError: an option is out of range.
     """
 
-    depths: tuple[int, ...] = (1, 3)
-    units: int = 128
-    rate: float = 0.5
-    subnetworks: int = 1024
-    epochs: int = 30
-    seed: int = 0
+    depths: tuple[Positive, ...] = (1, 3)
+    units: Positive = 128
+    rate: Annotated[float, Range(above=0, below=1)] = 0.5
+    subnetworks: Annotated[int, Range(least=2)] = 1024
+    epochs: Positive = 30
+    seed: Natural = 0
 
     expectations = (
         *study.near("power_1", -0.5, 0.1, "Baldi and Sadowski (2013): exact for one layer"),
@@ -63,13 +64,9 @@ class DropoutEnsemble(study.Study):
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("units", 1), ("subnetworks", 2), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        if not self.depths or min(self.depths) < 1:
-            raise UsageError(f"depths is {self.depths}: numbers of hidden layers, each at least 1")
-        if not 0 < self.rate < 1:
-            raise UsageError(f"rate is {self.rate}: it must be above 0 and below 1")
+        super().__post_init__()
+        if not self.depths:
+            raise UsageError("depths is empty: name numbers of hidden layers, each at least 1")
 
     def run(self) -> study.Numbers:
         """Errors, losses and distances by the number of sub-networks that are averaged.

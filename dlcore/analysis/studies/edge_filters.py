@@ -14,6 +14,7 @@ from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.pooling import max_pool
+from dlcore.ranges import Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,17 +35,18 @@ class EdgeFilters(study.Study):
       window: height and width of a pooling window, at most size - 2.
     """
 
-    size: int = 160
-    window: int = 4
+    size: Positive = 160
+    window: Positive = 4
 
     expectations = (
         Expectation("error", 1e-5, "min", "Sobel's sums of differences written out, to rounding"),
     )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.window <= self.size - 2:
+        super().__post_init__()
+        if self.window > self.size - 2:
             raise UsageError(
-                f"window is {self.window}: it must be from 1 to size - 2 = {self.size - 2}"
+                f"window={self.window}: it must be from 1 to size - 2 = {self.size - 2}"
             )
 
     def run(self) -> study.Numbers:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn import hopfield
+from dlcore.ranges import Natural, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,10 +42,10 @@ class Hopfield(study.Study):
       seed: of the patterns and of the order of updates.
     """
 
-    sizes: tuple[int, ...] = (256, 512, 1024)
-    networks: int = 16
-    patterns: int = 12
-    seed: int = 0
+    sizes: tuple[Annotated[int, Range(least=50)], ...] = (256, 512, 1024)
+    networks: Positive = 16
+    patterns: Positive = 12
+    seed: Natural = 0
 
     expectations = (
         Expectation("largest_rise_of_energy", 0, "min", "Hopfield (1982): it never rises"),
@@ -54,11 +55,9 @@ class Hopfield(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 50:
-            raise UsageError(f"sizes is {self.sizes}: each must be at least 50")
-        for name in ("networks", "patterns"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        super().__post_init__()
+        if not self.sizes:
+            raise UsageError("sizes is empty: name at least one")
 
     def run(self) -> study.Numbers:
         """Energies of three recalls, and the mean overlap by size and load with its capacities."""

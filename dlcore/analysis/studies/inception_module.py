@@ -54,9 +54,10 @@ class InceptionModule(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.module not in _rows():
             known = ", ".join(_rows())
-            raise UsageError(f"module is {self.module!r}: it is one of {known}")
+            raise UsageError(f"module={self.module!r}: it is one of {known}")
 
     def run(self) -> study.Numbers:
         """Both kinds' numbers by layer, `[layers]`, and for the whole module."""

@@ -16,10 +16,10 @@ import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation
 from dlcore.nn.initializers import initializer
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,10 +47,10 @@ class Initialization(study.Study):
     """
 
     settings: str = "tanh+small_uniform:0.01,tanh+xavier,relu+xavier,relu+he"
-    layers: int = 10
-    units: int = 500
-    examples: int = 1000
-    seed: int = 0
+    layers: Positive = 10
+    units: Positive = 500
+    examples: Positive = 1000
+    seed: Natural = 0
 
     # Nine layers of 500 units, when the number of units goes to infinity: a layer multiplies the
     # deviation by 0.01 sqrt(500 / 3) under small tanh, by 1 / sqrt(2) under ReLU with Xavier.
@@ -66,12 +66,10 @@ class Initialization(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for g, rule in self._settings():
             activation(g)
             initializer(rule)
-        for name in ("layers", "units", "examples"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def _settings(self) -> list[tuple[str, str]]:
         pairs = [setting.partition("+") for setting in self.settings.split(",")]

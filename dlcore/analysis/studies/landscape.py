@@ -5,18 +5,19 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, override
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlcore import data, models, plots, tasks
+from dlcore import data, models, paths, plots, tasks
 from dlcore.analysis import parameter_plane, study
 from dlcore.analysis.descent import descend, random_start
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import AboveZero, Natural, Positive, Range
 from dlcore.tasks.classification import Classification
 from dlcore.train import Run
 
@@ -65,10 +66,10 @@ class Landscape(study.Study):
     plane: str = "random"
     runs: str = ""
     view: str = "contour"
-    resolution: int = 41
-    extent: float = 1.0
-    examples: int = 1000
-    seed: int = 0
+    resolution: Annotated[int, Range(least=2)] = 41
+    extent: AboveZero = 1.0
+    examples: Positive = 1000
+    seed: Natural = 0
 
     expectations = (
         Expectation("loss_of_trained", 0.1, "min", "dlcore: 300 steps of Adam"),
@@ -77,21 +78,19 @@ class Landscape(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("plane", tuple(_POINTS)), ("view", _VIEWS)):
             if getattr(self, name) not in known:
                 raise UsageError(
                     f"unknown {name} {getattr(self, name)!r}: it is {' or '.join(known)}"
                 )
-        for name, least in (("resolution", 2), ("examples", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        if not self.extent > 0:
-            raise UsageError(f"extent is {self.extent}: it must be above 0")
         if self.runs and len(self._directories) != _POINTS[self.plane]:
             raise UsageError(
                 f"plane={self.plane} takes {_POINTS[self.plane]} in runs, "
                 f"not {len(self._directories)}: {self.runs}"
             )
+        for name in self._directories if self.runs else ():
+            paths.directory(name, "runs")
 
     @property
     def _directories(self) -> list[str]:

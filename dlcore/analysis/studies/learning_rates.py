@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from dlcore.analysis.descent import trajectory
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
+from dlcore.ranges import Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,9 +36,9 @@ class LearningRates(study.Study):
       steps: how many steps to take, at least 2.
     """
 
-    percents: tuple[int, ...] = (5, 50, 91, 102)
-    condition: float = 10.0
-    steps: int = 30
+    percents: tuple[Positive, ...] = (5, 50, 91, 102)
+    condition: Annotated[float, Range(above=1)] = 10.0
+    steps: Annotated[int, Range(least=2)] = 30
 
     expectations = (
         *study.near("fastest_rate", 2 / 11, 0.002, "closed form, 2 / (1 + 10)"),
@@ -45,12 +46,9 @@ class LearningRates(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.percents or min(self.percents) < 1:
-            raise UsageError(f"percents is {self.percents}: rates of at least 1 percent")
-        if not self.condition > 1:
-            raise UsageError(f"condition is {self.condition}: it must be above 1")
-        if self.steps < 2:
-            raise UsageError(f"steps is {self.steps}: it must be at least 2")
+        super().__post_init__()
+        if not self.percents:
+            raise UsageError("percents is empty: name rates of at least 1 percent")
 
     def run(self) -> study.Numbers:
         """Paths and losses, and the factor of a step: by theory and as seen at the end.

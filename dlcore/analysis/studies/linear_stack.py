@@ -11,10 +11,10 @@ import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.activations import activation
 from dlcore.nn.units import collapse
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,10 +31,10 @@ class LinearStack(study.Study):
       seed: of the weights and biases.
     """
 
-    depth: int = 5
-    units: int = 32
+    depth: Positive = 5
+    units: Positive = 32
     nonlinearity: str = "tanh"
-    seed: int = 0
+    seed: Natural = 0
 
     expectations = (
         Expectation("collapse_error", 1e-5, "min", "K: a linear stack is one layer; to rounding"),
@@ -43,10 +43,8 @@ class LinearStack(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         activation(self.nonlinearity)
-        for name in ("depth", "units"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Measures what both stacks answer along the input x.

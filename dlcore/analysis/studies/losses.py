@@ -1,9 +1,8 @@
 """The losses of the lectures as curves: of a margin, of an error, of a probability."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ import optax
 
 from dlcore import losses, plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import AboveZero, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,23 +37,15 @@ class Losses(study.Study):
       points: points on a curve.
     """
 
-    limit: float = 3.0
-    truth: float = 0.7
-    points: int = 301
+    limit: AboveZero = 3.0
+    truth: Annotated[float, Range(above=0, below=1)] = 0.7
+    points: Annotated[int, Range(least=2)] = 301
 
     expectations = (
         *study.near("likeliest_prediction", 0.7, 0.005, "Gibbs's inequality: the truth"),
         Expectation("decomposition_error", 1e-5, "min", "L: entropy + divergence, to rounding"),
         Expectation("least_excess_of_surrogates", -1e-6, "max", "never below the zero-one loss"),
     )
-
-    def __post_init__(self) -> None:
-        if not 0 < self.limit < math.inf:
-            raise UsageError(f"limit is {self.limit}: it must be above 0")
-        if not 0 < self.truth < 1:
-            raise UsageError(f"truth is {self.truth}: it must be above 0 and below 1")
-        if self.points < 2:
-            raise UsageError(f"points is {self.points}: it must be 2 or more")
 
     def run(self) -> study.Numbers:
         """Measures: every curve, and the prediction with the least cross-entropy.

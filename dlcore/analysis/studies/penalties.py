@@ -1,7 +1,6 @@
 """What each penalty does to the numbers that it penalizes, in an autoencoder of the digits."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ import numpy as np
 from dlcore import data, losses, penalties, plots
 from dlcore.analysis import study
 from dlcore.analysis.descent import descend
-from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.optim import builder, schedules
+from dlcore.ranges import Natural, NotNegative, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,13 +50,13 @@ class Penalties(study.Study):
       seed: of the first weights and of the batches.
     """
 
-    weight_decay: float = 0.02
-    l1: float = 0.01
-    sparsity: float = 0.2
-    contraction: float = 0.2
-    units: int = 64
-    steps: int = 1000
-    seed: int = 0
+    weight_decay: NotNegative = 0.02
+    l1: NotNegative = 0.01
+    sparsity: NotNegative = 0.2
+    contraction: NotNegative = 0.2
+    units: Positive = 64
+    steps: Positive = 1000
+    seed: Natural = 0
 
     expectations = (
         Expectation("L2_norm_over_none", 0.9, "min", "P K L D: L2 shrinks the weights"),
@@ -65,14 +64,6 @@ class Penalties(study.Study):
         Expectation("sparsity_silent_over_none", 2, "max", "P K L D: fewer units answer"),
         Expectation("contractive_slope_over_none", 0.5, "min", "K L D: the code is flatter"),
     )
-
-    def __post_init__(self) -> None:
-        for name in _WEIGHTS:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("units", "steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """For each penalty weights, codes and slopes, and scalars that sum them up.

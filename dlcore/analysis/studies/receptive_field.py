@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,9 +11,9 @@ import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.geometry import Window, parameter_count, receptive_field
+from dlcore.ranges import Natural, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,10 +34,10 @@ class ReceptiveField(study.Study):
       seed: of their kernels.
     """
 
-    depth: int = 6
-    channels: int = 64
-    draws: int = 10_000
-    seed: int = 0
+    depth: Annotated[int, Range(least=3)] = 6
+    channels: Positive = 64
+    draws: Positive = 10_000
+    seed: Natural = 0
 
     expectations = (
         Expectation("field_error", 0, "min", "the formula"),
@@ -47,11 +47,6 @@ class ReceptiveField(study.Study):
             "gradient_edge_over_middle", 7**-0.5, 0.03, "Luo et al. (2016), 1 path against 7"
         ),
     )
-
-    def __post_init__(self) -> None:
-        for name, least in (("depth", 3), ("channels", 1), ("draws", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
     def stacks(self) -> dict[str, list[Window]]:
         """The stacks that are compared, each of `depth` layers; a 2x2 pooling counts as one."""

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.optim import builder, schedules
+from dlcore.ranges import AboveZero, Natural, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,12 +62,12 @@ class ResidualLearning(study.Study):
       seed: of weights, patches and noise.
     """
 
-    noise: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
-    units: int = 128
-    steps: int = 1024
-    halvings: int = 3
-    starts: int = 3
-    seed: int = 0
+    noise: tuple[AboveZero, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
+    units: Positive = 128
+    steps: Positive = 1024
+    halvings: Annotated[int, Range(least=0, most=30)] = 3
+    starts: Positive = 3
+    seed: Natural = 0
 
     # The best unit is max(0, x): half of the mean of x^2, 1/3, is left.
     expectations = (
@@ -78,14 +79,12 @@ class ResidualLearning(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.noise or self.noise[0] <= 0 or any(np.diff(self.noise) <= 0):
-            raise UsageError(f"noise is {self.noise}: it must ascend, from above 0")
-        for name, least in (("units", 1), ("halvings", 0), ("starts", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        super().__post_init__()
+        if not self.noise or any(np.diff(self.noise) <= 0):
+            raise UsageError(f"noise={self.noise}: it must ascend, from above 0")
         if self.steps < 2**self.halvings:
             raise UsageError(
-                f"steps is {self.steps}: it must be at least 2^halvings = {2**self.halvings}"
+                f"steps={self.steps}: it must be at least 2^halvings = {2**self.halvings}"
             )
 
     def run(self) -> study.Numbers:

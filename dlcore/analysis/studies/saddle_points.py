@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from dlcore.analysis.descent import random_start, trajectory
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.optim import builder
+from dlcore.ranges import Natural, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,11 +45,11 @@ class SaddlePoints(study.Study):
       seed: of all that is drawn.
     """
 
-    dimensions: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
-    samples: int = 4000
-    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
-    steps: int = 1000
-    seed: int = 0
+    dimensions: tuple[Positive, ...] = (1, 2, 3, 4, 6, 8)
+    samples: Annotated[int, Range(least=2)] = 4000
+    widths: tuple[Positive, ...] = (2, 4, 8, 16, 32)
+    steps: Positive = 1000
+    seed: Natural = 0
 
     # In one dimension minima and maxima take turns; in two there are as many extrema as saddles.
     expectations = (
@@ -63,14 +64,10 @@ class SaddlePoints(study.Study):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("dimensions", "widths"):
-            sizes = getattr(self, name)
-            if not sizes or min(sizes) < 1:
-                raise UsageError(f"{name} is {sizes}: numbers of at least 1")
-        if self.samples < 2:
-            raise UsageError(f"samples is {self.samples}: it must be at least 2")
-        if self.steps < 1:
-            raise UsageError(f"steps is {self.steps}: it must be at least 1")
+            if not getattr(self, name):
+                raise UsageError(f"{name} is empty: name numbers of at least 1")
 
     def run(self) -> study.Numbers:
         """Shares of minima, heights and shares of negative eigenvalues.

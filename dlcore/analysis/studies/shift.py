@@ -19,6 +19,7 @@ from dlcore.analysis.photograph import photograph
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.pooling import lp_pool, max_pool
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,10 +45,10 @@ class Shift(study.Study):
       seed: of the filters.
     """
 
-    size: int = 68
-    max_shift: int = 8
-    windows: tuple[int, ...] = (1, 2, 4, 8)
-    seed: int = 0
+    size: Positive = 68
+    max_shift: Positive = 8
+    windows: tuple[Positive, ...] = (1, 2, 4, 8)
+    seed: Natural = 0
 
     expectations = (
         Expectation("covariance_error_convolution", 1e-6, "min", "P: covariant, to rounding"),
@@ -59,13 +60,14 @@ class Shift(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_shift <= self.size - 6:
+        super().__post_init__()
+        if self.max_shift > self.size - 6:
             raise UsageError(
-                f"max_shift is {self.max_shift}: it must be from 1 to size - 6 = {self.size - 6}"
+                f"max_shift={self.max_shift}: it must be from 1 to size - 6 = {self.size - 6}"
             )
-        if not self.windows or min(self.windows) < 1 or max(self.windows) > self.size - 4:
+        if not self.windows or max(self.windows) > self.size - 4:
             raise UsageError(
-                f"windows is {self.windows}: each must be from 1 to size - 4 = {self.size - 4}"
+                f"windows={self.windows}: each must be from 1 to size - 4 = {self.size - 4}"
             )
 
     def run(self) -> study.Numbers:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from dlcore import data, plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import AboveZero, Positive, Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +38,10 @@ class Shrinkage(study.Study):
       steps: of the descent.
     """
 
-    smallest: float = 0.01
-    largest: float = 100.0
-    strengths: int = 60
-    steps: int = 2000
+    smallest: AboveZero = 0.01
+    largest: AboveZero = 100.0
+    strengths: Annotated[int, Range(least=2)] = 60
+    steps: Positive = 2000
 
     expectations = (
         *study.near("ridge_zeros", 0, 0, "P: the weights shrink and stay"),
@@ -53,15 +54,12 @@ class Shrinkage(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.smallest < self.largest < math.inf:
+        super().__post_init__()
+        if self.smallest >= self.largest:
             raise UsageError(
-                f"smallest is {self.smallest} and largest {self.largest}: both must be above 0, the"
+                f"smallest={self.smallest} and largest {self.largest}: both must be above 0, the"
                 " second the larger"
             )
-        if self.strengths < 2:
-            raise UsageError(f"strengths is {self.strengths}: it must be 2 or more")
-        if self.steps < 1:
-            raise UsageError(f"steps is {self.steps}: it must be at least 1")
 
     def run(self) -> study.Numbers:
         """Measures: the weights `[strengths, inputs]`, and how many are zero.

@@ -7,15 +7,15 @@ cannot.
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax.numpy as jnp
 import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.nn.units import LOGIC_GATES, threshold_network
+from dlcore.ranges import Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,13 +29,9 @@ class ThresholdLogic(study.Study):
       inputs: number of inputs of that single unit, 1 to 4.
     """
 
-    inputs: int = 2
+    inputs: Annotated[int, Range(least=1, most=4)] = 2
 
     expectations = study.near("functions_of_one_unit", 14, 0, "Muroga (1971): all 16 but XOR, XNOR")
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.inputs <= 4:
-            raise UsageError(f"inputs is {self.inputs}: it must be from 1 to 4")
 
     def run(self) -> study.Numbers:
         """Measures what the gates answer, and how far one unit gets.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from dlcore import plots
 from dlcore.analysis import study
 from dlcore.errors import UsageError
 from dlcore.nn.units import ThresholdLayer, threshold_network
+from dlcore.ranges import Range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +34,8 @@ class ThresholdRegions(study.Study):
       resolution: points on each side of the square from -1 to 1, an even number.
     """
 
-    sides: int = 5
-    resolution: int = 300
+    sides: Annotated[int, Range(least=5)] = 5
+    resolution: Annotated[int, Range(least=2)] = 300
 
     # A pentagon within a radius r has the area 2.3776 r^2, the pentagram 1.1226 r^2.
     expectations = (
@@ -50,10 +51,9 @@ class ThresholdRegions(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if self.sides < 5:
-            raise UsageError(f"sides is {self.sides}: it must be at least 5")
-        if self.resolution < 2 or self.resolution % 2:
-            raise UsageError(f"resolution is {self.resolution}: it must be even, and at least 2")
+        super().__post_init__()
+        if self.resolution % 2:
+            raise UsageError(f"resolution={self.resolution}: it must be even")
 
     def run(self) -> study.Numbers:
         """Where each network answers 1, and the area of that region: measured and by geometry."""

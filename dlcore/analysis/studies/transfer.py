@@ -9,7 +9,7 @@ import functools
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from dlcore import data, plots
 from dlcore.analysis import study
 from dlcore.errors import TrainingError, UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import Positive, Range
 from dlcore.train import Recipe, Session
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class Transfer(study.Study):
 
     source: str = "cifar10_jpeg"
     target: str = "mnist"
-    examples: tuple[int, ...] = (5, 10, 25, 50, 100)
-    draws: int = 3
-    size: int = 16
-    features: tuple[int, ...] = (24, 48, 96)
-    source_epochs: int = 5
-    steps: int = 200
+    examples: tuple[Positive, ...] = (5, 10, 25, 50, 100)
+    draws: Positive = 3
+    size: Annotated[int, Range(least=8)] = 16
+    features: tuple[Positive, ...] = (24, 48, 96)
+    source_epochs: Positive = 5
+    steps: Positive = 200
 
     expectations = (
         Expectation("source_accuracy", 0.6, "max", "dlcore: no published score"),
@@ -70,11 +71,9 @@ class Transfer(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.examples or self.examples[0] < 1 or any(np.diff(self.examples) < 1):
-            raise UsageError(f"examples is {self.examples}: they must ascend, from at least 1")
-        for name, least in (("draws", 1), ("size", 8), ("source_epochs", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        super().__post_init__()
+        if not self.examples or any(np.diff(self.examples) < 1):
+            raise UsageError(f"examples={self.examples}: they must ascend, from at least 1")
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ import numpy as np
 
 from dlcore import plots
 from dlcore.analysis import study
-from dlcore.errors import UsageError
 from dlcore.nn import units
 from dlcore.nn.activations import maxout, sigmoid
+from dlcore.ranges import AboveZero, Range, Real
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,21 +34,15 @@ class Units(study.Study):
       points: points on a side of the square from -2 to 2.
     """
 
-    bias: float = 0.5
-    width: float = 0.7
-    points: int = 101
+    bias: Real = 0.5
+    width: AboveZero = 0.7
+    points: Annotated[int, Range(least=2)] = 101
 
     expectations = (
         *study.near("threshold_area", 9, 0.1, "geometry, what a line cuts off the square"),
         *study.near("norm_area", math.pi / 2, 0.1, "geometry, an ellipse of half-axes 1 and 1/2"),
         *study.near("radial_basis_area", math.pi * 0.49, 0.1, "geometry, a disk of radius 0.7"),
     )
-
-    def __post_init__(self) -> None:
-        if not 0 < self.width < math.inf:
-            raise UsageError(f"width is {self.width}: it must be above 0")
-        if self.points < 2:
-            raise UsageError(f"points is {self.points}: it must be at least 2")
 
     def run(self) -> study.Numbers:
         """The outputs `[points, points]` over the plane; `axis` is either coordinate.

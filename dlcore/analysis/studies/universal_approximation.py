@@ -20,6 +20,7 @@ from dlcore.analysis.least_squares import (
 )
 from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
+from dlcore.ranges import Natural, Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,10 +54,10 @@ class UniversalApproximation(study.Study):
       seed: of the starts.
     """
 
-    widths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    starts: int = 3
-    iterations: int = 1000
-    seed: int = 0
+    widths: tuple[Positive, ...] = (1, 2, 4, 8, 16, 32)
+    starts: Positive = 3
+    iterations: Positive = 1000
+    seed: Natural = 0
 
     # The theorem's proof by hand: n steps of equal width come within half of what the function
     # varies over one of them, n being 32. Fitted units must do ten times better.
@@ -70,11 +71,9 @@ class UniversalApproximation(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if not self.widths or self.widths[0] < 1 or any(np.diff(self.widths) < 1):
-            raise UsageError(f"widths is {self.widths}: they must ascend, from at least 1")
-        for name in ("starts", "iterations"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        super().__post_init__()
+        if not self.widths or any(np.diff(self.widths) < 1):
+            raise UsageError(f"widths={self.widths}: they must ascend, from at least 1")
 
     def run(self) -> study.Numbers:
         """Errors of each function by width, and the fits to the chirp."""

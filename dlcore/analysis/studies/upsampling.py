@@ -17,6 +17,7 @@ from dlcore.errors import UsageError
 from dlcore.expectation import Expectation
 from dlcore.nn.convolution import UpsampledConv
 from dlcore.nn.pooling import max_pool_with_indices, unpool
+from dlcore.ranges import Positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +45,8 @@ class Upsampling(study.Study):
       kernel_size: height and width of every kernel.
     """
 
-    size: int = 160
-    kernel_size: int = 5
+    size: Positive = 160
+    kernel_size: Positive = 5
 
     # A 5x5 kernel of stride 2 writes 4, 6, 6 or 9 times to a position: mean 25/4, variance 51/16.
     expectations = (
@@ -57,11 +58,10 @@ class Upsampling(study.Study):
     )
 
     def __post_init__(self) -> None:
-        if self.kernel_size < 1:
-            raise UsageError(f"kernel_size is {self.kernel_size}: it must be at least 1")
+        super().__post_init__()
         if self.size % 2 or self.size < 4 * self.kernel_size:
             raise UsageError(
-                f"size is {self.size}: it must be even, and at least 4 kernel_size = "
+                f"size={self.size}: it must be even, and at least 4 kernel_size = "
                 f"{4 * self.kernel_size}"
             )
 

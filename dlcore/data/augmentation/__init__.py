@@ -6,17 +6,18 @@ does not depend on how a batch is laid out over devices.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 
+from dlcore import ranges
 from dlcore.data import features as kinds
 from dlcore.data.augmentation import geometry, intensity, series
 from dlcore.data.augmentation.moves import Example, Warp, Warps, moved, picture_size
 from dlcore.data.features import Feature
 from dlcore.errors import UsageError
+from dlcore.ranges import Natural, NotNegative, Share
 
 Augmentation = Callable[[jax.Array, Example], Example]
 
@@ -28,8 +29,8 @@ class Kind:
     Attributes:
       change: `(key, strength, array) -> array`; of a move `(key, strength, size) -> Move`, or Warp.
       strength: by default.
-      limit: the largest strength.
-      whole: whether strengths are whole numbers.
+      takes: the type of strengths, with their range.
+      in_pixels: whether a strength is a distance in pixels, less than a picture's sides.
       moves: whether `change` tells how things move; warps in a row sample only once.
       changes: the features that it changes.
       leaves_behind: the features that could not follow it.
@@ -39,33 +40,37 @@ class Kind:
 
     change: Callable[..., Any]
     strength: float
-    limit: float = math.inf
-    whole: bool = False
+    takes: Any = NotNegative
+    in_pixels: bool = False
     moves: bool = False
     changes: tuple[type[Feature], ...] = (kinds.Image,)
     leaves_behind: tuple[type[Feature], ...] = ()
     needs_colors: bool = False
 
 
+def _to(most: float) -> Any:
+    return Annotated[float, ranges.Range(least=0, most=most)]
+
+
 _IN_TIME: Any = {
-    "limit": 1,
-    "changes": kinds.INPUTS,
+    "takes": Share,
+    "changes": tuple(kind for kind in kinds.INPUTS if kind is not kinds.Image),
     "leaves_behind": (kinds.Segmentation, kinds.Boxes),
 }
 AUGMENTATIONS: dict[str, Kind] = {
-    "flip": Kind(geometry.flip, 0.5, limit=1, moves=True),
-    "crop": Kind(geometry.crop, 4, whole=True, moves=True),
-    "flip_vertical": Kind(geometry.flip_vertical, 0.5, limit=1, moves=True),
-    "shift": Kind(geometry.shift, 2, moves=True),
-    "rotate": Kind(geometry.rotate, 10, limit=180, moves=True),
-    "zoom": Kind(geometry.zoom, 0.1, limit=0.9, moves=True),
-    "stretch": Kind(geometry.stretch, 0.1, limit=0.9, moves=True),
-    "shear": Kind(geometry.shear, 0.1, moves=True),
-    "affine": Kind(geometry.affine, 1, limit=9, moves=True),
-    "perspective": Kind(geometry.perspective, 0.1, limit=0.24, moves=True),
+    "flip": Kind(geometry.flip, 0.5, Share, moves=True),
+    "crop": Kind(geometry.crop, 4, Natural, in_pixels=True, moves=True),
+    "flip_vertical": Kind(geometry.flip_vertical, 0.5, Share, moves=True),
+    "shift": Kind(geometry.shift, 2, Natural, in_pixels=True, moves=True),
+    "rotate": Kind(geometry.rotate, 10, _to(180), moves=True),
+    "zoom": Kind(geometry.zoom, 0.1, _to(0.9), moves=True),
+    "stretch": Kind(geometry.stretch, 0.1, _to(0.9), moves=True),
+    "shear": Kind(geometry.shear, 0.1, Share, moves=True),
+    "affine": Kind(geometry.affine, 1, _to(9), moves=True),
+    "perspective": Kind(geometry.perspective, 0.1, _to(0.24), moves=True),
     "elastic": Kind(geometry.elastic, 34, moves=True, leaves_behind=(kinds.Boxes,)),
-    "brightness": Kind(intensity.brightness, 0.2),
-    "contrast": Kind(intensity.contrast, 0.2, limit=1),
+    "brightness": Kind(intensity.brightness, 0.2, Share),
+    "contrast": Kind(intensity.contrast, 0.2, Share),
     "noise": Kind(intensity.noise, 0.05),
     "pca_color": Kind(intensity.pca_color, 0.1, needs_colors=True),
     "time_shift": Kind(series.time_shift, 0.1, **_IN_TIME),
@@ -94,15 +99,14 @@ def _choice(item: str) -> Choice:
     if name not in AUGMENTATIONS:
         raise UsageError(f"unknown augmentation {name!r}: it is one of {', '.join(AUGMENTATIONS)}")
     kind = AUGMENTATIONS[name]
+    number = ranges.plain(kind.takes)
     try:
-        strength = float(given if colon else kind.strength)
+        strength = number(given) if colon else kind.strength
+        wanted = ranges.problem(kind.takes, strength)
     except ValueError:
-        strength = math.nan
-    whole = not kind.whole or strength.is_integer()
-    if not (0 <= strength <= kind.limit and math.isfinite(strength) and whole):
-        number = "whole number" if kind.whole else "number"
-        most = f" and at most {kind.limit:g}" if math.isfinite(kind.limit) else ""
-        raise UsageError(f"augmentation {item!r}: its strength must be a {number}, 0 or more{most}")
+        wanted = "a whole number" if number is int else "a number"
+    if wanted:
+        raise UsageError(f"augmentation {item!r}: its strength must be {wanted}")
     return Choice(name, strength)
 
 
@@ -117,9 +121,9 @@ def check(choices: Sequence[Choice], features: Mapping[str, Feature]) -> None:
             )
         if not any(isinstance(feature, kind.changes) for feature in features.values()):
             images = kind.changes == (kinds.Image,)
+            wanted = "images" if images else "series"
             raise UsageError(
-                f"augment has {name!r}, which is for {'images' if images else 'arrays'}:"
-                f" there are {', '.join(features)}"
+                f"augment has {name!r}, which is for {wanted}: there are {', '.join(features)}"
             )
 
 

@@ -1,7 +1,6 @@
 """Changes of a series `[time, ...]` that leave its class alone: when it happens, what is missing.
 
-An image is read as the series of its rows. What fills a gap is taken from the series itself, as
-zero need not be its background.
+What fills a gap is taken from the series itself, as zero need not be its background.
 """
 
 import jax

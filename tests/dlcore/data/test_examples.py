@@ -405,6 +405,16 @@ def test_what_only_images_have_is_refused_for_rows_of_numbers(option):
         dataset(rows, **option)
 
 
+def test_a_move_by_as_many_pixels_as_the_images_have_is_refused():
+    for move in ("crop", "shift"):
+        dataset(augment=f"{move}:4")
+        dataset(augment=f"{move}:6", pad=1)
+        with pytest.raises(
+            UsageError, match=f"augment has {move}:5, .* 'shapes' have 6 x 5 pixels"
+        ):
+            dataset(augment=f"{move}:5")
+
+
 def test_a_crop_larger_than_the_images_is_refused():
     assert dataset(pad=1, crop_size=7).facts["image_shape"] == (7, 7, 3)
     with pytest.raises(UsageError, match="crop_size is 8: .* 'shapes' have 6 x 5 pixels and a pad"):

@@ -113,6 +113,45 @@ def test_a_damaged_dataset_is_named_with_what_to_do(write_dataset, damage):
     assert "\n" not in str(error.value)
 
 
+def declaring(key, value):
+    """Changes what a description holds under a key, wherever that is."""
+
+    def change(described):
+        if isinstance(described, list):
+            return [change(item) for item in described]
+        if not isinstance(described, dict):
+            return described
+        return {name: value if name == key else change(own) for name, own in described.items()}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("dataset_info", declaring("shardLengths", ["-5"]), "damaged .*-5 examples in the split"),
+        ("dataset_info", declaring("shardLengths", [str(10**18)]), "damaged .*it declares 1000000"),
+        ("features", declaring("numClasses", str(10**15)), "damaged .*1000000000000000 classes of"),
+        ("features", declaring("numClasses", "-3"), "damaged"),
+        ("features", declaring("dimensions", ["-5", "4", "3"]), "damaged .*shape.*-5"),
+        (
+            "features",
+            declaring("dimensions", ["1000000", "1000000", "3"]),
+            r"'shapes': 1 of its examples.* 3,000.0 GB .* \(1000000, 1000000, 3\)",
+        ),
+        # As many that 64 bits do not count them.
+        ("features", declaring("dimensions", [str(2**31)] * 2 + ["3"]), "'shapes': 1 of its exam"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_it_is_read(write_dataset, file, change, told):
+    data_dir = write_dataset({"train": (pixels, labels), "test": (pixels, labels)}, (5, 4, 3))
+    path = data_dir / "shapes" / "1.0.0" / f"{file}.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UsageError, match=told) as error:
+        load("shapes", data_dir).provide(NEEDS)
+    assert "\n" not in str(error.value)
+
+
 def test_an_image_of_another_shape_than_declared_is_damage(write_dataset):
     data_dir = write_dataset({"train": (pixels, labels)}, (9, 9, 3))
     with pytest.raises(UsageError, match=r"damaged \(an example has shape \(5, 4, 3\), not \(9, 9"):

@@ -64,11 +64,11 @@ def test_classes_can_be_told_apart_by_their_mean_pictures():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"image_size": 0}, "image_size is 0: it must be at least 1"),
-        ({"channels": 0}, "channels is 0"),
-        ({"num_classes": 1}, "num_classes is 1: it must be at least 2"),
-        ({"num_examples": 9}, "num_examples is 9: it must be at least 10"),
-        ({"drawing_seed": -1}, "drawing_seed is -1: it must not be negative"),
+        ({"image_size": 0}, "image_size=0: it must be at least 1"),
+        ({"channels": 0}, "channels=0"),
+        ({"num_classes": 1}, "num_classes=1: it must be at least 2"),
+        ({"num_examples": 9}, "num_examples=9: it must be at least 10"),
+        ({"drawing_seed": -1}, "drawing_seed=-1: it must be at least 0"),
     ],
 )
 def test_a_number_out_of_range_is_refused(option, message):

@@ -60,7 +60,7 @@ def test_the_last_word_about_an_evaluator_counts():
         ("samples:count=0", "evaluator 'samples': count=0: it must be at least 1"),
         ("judged_samples:count=1", "evaluator 'judged_samples': count=1: it must be at least 2"),
         ("continuation:temperature=hot", "'continuation': temperature=hot: it takes a number"),
-        ("predictions:every=-1", "evaluator 'predictions': every=-1: it must not be negative"),
+        ("predictions:every=-1", "evaluator 'predictions': every=-1: it must be at least 0"),
         ("samples:", "evaluators=samples:: '' in 'samples:' is not a setting"),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
         ("alexnet_one_tower", 62, {}, "alexnet takes images of 63x63 or more, not 62x62"),
         ("alexnet", 67, {"features": (8, 8)}, r"features for 5 convolutions, not for \(8, 8\)"),
         ("alexnet", 67, {"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
-        ("alexnet", 67, {"dropout_rate": 1.0}, "at least 0 and below 1, not 1.0"),
+        ("alexnet", 67, {"dropout_rate": 1.0}, "it must be at least 0 and below 1"),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(name, size, options, message):

@@ -235,8 +235,6 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
 @pytest.mark.parametrize(
     ("options", "size", "message"),
     [
-        ({"compression": 0.0}, 8, "compression=0.0: it is above 0 and at most 1"),
-        ({"compression": 1.5}, 8, "compression=1.5: it is above 0 and at most 1"),
         ({"dropout_rate": 1.0}, 8, "a dropout rate is at least 0 and below 1, not 1.0"),
         ({"dtype": "float16"}, 8, "in float32 or bfloat16, not 'float16'"),
         ({"blocks": (1, 1, 1)}, 3, "takes images of 4x4 or more, not 3x3"),
@@ -251,6 +249,13 @@ def test_what_a_network_cannot_take_is_refused(options, size, message):
     model, images = small(**options), jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     with pytest.raises(UsageError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("compression", [0.0, 1.5])
+def test_a_share_of_the_channels_is_left_between_two_blocks(compression):
+    told = f"compression={compression}: it must be above 0 and at most 1"
+    with pytest.raises(UsageError, match=told):
+        models.create("densenet_bc100_12_cifar", compression=compression)
 
 
 @pytest.mark.parametrize(("reduces_first", "size"), [(True, 29), (False, 8)])

@@ -92,8 +92,8 @@ def test_without_drop_path_training_is_evaluation(params, trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop_path_rate": 1.0}, "a drop-path rate is at least 0 and below 1"),
-        ({"global_drop_path": -0.5}, "from 0 to 1, not -0.5"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate=1.0: it must be at least 0 and below 1"),
+        ({"global_drop_path": -0.5}, "global_drop_path=-0.5: it must be at least 0 and at most 1"),
     ],
 )
 def test_an_option_out_of_range_is_refused(params, trained, options, message):

@@ -195,9 +195,9 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
     ("options", "message"),
     [
         ({"dropout_rates": (0.1,)}, "2 blocks need 2 of them"),
-        ({"dropout_rates": (0.1, 1.0)}, "at least 0 and below 1, not 1.0"),
-        ({"drop_path_rate": 1.0}, "a drop-path rate is at least 0 and below 1"),
-        ({"global_drop_path": -0.5}, "from 0 to 1, not -0.5"),
+        ({"dropout_rates": (0.1, 1.0)}, "it must be at least 0 and below 1"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate=1.0: it must be at least 0 and below 1"),
+        ({"global_drop_path": -0.5}, "global_drop_path=-0.5: it must be at least 0 and at most 1"),
         ({"evaluated_column": 3}, "with 3 columns it is from 0 to 2, or -1 for all"),
         ({"channels": (4,) * 4, "dropout_rates": (0.0,) * 4}, "images of 16x16 or more, not 8x8"),
         ({"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),

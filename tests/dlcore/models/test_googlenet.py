@@ -296,7 +296,12 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name):
         ("googlenet", {}, 30, "takes images of 31x31 or more, not 30x30"),
         ("googlenet_bn", {}, 14, "takes images of 15x15 or more, not 14x14"),
         ("googlenet", {"dtype": "float16"}, 64, "in float32 or bfloat16, not 'float16'"),
-        ("googlenet", {"dropout_rate": 1.0}, 64, "a dropout rate is at least 0 and below 1"),
+        (
+            "googlenet",
+            {"dropout_rate": 1.0},
+            64,
+            "dropout_rate=1.0: it must be at least 0 and below",
+        ),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(name, options, size, message):

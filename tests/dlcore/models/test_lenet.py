@@ -271,7 +271,12 @@ def test_noise_is_on_in_training_alone_and_normalization_in_both_modes():
         ("lenet5_modern", {"normalization": "group:5"}, (1, 28, 28, 1), "6 channels do not divide"),
         ("lenet5_modern", {"normalize": "at"}, (1, 28, 28, 1), "normalize is before or after"),
         ("lenet5_modern", {"dropout_rate": 1.0}, (1, 28, 28, 1), "at least 0 and below 1"),
-        ("lenet5_modern", {"input_noise": -1.0}, (1, 28, 28, 1), "from 0 on, not -1.0"),
+        (
+            "lenet5_modern",
+            {"input_noise": -1.0},
+            (1, 28, 28, 1),
+            "input_noise=-1.0: it must be at least 0",
+        ),
         ("lenet5", {}, (1, 28, 28, 1), "takes images of 32x32x1, not 28x28x1: pad or crop"),
         ("lenet1", {}, (1, 32, 32, 1), "lenet1 takes images of 28x28x1, not 32x32x1: pad or crop"),
         ("lenet4", {}, (1, 32, 32, 3), "lenet4 takes images of 32x32x1, not 32x32x3: pad or crop"),
@@ -280,6 +285,5 @@ def test_noise_is_on_in_training_alone_and_normalization_in_both_modes():
     ],
 )
 def test_what_a_network_cannot_take_is_refused(name, options, shape, message):
-    model = models.create(name, **options)
     with pytest.raises(UsageError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), jnp.zeros(shape))

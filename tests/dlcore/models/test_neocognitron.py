@@ -99,13 +99,16 @@ def test_a_cell_wins_where_none_in_its_vicinity_is_stronger():
     ("options", "complaint"),
     [
         ({"selectivity": (1.0,)}, "2 layers take as many numbers above 0 as selectivity"),
-        ({"selectivity": (1.0, 0.0)}, "2 layers take as many numbers above 0 as selectivity"),
+        ({"selectivity": (1.0, 0.0)}, "selectivity=1.0,0.0: it must be above 0"),
         ({"windows": (5,)}, "2 layers take as many windows"),
         ({"column": 4}, "cells compete in areas around a place: of odd size, not 4"),
         ({"stride": 6}, "windows of 5 leave gaps at a stride of 6"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):
-    model = models.create("neocognitron", **options)
     with pytest.raises(UsageError, match=complaint):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        jax.eval_shape(
+            models.create("neocognitron", **options).init,
+            jax.random.key(0),
+            jnp.zeros((1, 28, 28, 1)),
+        )

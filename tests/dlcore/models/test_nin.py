@@ -108,7 +108,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
     [
         (3, {}, "nin takes images of 4x4 or more, not 3x3"),
         (8, {"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
-        (8, {"dropout_rate": 1.0}, "at least 0 and below 1, not 1.0"),
+        (8, {"dropout_rate": 1.0}, "it must be at least 0 and below 1"),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(size, options, message):

@@ -177,11 +177,14 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name):
     ("options", "message"),
     [
         ({"shortcut": "affine"}, "'affine': it is one of zeros, projection, own_projection"),
-        ({"dropout_rate": 1.0}, "dropout_rate is at least 0 and below 1, not 1.0"),
+        ({"dropout_rate": 1.0}, "dropout_rate=1.0: it must be at least 0 and below 1"),
         ({"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
     ],
 )
 def test_what_a_network_cannot_be_is_refused(options, message):
-    model = models.create("preresnet20_cifar", **options)
     with pytest.raises(UsageError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+        jax.eval_shape(
+            models.create("preresnet20_cifar", **options).init,
+            jax.random.key(0),
+            jnp.zeros((2, 8, 8, 3)),
+        )

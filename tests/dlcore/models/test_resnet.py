@@ -270,15 +270,14 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name, options):
         ("resnet20_cifar", {"shortcut": "B"}, "'B': it is one of zeros, projection, affine"),
         ("resnet50", {"shortcut": "none"}, "'none': it is one of zeros"),
         ("resnet20_cifar", {"downsampling": "pool"}, "is strides or max_pool, not 'pool'"),
-        ("resnet20_cifar", {"stochastic_depth_rate": 1.0}, "at least 0 and below 1, not 1.0"),
+        ("resnet20_cifar", {"stochastic_depth_rate": 1.0}, "it must be at least 0 and below 1"),
         ("resnet18", {"width": 2}, "width=2 widens bottlenecks, and bottleneck is false"),
     ],
 )
 def test_what_a_network_cannot_be_is_refused(name, options, message):
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
-    model = models.create(name, **options)
     with pytest.raises(UsageError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), images)
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), images)
 
 
 @pytest.mark.parametrize("mode", ["evaluated", "trained"])

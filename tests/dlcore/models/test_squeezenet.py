@@ -134,7 +134,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for():
         ("squeezenet1_0", 20, {}, "squeezenet takes images of 21x21 or more, not 20x20"),
         ("squeezenet1_1", 16, {}, "squeezenet takes images of 17x17 or more, not 16x16"),
         ("squeezenet1_1", 17, {"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
-        ("squeezenet1_1", 17, {"dropout_rate": 1.0}, "at least 0 and below 1, not 1.0"),
+        ("squeezenet1_1", 17, {"dropout_rate": 1.0}, "it must be at least 0 and below 1"),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(name, size, options, message):

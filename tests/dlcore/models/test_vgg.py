@@ -152,7 +152,7 @@ def test_a_network_computes_in_the_precision_that_is_asked_for(name):
         ("vgg_cifar", 7, {}, "vgg takes images of 8x8 or more, not 7x7"),
         ("vgg11", 32, {"features": (8, 8)}, "for each stage, not 5 and 2 of them"),
         ("vgg11", 32, {"dtype": "float16"}, "in float32 or bfloat16, not 'float16'"),
-        ("vgg11", 32, {"dropout_rate": 1.0}, "at least 0 and below 1, not 1.0"),
+        ("vgg11", 32, {"dropout_rate": 1.0}, "it must be at least 0 and below 1"),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(name, size, options, message):

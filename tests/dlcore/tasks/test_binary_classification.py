@@ -90,7 +90,7 @@ def test_three_classes_are_refused():
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_a_threshold_that_is_no_probability_is_refused(threshold):
-    with pytest.raises(UsageError, match="threshold is above 0 and below 1"):
+    with pytest.raises(UsageError, match="threshold=.*: it must be above 0 and below 1"):
         task(threshold=threshold)
 
 

@@ -308,7 +308,7 @@ def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_give
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_smoothing": 1.0}, "label_smoothing is at least 0 and below 1, not 1.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0: it must be at least 0 and below 1"),
         (
             {"criterion": "mse"},
             "unknown criterion 'mse': it is one of cross_entropy, hinge, square",
@@ -318,9 +318,9 @@ def test_training_moves_the_model_s_state_and_eight_devices_sum_to_what_one_give
             {"criterion": "square", "rubbish_penalty": 1.0},
             "goes with cross_entropy, not with square",
         ),
-        ({"label_smoothing": -0.1}, "label_smoothing is at least 0"),
-        ({"rubbish_penalty": -1.0}, "rubbish_penalty is a positive number, or 0 for none, not -1"),
-        ({"auxiliary_weight": -0.3}, "auxiliary_weight is a number of at least 0, not -0.3"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1: it must be at least 0"),
+        ({"rubbish_penalty": -1.0}, "rubbish_penalty=-1.0: it must be at least 0"),
+        ({"auxiliary_weight": -0.3}, "auxiliary_weight=-0.3: it must be at least 0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -176,9 +176,9 @@ def test_the_best_class_is_predicted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"population_size": 1}, "population_size is at least 2, not 1"),
-        ({"deviation": 0.0}, "deviation is above 0, not 0.0"),
-        ({"deviation": float("inf")}, "deviation is inf"),
+        ({"population_size": 1}, "population_size=1: it must be at least 2"),
+        ({"deviation": 0.0}, "deviation=0.0: it must be above 0"),
+        ({"deviation": float("inf")}, "deviation=inf"),
         ({"fitness": "luck"}, "unknown fitness 'luck': it is cross_entropy or errors"),
     ],
 )

@@ -87,8 +87,8 @@ def test_the_trunk_gets_the_weighted_sum_of_what_the_heads_ask_and_a_head_its_ow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_weight": -1.0}, "class_weight is -1.0: it must be a number from 0 on"),
-        ({"tag_weight": float("nan")}, "tag_weight is nan"),
+        ({"class_weight": -1.0}, "class_weight=-1.0: it must be at least 0"),
+        ({"tag_weight": float("nan")}, "tag_weight=nan"),
         ({"class_weight": 0.0, "tag_weight": 0.0}, "both 0: nothing would be learned"),
     ],
 )

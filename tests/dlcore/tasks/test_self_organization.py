@@ -323,11 +323,12 @@ def test_only_one_device_is_supported():
             parallel.make(name, supported)
 
 
-@pytest.mark.parametrize("layer", [0, 3])
-def test_a_layer_that_there_is_not_is_refused(layer):
+def test_a_layer_that_there_is_not_is_refused():
     model = models.create("cognitron", **SMALL["cognitron"])
-    task = tasks.create("self_organization", model, layer=layer)
-    with pytest.raises(UsageError, match=rf"^layer={layer}: the network has the layers 1 to 2$"):
+    with pytest.raises(UsageError, match="^layer=0: it must be at least 1"):
+        tasks.create("self_organization", model, layer=0)
+    task = tasks.create("self_organization", model, layer=3)
+    with pytest.raises(UsageError, match="^layer=3: the network has the layers 1 to 2$"):
         task.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})
 
 

@@ -271,7 +271,7 @@ def test_interrupted_before_or_behind_that_end_it_stops_there_too(
         ({"needs": {"plots": Need(small.recipe())}}, "needs a run called 'plots': a phase has"),
         (
             {"phases": (Phase("one", {}), Phase("two", {"batch_size": -1}))},
-            "phase.two: batch_size=-1: it must not be negative",
+            "phase.two: batch_size=-1: it must be at least 0",
         ),
         (
             {"phases": (Phase("one", {}), Phase("two", {"model_options": {"hidden": (4, 5)}}))},

@@ -12,7 +12,7 @@ from dlcore import data, evaluators, models, tasks
 from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.tasks.classification import Classification
-from dlcore.train import Recipe, checks, preparation
+from dlcore.train import Recipe, preparation
 
 
 def words(name, options):
@@ -95,9 +95,9 @@ def test_an_evaluator_adds_what_it_needs_to_what_the_task_has(task, keys):
 
 
 def test_a_size_is_at_least_1_and_what_is_0_by_default_is_no_size():
-    checks.numbers(dataclasses.replace(recipe, model_options={"skipped": 0}))
-    with pytest.raises(UsageError, match="model.num_classes=0: sizes must be at least 1"):
-        checks.numbers(dataclasses.replace(recipe, model_options={"num_classes": 0}))
+    models.create(recipe.model, skipped=0)
+    with pytest.raises(UsageError, match="num_classes=0: it must be at least 1"):
+        models.create(recipe.model, num_classes=0)
 
 
 def test_an_array_that_the_recipe_gives_stays():

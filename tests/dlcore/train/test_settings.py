@@ -98,9 +98,9 @@ def test_a_run_by_pallas_kernels_is_complete_and_judged_without_them(recipe, tmp
     [
         ("kernels", "fast", "it is auto, xla, mosaic_gpu or mosaic_tpu"),
         ("on_nonfinite", "ignore", "it is stop or skip"),
-        ("checkpoint_every", -1, "it must not be negative"),
-        ("step_timeout", -0.5, "it must not be negative"),
-        ("keep", 0, "at least one checkpoint has to stay"),
+        ("checkpoint_every", -1, "it must be at least 0"),
+        ("step_timeout", -0.5, "it must be at least 1, or 0"),
+        ("keep", 0, "it must be at least 1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_field(field, value, right):

@@ -65,8 +65,8 @@ def test_the_figure_has_each_error_and_both_bounds():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"steps": 19}, "steps is 19"),
-        ({"steps": 50, "dimension": 49}, "dimension is 49.*50 steps"),
+        ({"steps": 19}, "steps=19"),
+        ({"steps": 50, "dimension": 49}, "dimension=49.*50 steps"),
         ({"momentum": 1.0}, "momentum=1.0"),
     ],
 )

@@ -55,8 +55,8 @@ def test_the_figure_shows_every_image_and_names_every_row(gallery, numbers):
     [
         ({"augment": ""}, "augment is empty"),
         ({"augment": "mirror"}, "unknown augmentation 'mirror'"),
-        ({"digits": 0}, "digits is 0: it must be at least 1"),
-        ({"photographs": 0}, "photographs is 0"),
+        ({"digits": 0}, "digits=0: it must be at least 1"),
+        ({"photographs": 0}, "photographs=0"),
     ],
 )
 def test_what_shows_nothing_is_refused(options, message):

@@ -78,12 +78,12 @@ def test_the_figure_shows_each_descent_once():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"examples": 1}, "examples is 1"),
-        ({"batch_size": 5}, "batch_size is 5: it must divide the 12 examples"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"noise": -1.0}, "noise is -1.0"),
+        ({"examples": 1}, "examples=1"),
+        ({"batch_size": 5}, "batch_size=5: it must divide the 12 examples"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"noise": -1.0}, "noise=-1.0"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, named):

@@ -20,5 +20,5 @@ def test_the_photograph_is_filtered_by_sobel_rectified_and_pooled():
 
 
 def test_a_pooling_window_larger_than_the_map_is_refused():
-    with pytest.raises(UsageError, match="window is 9: it must be from 1 to size - 2 = 8"):
+    with pytest.raises(UsageError, match="window=9: it must be from 1 to size - 2 = 8"):
         studies.create("edge_filters", size=10, window=9)

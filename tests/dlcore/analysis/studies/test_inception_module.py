@@ -40,5 +40,5 @@ def test_every_module_reads_what_the_one_before_it_has_written(module, inputs, s
 
 
 def test_an_unknown_module_is_refused():
-    with pytest.raises(UsageError, match="module is '6a': it is one of 3a, 3b, 4a"):
+    with pytest.raises(UsageError, match="module='6a': it is one of 3a, 3b, 4a"):
         studies.create("inception_module", module="6a")

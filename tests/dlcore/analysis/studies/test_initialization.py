@@ -87,7 +87,7 @@ def test_the_figure_has_a_column_a_layer_and_two_rows_a_setting(numbers):
         ({"settings": "tanh+xaver"}, "unknown initializer 'xaver'"),
         ({"settings": "than+xavier"}, "unknown activation 'than'"),
         ({"settings": "tanh"}, "unknown initializer ''"),
-        ({"units": 0}, "units is 0: it must be at least 1"),
+        ({"units": 0}, "units=0: it must be at least 1"),
     ],
 )
 def test_bad_options_are_refused(options, complaint):

@@ -29,7 +29,7 @@ def test_one_layer_is_linear_whatever_the_nonlinearity():
     ("options", "complaint"),
     [
         ({"nonlinearity": "swoosh"}, "unknown activation 'swoosh'"),
-        ({"depth": 0}, "depth is 0: it must be at least 1"),
+        ({"depth": 0}, "depth=0: it must be at least 1"),
     ],
 )
 def test_bad_options_are_refused(options, complaint):

@@ -35,5 +35,5 @@ def test_the_gates_have_their_truth_tables_and_a_panel_each():
 
 @pytest.mark.parametrize("inputs", [0, 5])
 def test_bad_options_are_refused(inputs):
-    with pytest.raises(UsageError, match=f"inputs is {inputs}: it must be from 1 to 4"):
+    with pytest.raises(UsageError, match=f"inputs={inputs}: it must be at least 1 and at most 4"):
         studies.create("threshold_logic", inputs=inputs)

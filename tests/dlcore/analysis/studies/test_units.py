@@ -29,8 +29,8 @@ def test_every_unit_answers_what_its_formula_says():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"width": 0.0}, "width is 0.0: it must be above 0"),
-        ({"points": 1}, "points is 1: it must be at least 2"),
+        ({"width": 0.0}, "width=0.0: it must be above 0"),
+        ({"points": 1}, "points=1: it must be at least 2"),
     ],
 )
 def test_bad_options_are_refused(options, complaint):

@@ -44,8 +44,8 @@ def test_a_kernel_that_the_stride_does_not_divide_leaves_a_checkerboard(numbers)
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(UsageError, match="kernel_size is 0"):
+    with pytest.raises(UsageError, match="kernel_size=0"):
         studies.create("upsampling", kernel_size=0)
     for size in (15, 18):
-        with pytest.raises(UsageError, match=f"size is {size}: it must be even"):
+        with pytest.raises(UsageError, match=f"size={size}: it must be even"):
             studies.create("upsampling", size=size)

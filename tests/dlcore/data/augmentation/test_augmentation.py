@@ -26,10 +26,10 @@ def image_of(shape, seed=0):
     return np.random.default_rng(seed).uniform(0.1, 1.0, shape).astype(np.float32)
 
 
-def compose(text):
-    """The changes of an image alone, `(key, image) -> image`."""
+def compose(text, features=None):
+    """The changes of an image alone, `(key, image) -> image`, or of a series in its place."""
     measured = {"image": {"color_components": COMPONENTS}}
-    change = augmentation.compose(augmentation.parse(text), IMAGE, measured)
+    change = augmentation.compose(augmentation.parse(text), features or IMAGE, measured)
     return lambda key, image: change(key, {"image": image})["image"]
 
 
@@ -37,7 +37,11 @@ def compose(text):
 def changed(strength):
     """A function `(keys, images) -> [kinds, n, ...]` that applies every augmentation by itself."""
     texts = [name if strength is None else f"{name}:{strength}" for name in AUGMENTATIONS]
-    changes = [compose(text) for text in texts]
+    series = {"image": Series(SHAPE)}
+    changes = [
+        compose(text, None if Image in kind.changes else series)
+        for text, kind in zip(texts, AUGMENTATIONS.values(), strict=True)
+    ]
     return jax.jit(lambda *batch: jnp.stack([jax.vmap(change)(*batch) for change in changes]))
 
 
@@ -73,12 +77,12 @@ def test_several_are_applied_in_their_order_each_with_its_own_key():
 
 def test_warps_in_a_row_read_the_image_once():
     key, image = jax.random.key(6), image_of((9, 14, 1))
-    names = ("rotate", "stretch", "shift")
+    strengths = {"rotate": 5 / 9, "stretch": 5 / 9, "shift": 1}
     warps = [
-        AUGMENTATIONS[name].change(jax.random.fold_in(key, position), 5 / 9, (9, 14))
-        for position, name in enumerate(names)
+        AUGMENTATIONS[name].change(jax.random.fold_in(key, position), strength, (9, 14))
+        for position, (name, strength) in enumerate(strengths.items())
     ]
-    text = ",".join(f"{name}:{5 / 9}" for name in names)
+    text = ",".join(f"{name}:{strength}" for name, strength in strengths.items())
     places = np.indices((9, 14)).astype(np.float32)
     # What is seen after the shift is looked up in the stretched image, and so on.
     for warp in reversed(warps):
@@ -104,11 +108,11 @@ def test_a_chain_of_warps_is_one_after_the_other_where_interpolation_hardly_blur
 
 def test_names_and_strengths_are_read():
     assert augmentation.parse("") == ()
-    assert augmentation.parse("rotate:15, shift:2.5 ,flip,crop:3") == (
-        ("rotate", 15.0),
-        ("shift", 2.5),
+    assert augmentation.parse("rotate:2.5, shift:2 ,flip,crop:3") == (
+        ("rotate", 2.5),
+        ("shift", 2),
         ("flip", 0.5),
-        ("crop", 3.0),
+        ("crop", 3),
     )
 
 
@@ -116,14 +120,16 @@ def test_names_and_strengths_are_read():
     ("text", "message"),
     [
         ("flip,mirror", "unknown augmentation 'mirror': it is one of flip, crop, flip_vertical, "),
-        ("rotate:", "augmentation 'rotate:': its strength must be a number, 0 or more and at most"),
-        ("rotate:far", "augmentation 'rotate:far': .* a number, 0 or more and at most 180"),
-        ("rotate:181", "'rotate:181'"),
-        ("flip:1.5", "'flip:1.5': its strength must be a number, 0 or more and at most 1$"),
-        ("noise:-0.1", "'noise:-0.1': its strength must be a number, 0 or more$"),
+        ("rotate:", "augmentation 'rotate:': its strength must be a number$"),
+        ("rotate:far", "augmentation 'rotate:far': its strength must be a number$"),
+        ("rotate:181", "'rotate:181': its strength must be at least 0 and at most 180$"),
+        ("flip:1.5", "'flip:1.5': its strength must be at least 0 and at most 1$"),
+        ("noise:-0.1", "'noise:-0.1': its strength must be at least 0$"),
         ("noise:inf", "'noise:inf'"),
         ("shift:nan", "'shift:nan'"),
-        ("crop:1.5", "'crop:1.5': its strength must be a whole number, 0 or more$"),
+        ("crop:1.5", "'crop:1.5': its strength must be a whole number$"),
+        ("shift:1.5", "'shift:1.5': its strength must be a whole number$"),
+        ("crop:-1", "'crop:-1': its strength must be at least 0$"),
     ],
 )
 def test_what_is_no_augmentation_is_refused_in_one_line(text, message):
@@ -157,6 +163,7 @@ def test_a_key_that_an_example_lacks_is_left_out():
             "augment has 'flip', which is for images: there are",
         ),
         ("noise", {"steps": Series((5, 2))}, "augment has 'noise', which is for images"),
+        ("time_mask", IMAGE, "augment has 'time_mask', which is for series: there are image"),
         ("time_mask", {"classes": Segmentation((), (5, 2))}, "'time_mask', which classes cannot"),
         ("elastic", {**IMAGE, "boxes": Boxes(("a",), 3)}, "'elastic', which boxes cannot follow"),
         ("time_shift", {**IMAGE, "boxes": Boxes(("a",), 3)}, "'time_shift', which boxes cannot"),
