@@ -206,8 +206,7 @@ class ExampleDataset(Dataset):
         keys = [key for key, own in self.features.items() if isinstance(own, kinds.ClassLabel)]
         labels = np.zeros(len(split))
         if len(keys) == 1:
-            alone = Split(split.source, split.indices, {keys[0]: self.names[keys[0]]})
-            labels = alone.fetch(np.arange(len(split)))[keys[0]]
+            labels = split.column(keys[0])
         return pipeline.balanced(labels, count, seed, _SAMPLE)
 
     def _check_count(self, count: int) -> None:
@@ -290,7 +289,7 @@ def _classes(name: str, source: Source, options: ExampleOptions) -> np.ndarray:
     key = class_key(name, known, "stratified is True")
     own = renamed.get(key, key)
     source.prepare((own,))
-    return source.fetch(np.arange(len(source)), (own,))[own][""]
+    return Split(source, np.arange(len(source)), {key: own}).column(key)
 
 
 def _with_few(opened: ExampleDataset) -> ExampleDataset:
@@ -298,9 +297,8 @@ def _with_few(opened: ExampleDataset) -> ExampleDataset:
     whole, options = opened.splits["train"], opened.options
     option = f"examples_per_class is {options.examples_per_class}"
     key = class_key(opened.name, opened.features, option)
-    labels = Split(whole.source, whole.indices, {key: opened.names[key]})
     positions = pipeline.some_of_each(
-        labels.fetch(np.arange(len(labels)))[key],
+        whole.column(key),
         options.examples_per_class,
         options.split_seed,
         _FEW,

@@ -1,6 +1,7 @@
 """Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from dlcore.data.prepared_features import Column, columns, count_boxes, stays_en
 from dlcore.data.sources import Columns, Names
 from dlcore.data.values import stored
 from dlcore.errors import UsageError
+
+# Of which the content is held at once.
+_RECORDS = 64
 
 
 def locate(directory: pathlib.Path) -> pathlib.Path | None:
@@ -204,11 +208,12 @@ class PreparedExamples:
                     f"dataset {self._prepared.name!r}, {name!r}: {column.feature.unsettled}"
                 )
         with self._prepared.reporting_damage(self._split):
-            records = self._records.__getitems__(indices.tolist())
-            values = {
-                name: [column.value(record) for record in records]
-                for name, column in chosen.items()
-            }
+            values: dict[str, list[Any]] = {name: [] for name in chosen}
+            # What is not asked for may be the largest part of a record.
+            for some in itertools.batched(indices.tolist(), _RECORDS):
+                for record in self._records.__getitems__(some):
+                    for name, column in chosen.items():
+                        values[name].append(column.value(record))
         self._check_boxes(chosen, values)
         read = {}
         for name, column in chosen.items():
