@@ -1,7 +1,7 @@
 """Datasets by name, their splits, and the batches made of them."""
 
 from dlcore.data import features
-from dlcore.data.catalog import data_directory, load, options_kind, places
+from dlcore.data.catalog import data_directory, load, located, options_kind, places
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
 from dlcore.data.examples import from_arrays
 from dlcore.data.needs import match
@@ -22,6 +22,7 @@ __all__ = [
     "features",
     "from_arrays",
     "load",
+    "located",
     "match",
     "names",
     "options_kind",

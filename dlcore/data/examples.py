@@ -56,6 +56,10 @@ class ExampleDataset(Dataset):
     def num_examples(self, split: str) -> int:
         return len(self._split(split))
 
+    @override
+    def fingerprint(self, split: str) -> str:
+        return self._split(split).fingerprint
+
     @functools.cached_property
     @override
     def facts(self) -> facts.Facts:
@@ -79,8 +83,7 @@ class ExampleDataset(Dataset):
     @functools.cached_property
     @override
     def statistics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        chosen = augmentation.parse(self.options.augment)
-        with_colors = any(augmentation.AUGMENTATIONS[choice.name].needs_colors for choice in chosen)
+        with_colors = augmentation.needs_colors(augmentation.parse(self.options.augment))
         return statistics.measure(self.measured, self.features, with_colors)
 
     @override

@@ -1,6 +1,7 @@
 """Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import re
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlcore.data import features as kinds
-from dlcore.data import prepared_description
+from dlcore.data import fingerprints, prepared_description
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
 from dlcore.data.prepared_features import Column, columns, count_boxes, stays_encoded
@@ -108,6 +109,10 @@ class Prepared:
         with self.reporting_damage(split):
             return self._builder.as_data_source(split, decoders=decoders)
 
+    def files(self, split: str) -> list[pathlib.Path]:
+        """The files with the records of a split, in their order."""
+        return [self.directory / name for name in self._builder.info.splits[split].filenames]
+
     @contextlib.contextmanager
     def reporting_damage(self, split: str = "") -> Iterator[None]:
         """Turns whatever reading raises into one line that names the dataset."""
@@ -191,6 +196,12 @@ class PreparedExamples:
         arrays = len(self) * sum(column.example_bytes for column in self._columns.values())
         has_texts = any(column.feature.on_host for column in self._columns.values())
         return arrays + (self._prepared.file_bytes[self._split] if has_texts else 0)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`: of the files of records."""
+        files = self._prepared.files(self._split)
+        return fingerprints.of_files((path.name, path) for path in files)
 
     def __len__(self) -> int:
         return self._prepared.splits[self._split]

@@ -1,12 +1,14 @@
 """Random access to examples: arrays in memory, or records decoded as they are read."""
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from dlcore.data import fingerprints
 from dlcore.data.features import Feature
 from dlcore.data.values import Parts, stored
 from dlcore.errors import UsageError
@@ -33,6 +35,10 @@ class Source(Protocol):
     @property
     def streams(self) -> bool:
         """Whether reading costs time, so that batches are worth reading ahead in threads."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the examples and their order, the same wherever they lie."""
 
     def __len__(self) -> int: ...
 
@@ -97,6 +103,13 @@ class Arrays:
             for name, feature in features.items()
         }
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return fingerprints.of_arrays(
+            {name + part: a for name, parts in self._parts.items() for part, a in parts.items()}
+        )
+
     def __len__(self) -> int:
         return self._length
 
@@ -133,6 +146,11 @@ class Held:
     def features(self) -> Mapping[str, Feature]:
         """See `Source`."""
         return self._source.features
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return self._source.fingerprint
 
     def __len__(self) -> int:
         return len(self._source)
@@ -202,6 +220,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of these examples and their order, the same wherever they lie."""
+        return fingerprints.of_choice(self.source.fingerprint, self.indices)
+
     def fetch(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at those positions in the split, as they lie in a batch but for its mask."""
         read = self.source.fetch(self.indices[positions], tuple(self.names.values()))
@@ -222,7 +245,7 @@ class Split:
             yield examples
 
     def column(self, key: str) -> np.ndarray:
-        """One array of all examples that is small, as a class: no more of them is held than that."""
+        """One array of all examples that is small, as a class: no more than that is held."""
         return np.concatenate([examples[key] for examples in self.only(key).chunks()])
 
 

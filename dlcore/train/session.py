@@ -20,11 +20,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import parallel, paths, processes, tasks, torch_file, torchvision, weights
+from dlcore import data, parallel, paths, processes, tasks, torch_file, torchvision, weights
+from dlcore.data.description import describe
 from dlcore.errors import NotFiniteError, TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
-from dlcore.train import checkpoint, checks, evaluation, findings, report, workdir
+from dlcore.train import checkpoint, checks, data_record, evaluation, findings, report, workdir
 from dlcore.train.callbacks import (
     Callback,
     EarlyStopping,
@@ -35,7 +36,7 @@ from dlcore.train.callbacks import (
 )
 from dlcore.train.checkpoint import Checkpoints
 from dlcore.train.loop import Loop, Outcome, Start
-from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
+from dlcore.train.preparation import OVERFIT_LOSS, Prepared, open_data, prepare
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
@@ -55,6 +56,8 @@ class Session:
       recipe: what is trained.
       settings: how, on this machine.
       devices: to train on; those present by default.
+      recorded: a run directory, where new inputs are all that the trained model will see: its data
+        are not opened, if what was recorded of them says enough.
 
     Raises:
       UsageError: a module or a phase of the recipe is wrong.
@@ -65,11 +68,14 @@ class Session:
         recipe: Recipe,
         settings: Settings | None = None,
         devices: parallel.Devices | None = None,
+        recorded: pathlib.Path | None = None,
     ) -> None:
         recipe.import_modules()
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
-        self._recipe = recipe
+        self._recipe = data_record.located(recipe, self.settings)
+        self._recorded = recorded
+        self._datasets: dict[int, data.Dataset] = {}
         self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
@@ -94,7 +100,24 @@ class Session:
     def _prepare(self, index: int) -> Prepared:
         with self._about_phase(index):
             recipe = phase_recipes(self._recipe)[index]
-            return prepare(recipe, self.settings, self._devices)
+            opened = functools.partial(self._dataset, index)
+            return prepare(recipe, self.settings, self._devices, opened)
+
+    def _dataset(self, index: int) -> data.Dataset:
+        """The data of a phase, opened once."""
+        index %= max(len(self._recipe.phases), 1)
+        if index not in self._datasets:
+            recipe, directory = phase_recipes(self._recipe)[index], self._recorded
+            known = directory and self._record(index).dataset(directory, recipe)
+            self._datasets[index] = known or open_data(recipe, self.settings)
+        return self._datasets[index]
+
+    def _record(self, index: int) -> data_record.DataRecord:
+        """What is kept of the data of a phase."""
+        name, folder = phase_recipes(self._recipe)[index].data, self._folder(index)
+        return data_record.DataRecord(
+            name, str(pathlib.PurePath(folder).parent), lambda: describe(self._dataset(index))
+        )
 
     def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
         phases = self._recipe.phases
@@ -113,7 +136,8 @@ class Session:
             recipe = need.recipe
             if need.same_data:
                 recipe = recipe.with_data_of(self._recipe)
-            sessions[name] = Session(recipe, self.settings, self._devices)
+            recorded = self._recorded and self._recorded / name
+            sessions[name] = Session(recipe, self.settings, self._devices, recorded)
         return sessions
 
     def check(self, directory: str | pathlib.Path | None = None) -> None:
@@ -154,7 +178,9 @@ class Session:
         """
         directory = workdir.named(directory)
         self.check(directory)
-        with workdir.claim(directory, self.recipe):
+        recipe = data_record.named_as_there(self.recipe, directory)
+        records = [self._record(index) for index in range(len(self.phases))]
+        with workdir.claim(directory, recipe, records):
             if summary := self._summary(directory):
                 return self._judged(summary)
             for name, session in self.needed.items():
@@ -187,9 +213,11 @@ class Session:
           phase: at the end of which it is wanted; of the last by default.
 
         Raises:
-          UsageError: there is no such phase or checkpoint, or it is damaged or of another model.
+          UsageError: there is no such phase or checkpoint, it is damaged or of another model, or
+            the data are no longer those that it was trained on.
         """
         index = self._index(phase) if phase else -1
+        self._record(index).check(directory)
         prepared = self.phases[index] if phase else self.prepared
         restored = restore(prepared, directory, which, self._folder(index))
         placed = prepared.program.parallelism.place_state(restored.state)
@@ -205,13 +233,24 @@ class Session:
         """The "step" of a checkpoint and every metric of it on a split; see `trained`.
 
         Raises:
-          UsageError: there is no such split or checkpoint.
+          UsageError: there is no such split or checkpoint, or the data are no longer those that the
+            model was trained on.
         """
+        self._record(-1).check(directory)
         batches = split_batches(self.prepared, split)
         restored = restore(self.prepared, directory, which)
         placed = self.prepared.program.parallelism.place_state(restored.state)
         values = evaluation.evaluate(self.prepared.program, placed, batches)
         return {"step": restored.step, **values}
+
+    def dataset(self, directory: pathlib.Path) -> data.Dataset:
+        """What the run of a directory learned from.
+
+        Raises:
+          UsageError: the data are no longer those.
+        """
+        self._record(-1).check(directory)
+        return self.prepared.dataset
 
     def _trained(
         self, directory: pathlib.Path, prepared: Prepared, canonical: Any, placed: Any
