@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypedDict, override
+from typing import Annotated, Any, NamedTuple, NoReturn, TypedDict, override
 
 import msgspec
 import numpy as np
@@ -56,7 +56,7 @@ class Description(TypedDict):
     kind: str
     features: dict[str, dict[str, Any]]
     arrays: dict[str, Array]
-    counts: dict[str, int]
+    counts: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
     statistics: Statistics
     fingerprints: dict[str, str]
 
@@ -87,7 +87,7 @@ def describe(dataset: Dataset) -> Description:
 
 
 def _plain(feature: Feature) -> dict[str, Any]:
-    fields = dataclasses.asdict(feature)  # type: ignore[call-overload]
+    fields = dataclasses.asdict(feature)
     plain = {
         name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
     }
@@ -200,7 +200,7 @@ def described(description: Description, name: str, options: Mapping[str, Any]) -
     make = _MAKERS.get(description["kind"])
     if make is None:
         return None
-    kind = TextOptions if make is _text else ExampleOptions
+    kind: type[Options] = TextOptions if make is _text else ExampleOptions
     if name in registration.names():
         kind = registration.entry(name).options_kind
     given = registration.complete_options(kind, options, name)

@@ -104,7 +104,10 @@ class Decoded:
 
     streams = False
     side = 512
-    features = {"image": Image((side, side, 3)), "label": ClassLabel(("a", "b"))}
+
+    def __init__(self):
+        shape = (self.side, self.side, 3)
+        self.features = {"image": Image(shape), "label": ClassLabel(("a", "b"))}
 
     def __len__(self):
         return 40
