@@ -3,6 +3,7 @@
 from dlcore.data import features
 from dlcore.data.catalog import data_directory, load, located, options_kind, places
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
+from dlcore.data.description import describe
 from dlcore.data.examples import from_arrays
 from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions, Options, TextOptions
@@ -19,6 +20,7 @@ __all__ = [
     "TextOptions",
     "TrainBatches",
     "data_directory",
+    "describe",
     "features",
     "from_arrays",
     "load",

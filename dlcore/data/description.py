@@ -161,8 +161,10 @@ def _change_of_feature(key: str, old: Mapping[str, Any], new: Mapping[str, Any])
 
 def _told_apart(many: Sequence[str], others: Sequence[str]) -> str:
     """How many there are, and some that the others lack."""
-    own = [repr(each) for each in many if each not in set(others)]
-    return f"{len(many)}, with {some(own)}" if own else f"{len(many)} in their order"
+    known = set(others)
+    own = [each for each in many if each not in known]
+    how = "with" if own else "beginning with"
+    return f"{len(many)}, {how} {some(list(map(repr, own or many)))}"
 
 
 def _shown(value: Any) -> str:
@@ -195,7 +197,7 @@ def described(description: Description, name: str, options: Mapping[str, Any]) -
       None for a dataset of another kind than examples or a text, such as two side by side.
 
     Raises:
-      UsageError: the description is damaged, or an option is wrong.
+      UsageError: an option is wrong.
     """
     make = _MAKERS.get(description["kind"])
     if make is None:
@@ -204,11 +206,25 @@ def described(description: Description, name: str, options: Mapping[str, Any]) -
     if name in registration.names():
         kind = registration.entry(name).options_kind
     given = registration.complete_options(kind, options, name)
+    features = {key: _feature(plain) for key, plain in description["features"].items()}
+    return make(description, features, name, given)
+
+
+def parsed(plain: Any) -> Description:
+    """What `describe` gave, read back from JSON.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     try:
-        features = {key: _feature(plain) for key, plain in description["features"].items()}
-        return make(description, features, name, given)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the description of data={name} is damaged: {error}") from error
+        description = msgspec.convert(plain, Description)
+        features = {key: _feature(one) for key, one in description["features"].items()}
+        _Absent(features, description["arrays"], 1).fetch(np.arange(1), features.keys())
+    except (KeyError, TypeError, msgspec.ValidationError) as error:
+        raise ValueError(str(error)) from error
+    if not {"train"} <= description["counts"].keys() == description["fingerprints"].keys():
+        raise ValueError("its splits are not those of a dataset")
+    return description
 
 
 def _feature(plain: Mapping[str, Any]) -> Feature:

@@ -6,17 +6,17 @@ are the same, and those that have grown are others.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import re
 from collections.abc import Callable
 
-import msgspec
-
 from dlcore import data
-from dlcore.data.description import Description, change, described
+from dlcore.data.description import Description, change, described, parsed
 from dlcore.errors import UsageError
 from dlcore.train import workdir
+from dlcore.train.preparation import open_data
 from dlcore.train.recipe import Need, Recipe
 from dlcore.train.settings import Settings
 
@@ -25,19 +25,39 @@ _NAME = "data.json"
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class DataRecord:
-    """The record of a run's data, or of a phase's.
+class PhaseData:
+    """The data of a run without phases, or of one phase, and their record.
 
-    Attributes:
-      name: the recipe's `data`.
+    Args:
+      recipe: of the phase.
+      settings: where the data are.
       folder: of the record, in the run directory.
-      describe: says what the data are now.
+      recorded: the run directory, where new inputs are all that is to be prepared: the data are not
+        opened, if what was recorded of them suffices.
     """
 
-    name: str
-    folder: str
-    describe: Callable[[], Description]
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Settings,
+        folder: pathlib.PurePath,
+        recorded: pathlib.Path | None = None,
+    ) -> None:
+        self._recipe, self._settings = recipe, settings
+        self._file, self._recorded = folder / _NAME, recorded
+
+    @functools.cached_property
+    def dataset(self) -> data.Dataset:
+        """What the recipe learns from, as `preparation.open_data` gives it.
+
+        Raises:
+          UsageError: the data, or what was recorded of them, cannot be read or do not fit.
+        """
+        path = self._recorded and self._recorded / self._file
+        known = None
+        if path and path.exists():
+            known = described(read(path), self._recipe.data, self._recipe.data_options)
+        return known or open_data(self._recipe, self._settings)
 
     def keep(self, directory: pathlib.Path) -> None:
         """Writes what the data are, where that is not yet written.
@@ -45,54 +65,41 @@ class DataRecord:
         Raises:
           TrainingError: it cannot be written.
         """
-        path = directory / self.folder / _NAME
+        path = directory / self._file
         if path.exists():
             return
         if (path.parent / "checkpoints").exists():
             _log.warning("%s: the data of this run were not recorded: they are now", path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(path, self.describe())
+        workdir.write_json(path, data.describe(self.dataset))
 
     def check(self, directory: pathlib.Path) -> None:
         """Raises UsageError where the data are no longer those that were recorded."""
-        path = directory / self.folder / _NAME
+        path = directory / self._file
         # A run of an earlier state has none.
-        found = path.exists() and change(read(path), self.describe())
+        found = path.exists() and change(read(path), data.describe(self.dataset))
         if found:
             raise UsageError(
-                f"data={self.name}: {found.what}: {found.before} when {path.parent} was trained,"
-                f" {found.now} now: restore the data, give data=PLACE if they lie elsewhere now, or"
-                " train into a new directory"
+                f"data={self._recipe.data}: {found.what}: {found.before} when {path.parent} was"
+                f" trained, {found.now} now: restore the data, give data=PLACE if they lie"
+                " elsewhere now, or train into a new directory"
             )
-
-    def dataset(self, directory: pathlib.Path, recipe: Recipe) -> data.Dataset | None:
-        """What new inputs can be prepared with, as it was recorded; the data stay unread.
-
-        Args:
-          directory: of the run.
-          recipe: with the options of the data.
-
-        Returns:
-          None where nothing is recorded, or what is recorded does not suffice.
-
-        Raises:
-          UsageError: the record is damaged.
-        """
-        path = directory / self.folder / _NAME
-        return described(read(path), self.name, recipe.data_options) if path.exists() else None
 
 
 def read(path: pathlib.Path) -> Description:
-    """What `DataRecord.keep` wrote.
+    """What `PhaseData.keep` wrote.
 
     Raises:
       UsageError: the file is not there, or holds no description.
     """
     plain = workdir.read_json(path)
     try:
-        return msgspec.convert(plain, Description)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path} is damaged: it describes no data ({error})") from error
+        return parsed(plain)
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is damaged: it describes no data ({error}): where it is removed, training"
+            " records the data anew"
+        ) from error
 
 
 def located(recipe: Recipe, settings: Settings) -> Recipe:

@@ -21,7 +21,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dlcore import data, parallel, paths, processes, tasks, torch_file, torchvision, weights
-from dlcore.data.description import describe
 from dlcore.errors import NotFiniteError, TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
@@ -35,8 +34,9 @@ from dlcore.train.callbacks import (
     ProgressBar,
 )
 from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.data_record import PhaseData
 from dlcore.train.loop import Loop, Outcome, Start
-from dlcore.train.preparation import OVERFIT_LOSS, Prepared, open_data, prepare
+from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
 from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
@@ -75,7 +75,10 @@ class Session:
         self.settings, self._devices = settings or Settings(), devices
         self._recipe = data_record.located(recipe, self.settings)
         self._recorded = recorded
-        self._datasets: dict[int, data.Dataset] = {}
+        self._data = [
+            PhaseData(one, self.settings, pathlib.PurePath(self._folder(index)).parent, recorded)
+            for index, one in enumerate(phase_recipes(self._recipe))
+        ]
         self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
@@ -100,24 +103,7 @@ class Session:
     def _prepare(self, index: int) -> Prepared:
         with self._about_phase(index):
             recipe = phase_recipes(self._recipe)[index]
-            opened = functools.partial(self._dataset, index)
-            return prepare(recipe, self.settings, self._devices, opened)
-
-    def _dataset(self, index: int) -> data.Dataset:
-        """The data of a phase, opened once."""
-        index %= max(len(self._recipe.phases), 1)
-        if index not in self._datasets:
-            recipe, directory = phase_recipes(self._recipe)[index], self._recorded
-            known = directory and self._record(index).dataset(directory, recipe)
-            self._datasets[index] = known or open_data(recipe, self.settings)
-        return self._datasets[index]
-
-    def _record(self, index: int) -> data_record.DataRecord:
-        """What is kept of the data of a phase."""
-        name, folder = phase_recipes(self._recipe)[index].data, self._folder(index)
-        return data_record.DataRecord(
-            name, str(pathlib.PurePath(folder).parent), lambda: describe(self._dataset(index))
-        )
+            return prepare(recipe, self.settings, self._devices, lambda: self._data[index].dataset)
 
     def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
         phases = self._recipe.phases
@@ -179,8 +165,7 @@ class Session:
         directory = workdir.named(directory)
         self.check(directory)
         recipe = data_record.named_as_there(self.recipe, directory)
-        records = [self._record(index) for index in range(len(self.phases))]
-        with workdir.claim(directory, recipe, records):
+        with workdir.claim(directory, recipe, self._data):
             if summary := self._summary(directory):
                 return self._judged(summary)
             for name, session in self.needed.items():
@@ -217,7 +202,7 @@ class Session:
             the data are no longer those that it was trained on.
         """
         index = self._index(phase) if phase else -1
-        self._record(index).check(directory)
+        self._data[index].check(directory)
         prepared = self.phases[index] if phase else self.prepared
         restored = restore(prepared, directory, which, self._folder(index))
         placed = prepared.program.parallelism.place_state(restored.state)
@@ -236,7 +221,7 @@ class Session:
           UsageError: there is no such split or checkpoint, or the data are no longer those that the
             model was trained on.
         """
-        self._record(-1).check(directory)
+        self._data[-1].check(directory)
         batches = split_batches(self.prepared, split)
         restored = restore(self.prepared, directory, which)
         placed = self.prepared.program.parallelism.place_state(restored.state)
@@ -249,7 +234,7 @@ class Session:
         Raises:
           UsageError: the data are no longer those.
         """
-        self._record(-1).check(directory)
+        self._data[-1].check(directory)
         return self.prepared.dataset
 
     def _trained(

@@ -12,11 +12,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dlcore.data import text
-from dlcore.data.description import describe
 from dlcore.errors import UsageError
-from dlcore.train import Need, Phase, Run, Session, data_record
-from dlcore.train.data_record import DataRecord
+from dlcore.train import Need, Phase, Run, Session, Settings, data_record
+from dlcore.train.data_record import PhaseData
 from tests import small
 
 CLASSES = ("cat", "dog", "eel")
@@ -188,18 +186,19 @@ def test_a_damaged_record_is_refused_in_one_line(place):
 
 def test_a_letter_of_a_text_is_noticed(tmp_path):
     words = "the quick brown fox jumps over the lazy dog. " * 40
+    file = tmp_path / "fox.txt"
+    recipe = recipe_of(file, task="language_model", model="char_lstm", evaluators="")
 
-    def record(written):
-        return DataRecord(
-            "fox.txt", "", lambda: describe(text.load_text("fox", {"train": written}))
-        )
+    def data_of(written):
+        file.write_text(written)
+        return PhaseData(recipe, Settings(), pathlib.PurePath())
 
-    record(words).keep(tmp_path)
-    record(words).check(tmp_path)
-    with pytest.raises(UsageError, match="^data=fox.txt: examples of train: .* as many others now"):
-        record(words.replace("fox", "xof", 1)).check(tmp_path)
+    data_of(words).keep(tmp_path)
+    data_of(words).check(tmp_path)
+    with pytest.raises(UsageError, match=f"^data={file}: examples of train: .* as many others now"):
+        data_of(words.replace("fox", "xof", 1)).check(tmp_path)
     with pytest.raises(UsageError, match="the vocabulary of 'targets': 28, with 'q' when"):
-        record(words.replace("q", "Q")).check(tmp_path)
+        data_of(words.replace("q", "Q")).check(tmp_path)
 
 
 def test_paths_are_made_absolute_wherever_a_recipe_has_them_and_names_stay(tmp_path, monkeypatch):
@@ -213,13 +212,13 @@ def test_paths_are_made_absolute_wherever_a_recipe_has_them_and_names_stay(tmp_p
         needs={"judge": Need(judge)},
         phases=(Phase("a", {"data": "digits"}), Phase("b", {"data": "pics"}), Phase("c", {})),
     )
-    located = data_record.located(recipe, Session(small.recipe()).settings)
+    located = data_record.located(recipe, Settings())
     pics = str(tmp_path / "pics")
     assert located.data == pics
     assert located.needs["judge"].recipe.data == f"zip:{pics},digits"
     assert [phase.overrides.get("data") for phase in located.phases] == ["digits", pics, None]
     missing = dataclasses.replace(recipe, data="gone", needs={}, phases=())
-    assert data_record.located(missing, Session(small.recipe()).settings) == missing
+    assert data_record.located(missing, Settings()) == missing
     moved = data_record.moved(located, "/new")
     assert [phase.overrides.get("data") for phase in moved.phases] == ["digits", "/new", None]
     assert moved.needs["judge"].recipe.data == f"zip:{pics},digits"
