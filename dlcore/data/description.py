@@ -62,7 +62,7 @@ class Description(TypedDict):
 
 
 def describe(dataset: Dataset) -> Description:
-    """What a dataset is, after `provide`: what is read of it for a task.
+    """What a dataset is, as far as its batches hold it: after `provide`, what a task reads.
 
     Raises:
       UsageError: it cannot be read.
@@ -72,7 +72,9 @@ def describe(dataset: Dataset) -> Description:
     arrays = {key: array for key, array in dataset.example_batch(1).items() if key != "mask"}
     return {
         "kind": type(dataset).__name__,
-        "features": {key: _plain(feature) for key, feature in dataset.features.items()},
+        "features": {
+            key: _plain(feature) for key, feature in dataset.features.items() if key in arrays
+        },
         "arrays": {
             key: {"dtype": str(array.dtype), "shape": list(array.shape[1:])}
             for key, array in arrays.items()
