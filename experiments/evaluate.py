@@ -6,7 +6,6 @@ written.
 
 from collections.abc import Sequence
 
-from dlcore.train import Run
 from experiments import cache, flags, tables
 
 
@@ -23,7 +22,7 @@ def main(values: flags.FlagValues) -> None:
     """Restores, evaluates, prints."""
     directory = flags.run_directory(values)
     cache.use()
-    run = Run(directory, flags.settings_of_run(values, parallelism=values.parallelism))
+    run = flags.open_run(values, directory, parallelism=values.parallelism)
     found = run.evaluate(values.split, values.checkpoint)
     rows = {"step": found.pop("step"), "split": values.split, **tables.scalars(found)}
     print(tables.aligned(rows))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dlcore import paths, torchvision, weights
 from dlcore.errors import UsageError
-from dlcore.train import Run, export
+from dlcore.train import export
 from experiments import cache, flags
 
 # What is written, and to which file.
@@ -35,8 +35,8 @@ def main(values: flags.FlagValues) -> None:
         raise UsageError(f"--format={values.format}: it is one of {', '.join(FORMATS)}")
     folder = paths.to_write(values.output or directory / "export", "output")
     cache.use()
-    run = Run(directory, flags.settings_of_run(values))
-    trained = run.trained(values.checkpoint)
+    run = flags.open_run(values, directory)
+    trained = run.answering(values.checkpoint)
     card = export.card(run, trained)
     path = folder / FORMATS[values.format]
     program = export.to_stablehlo(trained) if values.format == "stablehlo" else b""

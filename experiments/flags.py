@@ -21,7 +21,7 @@ from absl import app, flags
 
 from dlcore import data, models, paths, processes, ranges, tasks
 from dlcore.errors import UsageError
-from dlcore.train import Need, Phase, Recipe, Settings, workdir
+from dlcore.train import Need, Phase, Recipe, Run, Settings, workdir
 from dlcore.train.recipe import COMPONENTS
 from experiments import ending, recipes
 
@@ -239,6 +239,7 @@ def define_run(values: FlagValues) -> None:
     """Defines the flags of a program that looks at a finished or running training."""
     define_one(values, "workdir", None, "Run directory.", str)
     define_one(values, "checkpoint", "best", "Checkpoint: best, newest, or the number of a step.")
+    define_one(values, "data", "", "Where the data of the run lie now, if they have moved.")
     define_one(values, "data_dir", "", "Directory of prepared TFDS datasets.")
     define_kernels(values)
 
@@ -382,6 +383,7 @@ def _read_phase(values: FlagValues, recipe: Recipe, phase: Phase) -> Phase:
     return Phase(phase.name, {**phase.overrides, **changed})
 
 
-def settings_of_run(values: FlagValues, **more: Any) -> Settings:
-    """How a run is opened again, as the flags of `define_run` say."""
-    return Settings(data_dir=values.data_dir, kernels=values.kernels, **more)
+def open_run(values: FlagValues, directory: pathlib.Path, **more: Any) -> Run:
+    """A run, opened again as the flags of `define_run` say."""
+    settings = Settings(data_dir=values.data_dir, kernels=values.kernels, **more)
+    return Run(directory, settings, values.data)

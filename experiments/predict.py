@@ -20,7 +20,6 @@ from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
 from dlcore.evaluators.continuation import continue_text
 from dlcore.tasks import Continues, Predicts
-from dlcore.train import Run
 from experiments import cache, flags
 
 SHOWN = 3
@@ -54,8 +53,8 @@ def main(values: flags.FlagValues) -> None:
     if missing:
         raise UsageError(f"{missing[0]} is not a file: name images or texts")
     cache.use()
-    run = Run(directory, flags.settings_of_run(values))
-    trained = run.trained(values.checkpoint)
+    run = flags.open_run(values, directory)
+    trained = run.answering(values.checkpoint)
     if isinstance(trained.learner, Continues):
         key = jax.random.key(run.recipe.seed)
         for path in files:

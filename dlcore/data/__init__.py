@@ -1,8 +1,9 @@
 """Datasets by name, their splits, and the batches made of them."""
 
 from dlcore.data import features
-from dlcore.data.catalog import data_directory, load, options_kind, places
+from dlcore.data.catalog import data_directory, load, located, options_kind, places
 from dlcore.data.dataset import Dataset, HostBatch, Needs, TrainBatches
+from dlcore.data.description import describe
 from dlcore.data.examples import from_arrays
 from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions, Options, TextOptions
@@ -19,9 +20,11 @@ __all__ = [
     "TextOptions",
     "TrainBatches",
     "data_directory",
+    "describe",
     "features",
     "from_arrays",
     "load",
+    "located",
     "match",
     "names",
     "options_kind",

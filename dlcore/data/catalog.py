@@ -19,11 +19,12 @@ Directory = str | os.PathLike[str]
 
 
 class _Found(NamedTuple):
-    """Where a dataset lies that is not registered, and what it is."""
+    """Where a dataset lies that is not registered, what it is, and whether its name is a path."""
 
     path: pathlib.Path
     is_prepared: bool
     is_text: bool
+    is_own: bool
 
 
 def load(
@@ -57,7 +58,7 @@ def load(
         return pairs.build(name, pair.kind, first, second)
     if name in registration.names():
         return registration.entry(name).make(name, given)
-    path, is_prepared, is_text = _find(name, data_dir)
+    path, is_prepared, is_text, _ = _find(name, data_dir)
     if is_text:
         texts = prepared.Prepared(name, path).texts() if is_prepared else path
         return text.load_text(name, texts, given)
@@ -100,17 +101,44 @@ def places(name: str, data_dir: Directory | None = None) -> list[pathlib.Path]:
     return [] if name in registration.names() else [_find(name, data_dir).path]
 
 
+def located(name: str, data_dir: Directory | None = None) -> str:
+    """The name by which `load` finds the same data from any working directory.
+
+    Args:
+      name: see `load`; one of what is not there stays as it is.
+      data_dir: see `load`.
+
+    Raises:
+      UsageError: a name is ill-formed, or one of several datasets.
+    """
+    if pair := pairs.parse(name):
+        return f"{pair.kind}:{','.join(located(part, data_dir) for part in pair.names)}"
+    if name in registration.names():
+        return name
+    found = _look(name, data_dir)
+    return str(paths.local(name, "data").resolve()) if found and found.is_own else name
+
+
 def _find(name: str, data_dir: Directory | None) -> _Found:
+    found = _look(name, data_dir)
+    if found is None:
+        raise _unknown(name, data_directory(data_dir))
+    return found
+
+
+def _look(name: str, data_dir: Directory | None) -> _Found | None:
     own, prepared_there = paths.local(name, "data"), data_directory(data_dir)
     for directory in (*([prepared_there / name] if prepared_there else []), own):
         if version := prepared.locate(directory):
-            return _Found(version, True, prepared.holds_running_text(version))
+            is_text = prepared.holds_running_text(version)
+            return _Found(version, True, is_text, is_own=directory == own)
     if own.is_file():
-        return _Found(own, False, True)
+        return _Found(own, False, is_text=True, is_own=True)
     if own.is_dir():
         # A note beside images does not make them a text.
-        return _Found(own, False, bool(text.files(own)) and not folder.holds_images(own))
-    raise _unknown(name, prepared_there)
+        is_text = bool(text.files(own)) and not folder.holds_images(own)
+        return _Found(own, False, is_text, is_own=True)
+    return None
 
 
 def data_directory(data_dir: Directory | None = None) -> pathlib.Path | None:
@@ -127,7 +155,7 @@ def data_directory(data_dir: Directory | None = None) -> pathlib.Path | None:
 
 def _unknown(name: str, directory: pathlib.Path | None) -> UsageError:
     if name.startswith((".", "/", "~")):
-        return UsageError(f"there is no file or folder {name}: name one that exists")
+        return UsageError(f"data={name}: there is no such file or folder: name one that exists")
     prepare = f"python -m experiments.prepare --dataset={name}"
     known = registration.names()
     if not directory:

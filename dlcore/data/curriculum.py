@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dlcore.data.sources import Split
-
-_CHUNK = 1024
+from dlcore.data.sources import CHUNK_BYTES, Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,15 +45,22 @@ def difficulty(split: Split, input_key: str, label_key: str, num_classes: int) -
       label_key: of its class.
       num_classes: of that label.
     """
-    totals, counts = np.zeros(()), np.zeros(num_classes)
+    counts, means = np.zeros(num_classes), np.zeros((num_classes, 0))
     for inputs, labels in _chunks(split, input_key, label_key):
-        members = np.equal.outer(np.arange(num_classes), labels).astype(np.float64)
-        totals, counts = totals + members @ inputs, counts + members.sum(1)
-    means = totals / np.maximum(counts, 1)[:, None]
+        if not means.size:
+            means = np.zeros((num_classes, inputs.shape[1]))
+        for row, label in zip(inputs, labels, strict=True):
+            means[label] += row
+            counts[label] += 1
+    # Squares keep their digits where numbers are counted from near all of them.
+    center = means.sum(0) / counts.sum()
+    means /= np.maximum(counts, 1)[:, None]
+    means -= center
     return np.concatenate(
         [
-            _margin(inputs, labels, means, counts > 0)
-            for inputs, labels in _chunks(split, input_key, label_key)
+            _margin(inputs - center, labels, means, counts > 0)
+            for chunk in _chunks(split, input_key, label_key)
+            for inputs, labels in _pieces(*chunk)
         ]
     )
 
@@ -63,8 +68,9 @@ def difficulty(split: Split, input_key: str, label_key: str, num_classes: int) -
 def _margin(
     inputs: np.ndarray, labels: np.ndarray, means: np.ndarray, has_mean: np.ndarray
 ) -> np.ndarray:
-    squares = (inputs**2).sum(1)[:, None] + (means**2).sum(1) - 2 * inputs @ means.T
-    distances = np.where(has_mean, np.sqrt(np.maximum(squares, 0)), np.inf)
+    squares = np.einsum("ni,ni->n", inputs, inputs)[:, None] + np.einsum("ci,ci->c", means, means)
+    distances = np.sqrt(np.maximum(squares - 2 * (inputs @ means.T), 0))
+    distances = np.where(has_mean, distances, np.inf)
     rows = np.arange(len(labels))
     own = distances[rows, labels]
     distances[rows, labels] = np.inf
@@ -74,8 +80,14 @@ def _margin(
 def _chunks(
     split: Split, input_key: str, label_key: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs float64 `[n, size]` and labels `[n]`, in order."""
-    for start in range(0, len(split), _CHUNK):
-        examples = split.fetch(np.arange(start, min(start + _CHUNK, len(split))))
+    """Inputs `[n, size]`, as they are stored, and labels `[n]`, in order."""
+    for examples in split.only(input_key, label_key).chunks():
         labels = examples[label_key]
-        yield examples[input_key].reshape(len(labels), -1).astype(np.float64), labels
+        yield examples[input_key].reshape(len(labels), -1), labels
+
+
+def _pieces(inputs: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As many of them at a time as are no more than a chunk in float64, too."""
+    size = max(CHUNK_BYTES // (8 * inputs.shape[1]), 1)
+    for start in range(0, len(labels), size):
+        yield inputs[start : start + size], labels[start : start + size]

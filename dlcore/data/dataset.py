@@ -88,6 +88,10 @@ class Dataset(abc.ABC):
         """The number of examples of a split."""
 
     @abc.abstractmethod
+    def fingerprint(self, split: str) -> str:
+        """A hash of the examples of a split and their order, the same wherever the data lie."""
+
+    @abc.abstractmethod
     def transform(self, batch: Mapping[str, Any], key: jax.Array | None, train: bool) -> Any:
         """Prepares a batch on the device, inside the jitted step; randomly where `train`."""
 

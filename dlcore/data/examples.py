@@ -57,6 +57,10 @@ class ExampleDataset(Dataset):
     def num_examples(self, split: str) -> int:
         return len(self._split(split))
 
+    @override
+    def fingerprint(self, split: str) -> str:
+        return self._split(split).fingerprint
+
     @functools.cached_property
     @override
     def facts(self) -> facts.Facts:
@@ -80,8 +84,7 @@ class ExampleDataset(Dataset):
     @functools.cached_property
     @override
     def statistics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        chosen = augmentation.parse(self.options.augment)
-        with_colors = any(augmentation.AUGMENTATIONS[choice.name].needs_colors for choice in chosen)
+        with_colors = augmentation.needs_colors(augmentation.parse(self.options.augment))
         return statistics.measure(self.measured, self.features, with_colors)
 
     @override
@@ -209,8 +212,7 @@ class ExampleDataset(Dataset):
         keys = [key for key, own in self.features.items() if isinstance(own, kinds.ClassLabel)]
         labels = np.zeros(len(split))
         if len(keys) == 1:
-            alone = Split(split.source, split.indices, {keys[0]: self.names[keys[0]]})
-            labels = alone.fetch(np.arange(len(split)))[keys[0]]
+            labels = split.column(keys[0])
         return pipeline.balanced(labels, count, seed, _SAMPLE)
 
     def _check_count(self, count: int) -> None:
@@ -293,7 +295,7 @@ def _classes(name: str, source: Source, options: ExampleOptions) -> np.ndarray:
     key = class_key(name, known, "stratified is True")
     own = renamed.get(key, key)
     source.prepare((own,))
-    return source.fetch(np.arange(len(source)), (own,))[own][""]
+    return Split(source, np.arange(len(source)), {key: own}).column(key)
 
 
 def _with_few(opened: ExampleDataset) -> ExampleDataset:
@@ -301,9 +303,8 @@ def _with_few(opened: ExampleDataset) -> ExampleDataset:
     whole, options = opened.splits["train"], opened.options
     option = f"examples_per_class is {options.examples_per_class}"
     key = class_key(opened.name, opened.features, option)
-    labels = Split(whole.source, whole.indices, {key: opened.names[key]})
     positions = pipeline.some_of_each(
-        labels.fetch(np.arange(len(labels)))[key],
+        whole.column(key),
         options.examples_per_class,
         options.split_seed,
         _FEW,

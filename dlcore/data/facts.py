@@ -10,8 +10,6 @@ from dlcore.data import features as kinds
 from dlcore.data.features import Feature
 from dlcore.data.sources import Split
 
-_CHUNK = 4096
-
 
 class Facts(Mapping[str, Any]):
     """Facts by name, some of which are only measured when they are asked for, once.
@@ -102,10 +100,8 @@ def _of_input(feature: Feature, shape: kinds.Shape) -> dict[str, Any]:
 
 def _frequencies(train: Split, key: str, count: int) -> np.ndarray:
     """How often each class or token occurs, int64 `[count]`; padding does not count."""
-    symbols = Split(train.source, train.indices, {key: train.names[key]})
     total = np.zeros(count, np.int64)
-    for start in range(0, len(symbols), _CHUNK):
-        chunk = symbols.fetch(np.arange(start, min(start + _CHUNK, len(symbols))))
+    for chunk in train.only(key).chunks():
         found = chunk[key]
         if (length := chunk.get(f"{key}_length")) is not None:
             found = found[np.arange(found.shape[1]) < length[:, None]]

@@ -1,6 +1,7 @@
 """Whether options fit what a dataset holds."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from dlcore.data.options import ExampleOptions
 from dlcore.data.sources import Split
 from dlcore.errors import UsageError
 
-# Of images that are read at once.
-_CHUNK = 32
 _RESIZED = (kinds.Image, kinds.Images, kinds.Segmentation, kinds.Volume)
 
 
@@ -130,14 +129,11 @@ def check_contrast(name: str, split: Split, key: str) -> None:
     Raises:
       UsageError: there is nothing to be learned from them.
     """
-    alone = Split(split.source, split.indices, {key: split.names[key]})
-    first = alone.fetch(np.arange(1))[key]
-    value = first.flat[0]
-    if np.any(first != value):
-        return
-    for start in range(1, len(split), _CHUNK):
-        places = np.arange(start, min(start + _CHUNK, len(split)))
-        if np.any(alone.fetch(places)[key] != value):
+    value = None
+    for examples in split.only(key).chunks():
+        images = examples[key]
+        value = images.flat[0] if value is None else value
+        if np.any(images != value):
             return
     raise UsageError(
         f"every pixel of the {len(split)} training images of dataset {name!r} is {value}: there is"
@@ -151,7 +147,7 @@ def check_distinct(name: str, split: Split, features: Mapping[str, Feature]) -> 
 
     Args:
       name: of the dataset.
-      split: the examples, few enough to be compared in memory.
+      split: the examples, each of which is read once.
       features: what they hold.
 
     Raises:
@@ -159,22 +155,26 @@ def check_distinct(name: str, split: Split, features: Mapping[str, Feature]) -> 
     """
     inputs = _have(features, *kinds.INPUTS)
     looked_at = {key + part for key in inputs for part in features[key].parts}
-    examples = split.fetch(np.arange(len(split)))
-    if not looked_at & examples.keys():
-        return
     first_of: dict[bytes, tuple[int, bytes]] = {}
-    for place in range(len(split)):
-        look, told = b"", b""
-        for key in sorted(examples):
-            content = np.asarray(examples[key][place]).tobytes()
-            look, told = (look + content, told) if key in looked_at else (look, told + content)
-        earlier, its = first_of.setdefault(look, (place, told))
-        if its != told:
+    for place, example in enumerate(_one_by_one(split)):
+        if not looked_at & example.keys():
+            return
+        look, told = hashlib.sha256(), hashlib.sha256()
+        for key in sorted(example):
+            (look if key in looked_at else told).update(np.asarray(example[key]).tobytes())
+        earlier, its = first_of.setdefault(look.digest(), (place, told.digest()))
+        if its != told.digest():
             raise UsageError(
                 f"examples {split.indices[earlier]} and {split.indices[place]} of dataset {name!r}"
                 f" have the same {' and '.join(inputs)}, and different answers: no model can learn"
                 " both by heart; remove one, or choose others by another seed"
             )
+
+
+def _one_by_one(split: Split) -> Iterator[dict[str, np.ndarray]]:
+    for examples in split.chunks():
+        for place in range(len(next(iter(examples.values())))):
+            yield {key: array[place] for key, array in examples.items()}
 
 
 def _have(features: Mapping[str, Feature], *wanted: type[Feature]) -> list[str]:

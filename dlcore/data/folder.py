@@ -1,13 +1,14 @@
 """Folders of one's own images, one folder a class, or without classes."""
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from dlcore.data import decoding, listing
+from dlcore.data import decoding, fingerprints, listing
 from dlcore.data.features import ClassLabel, Feature, Image
 from dlcore.data.options import Options, chosen_splits, is_split
 from dlcore.data.sources import Columns, Names
@@ -47,6 +48,12 @@ class FolderExamples:
     def num_bytes(self) -> int:
         """What all examples take in memory."""
         return len(self) * int(np.prod(self.shape))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`: of the files, under the names of their classes."""
+        place = 2 if self.class_names else 1
+        return fingerprints.of_files(("/".join(path.parts[-place:]), path) for path in self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, override
 import jax
 import numpy as np
 
-from dlcore.data import pipeline
+from dlcore.data import fingerprints, pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.examples import ExampleDataset
 from dlcore.data.facts import Facts
@@ -146,6 +146,10 @@ class PairedDataset(Dataset):
         """Of the one that has more; in training of the one that has fewer, as an epoch has."""
         counts = [self.parts[side].num_examples(split) for side in _SIDES]
         return min(counts) if split == "train" else max(counts)
+
+    @override
+    def fingerprint(self, split: str) -> str:
+        return fingerprints.of_words(*(self.parts[side].fingerprint(split) for side in _SIDES))
 
     def joined(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
         """The batches of both as one, under its own keys."""

@@ -1,6 +1,8 @@
 """Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
+import functools
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlcore.data import features as kinds
-from dlcore.data import prepared_description
+from dlcore.data import fingerprints, prepared_description
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions
 from dlcore.data.prepared_features import (
@@ -22,6 +24,9 @@ from dlcore.data.prepared_features import (
 from dlcore.data.sources import Columns, Names
 from dlcore.data.values import stored
 from dlcore.errors import UsageError
+
+# Of which the content is held at once.
+_RECORDS = 64
 
 
 def locate(directory: pathlib.Path) -> pathlib.Path | None:
@@ -111,6 +116,10 @@ class Prepared:
         with self.reporting_damage(split):
             return self._builder.as_data_source(split, decoders=decoders)
 
+    def files(self, split: str) -> list[pathlib.Path]:
+        """The files with the records of a split, in their order."""
+        return [self.directory / name for name in self._builder.info.splits[split].filenames]
+
     @contextlib.contextmanager
     def reporting_damage(self, split: str = "") -> Iterator[None]:
         """Turns whatever reading raises into one line that names the dataset."""
@@ -195,6 +204,12 @@ class PreparedExamples:
         has_texts = any(column.feature.on_host for column in self._columns.values())
         return arrays + (self._prepared.file_bytes[self._split] if has_texts else 0)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`: of the files of records."""
+        files = self._prepared.files(self._split)
+        return fingerprints.of_files((path.name, path) for path in files)
+
     def __len__(self) -> int:
         return self._prepared.splits[self._split]
 
@@ -211,11 +226,12 @@ class PreparedExamples:
                     f"dataset {self._prepared.name!r}, {name!r}: {column.feature.unsettled}"
                 )
         with self._prepared.reporting_damage(self._split):
-            records = self._records.__getitems__(indices.tolist())
-            values = {
-                name: [column.value(record) for record in records]
-                for name, column in chosen.items()
-            }
+            values: dict[str, list[Any]] = {name: [] for name in chosen}
+            # What is not asked for may be the largest part of a record.
+            for some in itertools.batched(indices.tolist(), _RECORDS):
+                for record in self._records.__getitems__(some):
+                    for name, column in chosen.items():
+                        values[name].append(column.value(record))
         self._check_boxes(chosen, values)
         read = {}
         for name, column in chosen.items():

@@ -1,19 +1,24 @@
 """Random access to examples: arrays in memory, or records decoded as they are read."""
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from dlcore.data import fingerprints
 from dlcore.data.features import Feature
 from dlcore.data.values import Parts, stored
 from dlcore.errors import UsageError
 
 # A dataset whose decoded splits together exceed this streams; MNIST holds 55 MB, CIFAR-10 180 MB.
 IN_MEMORY_BYTES = 2 * 1024**3
-_CHUNK = 1000
+# What is looked at once, example after example, is read in pieces of about these many bytes, and of
+# no more examples: what is read of each may be a small part of it.
+CHUNK_BYTES = 32 * 1024**2
+_CHUNK = 1024
 
 Names = Collection[str]
 # The arrays of features, by name.
@@ -30,6 +35,10 @@ class Source(Protocol):
     @property
     def streams(self) -> bool:
         """Whether reading costs time, so that batches are worth reading ahead in threads."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the examples and their order, the same wherever they lie."""
 
     def __len__(self) -> int: ...
 
@@ -94,6 +103,13 @@ class Arrays:
             for name, feature in features.items()
         }
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return fingerprints.of_arrays(
+            {name + part: a for name, parts in self._parts.items() for part, a in parts.items()}
+        )
+
     def __len__(self) -> int:
         return self._length
 
@@ -131,6 +147,11 @@ class Held:
         """See `Source`."""
         return self._source.features
 
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return self._source.fingerprint
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -154,15 +175,32 @@ def _taken(parts: Columns, indices: np.ndarray, names: Names) -> Columns:
 def read(source: Source, names: Names) -> Columns:
     """Those features of all examples of a source."""
     whole: Columns = {}
-    for start in range(0, len(source), _CHUNK):
-        chunk = slice(start, min(start + _CHUNK, len(source)))
-        for name, parts in source.fetch(np.arange(chunk.start, chunk.stop), names).items():
+    places = np.arange(len(source))
+    for chunk, columns in _in_chunks(places, lambda some: source.fetch(some, names), _column_bytes):
+        for name, parts in columns.items():
             for part, array in parts.items():
                 room = whole.setdefault(name, {})
                 if part not in room:
                     room[part] = np.empty((len(source), *array.shape[1:]), array.dtype)
                 room[part][chunk] = array
     return whole
+
+
+def _in_chunks[Read](
+    places: np.ndarray, fetch: Callable[[np.ndarray], Read], num_bytes: Callable[[Read], int]
+) -> Iterator[tuple[np.ndarray, Read]]:
+    """What is fetched of places `[n]`, some at a time; the first one tells how many."""
+    start, count = 0, 1
+    while start < len(places):
+        some = places[start : start + count]
+        found = fetch(some)
+        yield some, found
+        start += count
+        count = min(max(CHUNK_BYTES * len(some) // max(num_bytes(found), 1), 1), _CHUNK)
+
+
+def _column_bytes(columns: Columns) -> int:
+    return sum(array.nbytes for parts in columns.values() for array in parts.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,6 +220,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of these examples and their order, the same wherever they lie."""
+        return fingerprints.of_choice(self.source.fingerprint, self.indices)
+
     def fetch(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at those positions in the split, as they lie in a batch but for its mask."""
         read = self.source.fetch(self.indices[positions], tuple(self.names.values()))
@@ -190,3 +233,21 @@ class Split:
             for key, name in self.names.items()
             for part, array in read[name].items()
         }
+
+    def only(self, *keys: str) -> Self:
+        """The same examples, of which no more than that is read."""
+        return dataclasses.replace(self, names={key: self.names[key] for key in keys})
+
+    def chunks(self, positions: np.ndarray | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """What `fetch` gives, bounded in bytes each time, of all examples or those at positions."""
+        wanted = np.arange(len(self)) if positions is None else positions
+        for _, examples in _in_chunks(wanted, self.fetch, _example_bytes):
+            yield examples
+
+    def column(self, key: str) -> np.ndarray:
+        """One array of all examples that is small, as a class: no more than that is held."""
+        return np.concatenate([examples[key] for examples in self.only(key).chunks()])
+
+
+def _example_bytes(examples: Mapping[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in examples.values())

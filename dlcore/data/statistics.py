@@ -1,6 +1,7 @@
 """What is measured of a training split before any training: for normalization and color jitter."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from dlcore.data.sources import Split
 
 # The statistics of a dataset that streams come from this many examples, evenly spaced.
 _STREAMED_EXAMPLES = 1024
-_CHUNK = 256
+# That are in float64 at once: few enough for a processor's cache.
+_NUMBERS = 2**18
 
 
 def unit(feature: Feature, dtype: np.dtype) -> float:
@@ -30,25 +32,11 @@ def mean_and_deviation(split: Split, key: str, feature: Feature) -> dict[str, np
 
     float32 `[channels]`; of what has no channels `[1]`. Padding does not count.
     """
-    total, squares, count, scale = np.zeros(()), np.zeros(()), 0, 1.0
-    origin = None
-    for stored in _chunks(split, key, feature):
-        scale = unit(feature, stored.dtype)
-        values = stored.astype(np.float64)
-        if origin is None:
-            # The difference of squares keeps its digits where they are counted from near the mean.
-            axes = _axes_measured_alike(feature, values.ndim - 1)
-            origin = values.mean(0).mean(axes, keepdims=True)
-        values -= origin
-        # Over the examples first: NumPy is slow to sum over all but a short last axis.
-        total = total + values.sum(0)
-        squares = squares + np.einsum("n...,n...->...", values, values)
-        count += len(values)
-    axes = _axes_measured_alike(feature, total.ndim)
-    mean = np.atleast_1d(total.mean(axes)) / count
-    variance = np.atleast_1d(squares.mean(axes)) / count - mean**2
-    deviation = np.sqrt(np.maximum(variance, 0))
-    mean = mean + np.atleast_1d(np.squeeze(np.zeros(()) if origin is None else origin, axes))
+    stored = _stored(split, key, feature)
+    first = next(stored)
+    scale = unit(feature, first.dtype)
+    mean, squares = _moments(itertools.chain([first], stored), feature, _squares)
+    deviation = np.sqrt(squares)
     # What never varies, but for the rounding of float32, is only centered.
     rounding = np.finfo(np.float32).eps * np.abs(mean)
     deviation = np.where(deviation > rounding, deviation, scale)
@@ -58,28 +46,57 @@ def mean_and_deviation(split: Split, key: str, feature: Feature) -> dict[str, np
     }
 
 
-def _axes_measured_alike(feature: Feature, axes: int) -> tuple[int, ...]:
-    # A row has a meaning for each of its numbers; sound and a series of numbers have one for all.
-    if isinstance(feature, kinds.Audio | kinds.Series) and len(feature.shape) == 1:
-        return tuple(range(axes))
-    return tuple(range(axes - 1))
-
-
 def color_components(split: Split, key: str, feature: Feature) -> np.ndarray:
     """Principal components of the colors of an image's pixels, the largest first.
 
     Krizhevsky et al. (2012), section 4.1: float32 `[channels, channels]`, in column i the
     eigenvector p_i of the colors' covariance times its eigenvalue lambda_i.
     """
-    total, products, count = np.zeros(()), np.zeros(()), 0
-    for stored in _chunks(split, key, feature):
-        colors = stored.reshape(-1, stored.shape[-1]).astype(np.float64)
-        colors /= unit(feature, stored.dtype)
-        total, products = total + colors.sum(0), products + colors.T @ colors
-        count += len(colors)
-    mean = total / count
-    eigenvalues, eigenvectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+    stored = _stored(split, key, feature)
+    first = next(stored)
+    _, covariance = _moments(itertools.chain([first], stored), feature, _products)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance / unit(feature, first.dtype) ** 2)
     return (np.maximum(eigenvalues, 0) * eigenvectors)[:, ::-1].astype(np.float32)
+
+
+def _squares(channels: np.ndarray) -> np.ndarray:
+    return np.einsum("cn,cn->c", channels, channels)
+
+
+def _products(channels: np.ndarray) -> np.ndarray:
+    return channels @ channels.T
+
+
+def _moments(
+    arrays: Iterable[np.ndarray], feature: Feature, products: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each channel, and the mean of what `products` sums of the deviations from it.
+
+    However large the arrays are, a small piece of them is in float64 at a time. Each is centered by
+    itself, so that no digits are lost where the mean is large, and then joins the ones before
+    (Chan, Golub and LeVeque 1983).
+    """
+    count, mean, total = 0, np.zeros(1), np.zeros(1)
+    for array in arrays:
+        flat = array.reshape(-1, _channels(array, feature))
+        size = max(_NUMBERS // flat.shape[1], 1)
+        for start in range(0, len(flat), size):
+            # NumPy is slow to sum over all but a short last axis.
+            channels = np.array(flat[start : start + size].T, np.float64, order="C")
+            own, before, added = channels.mean(1), count, channels.shape[1]
+            channels -= own[:, None]
+            away = own - mean
+            count += added
+            total = total + products(channels) + products(away[:, None]) * (before * added / count)
+            mean = mean + away * (added / count)
+    return mean, total / max(count, 1)
+
+
+def _channels(array: np.ndarray, feature: Feature) -> int:
+    # A row has a meaning for each of its numbers; sound and a series of numbers have one for all.
+    if isinstance(feature, kinds.Audio | kinds.Series) and len(feature.shape) == 1:
+        return 1
+    return array.shape[-1]
 
 
 def measure(
@@ -97,13 +114,11 @@ def measure(
     return measured
 
 
-def _chunks(split: Split, key: str, feature: Feature) -> Iterator[np.ndarray]:
+def _stored(split: Split, key: str, feature: Feature) -> Iterator[np.ndarray]:
     """What is measured, as it is stored, some at a time: `[n, *shape]`, or the steps of all."""
     count = min(len(split), _STREAMED_EXAMPLES) if split.source.streams else len(split)
     positions = np.linspace(0, len(split), count, endpoint=False).astype(np.int64)
-    alone = Split(split.source, split.indices, {key: split.names[key]})
-    for start in range(0, count, _CHUNK):
-        examples = alone.fetch(positions[start : start + _CHUNK])
+    for examples in split.only(key).chunks(positions):
         values = examples[key]
         if "_length" in feature.parts:
             values = values[np.arange(values.shape[1]) < examples[f"{key}_length"][:, None]]

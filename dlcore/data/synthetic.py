@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from dlcore.data import examples
+from dlcore.data import examples, fingerprints
 from dlcore.data.dataset import Dataset
 from dlcore.data.features import ClassLabel, Feature, Image
 from dlcore.data.options import ExampleOptions, chosen_splits
@@ -67,6 +67,13 @@ class SyntheticExamples:
             "image": Image(self._shape),
             "label": ClassLabel(names),
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`: of an example, and of what decides on all others."""
+        first = self.fetch(np.zeros(1, np.int64), ("image",))["image"][""]
+        decisive = (len(self), self._options.num_classes, self._stream)
+        return fingerprints.of_words(fingerprints.of_arrays({"image": first}), *decisive)
 
     def __len__(self) -> int:
         return self._length

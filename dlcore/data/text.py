@@ -14,7 +14,7 @@ from typing import Any, Self, override
 import jax
 import numpy as np
 
-from dlcore.data import listing, pipeline
+from dlcore.data import fingerprints, listing, pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.facts import Facts
 from dlcore.data.features import Feature, Tokens
@@ -123,6 +123,10 @@ class TextDataset(Dataset):
     @override
     def num_examples(self, split: str) -> int:
         return (len(self._split(split)) - 1) // self.options.sequence_length
+
+    @override
+    def fingerprint(self, split: str) -> str:
+        return fingerprints.of_arrays({self.vocabulary: self._split(split)})
 
     def encode(self, text: str) -> np.ndarray:
         """The places of characters in the vocabulary, int32 `[characters]`.

@@ -102,7 +102,7 @@ def _varied(
         return batch
     if key is None:
         raise ValueError("a training batch is changed at random: it needs a key")
-    colored = any(augmentation.AUGMENTATIONS[choice.name].needs_colors for choice in choices)
+    colored = augmentation.needs_colors(choices)
     change = augmentation.compose(choices, features, statistics() if colored else None)
 
     def vary(key: jax.Array, example: Batch) -> Batch:

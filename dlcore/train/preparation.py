@@ -1,7 +1,7 @@
 """From a recipe to a training that can begin: data, model, learner, optimizer, program, plan."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -50,7 +50,10 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, settings: Settings | None = None, devices: parallel.Devices | None = None
+    recipe: Recipe,
+    settings: Settings | None = None,
+    devices: parallel.Devices | None = None,
+    opened: Callable[[], data.Dataset] | None = None,
 ) -> Prepared:
     """Builds everything that a recipe without phases names; nothing is compiled or written yet.
 
@@ -58,6 +61,7 @@ def prepare(
       recipe: what is trained.
       settings: how, on this machine.
       devices: to train on; those present by default.
+      opened: gives what `open_data` does, where that is known already.
 
     Raises:
       UsageError: something in the recipe, the settings or the data is wrong.
@@ -68,8 +72,7 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
-    dataset = load(recipe, settings)
-    dataset = dataset.provide(needs(kind, chosen, dataset))
+    dataset = opened() if opened else open_data(recipe, settings)
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
     if recipe.overfit:
@@ -128,6 +131,18 @@ def needs(
 def load(recipe: Recipe, settings: Settings) -> data.Dataset:
     """The recipe's dataset."""
     return data.load(recipe.data, settings.data_dir or None, recipe.data_options)
+
+
+def open_data(recipe: Recipe, settings: Settings) -> data.Dataset:
+    """The recipe's dataset with what task and evaluators need of it.
+
+    Raises:
+      UsageError: there is no such dataset, task or evaluator, or they do not fit.
+    """
+    kind = tasks.kind(recipe.task)
+    chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
+    dataset = load(recipe, settings)
+    return dataset.provide(needs(kind, chosen, dataset))
 
 
 def build(recipe: Recipe, dataset: data.Dataset) -> tuple[Recipe, tasks.Learner]:

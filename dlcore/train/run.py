@@ -16,7 +16,7 @@ import numpy as np
 from dlcore import data
 from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
-from dlcore.train import report, workdir
+from dlcore.train import data_record, report, workdir
 from dlcore.train.recipe import Recipe
 from dlcore.train.session import Session
 from dlcore.train.settings import Settings
@@ -29,6 +29,7 @@ class Run:
     Args:
       directory: where a session has trained.
       settings: how, on this machine.
+      data: where the data lie now, if they have moved since, or their name there.
 
     Attributes:
       directory: as a path.
@@ -39,9 +40,15 @@ class Run:
       UsageError: the directory holds no run or one of another version, or is not on this machine.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        settings: Settings | None = None,
+        data: str = "",
+    ) -> None:
         self.directory, self.settings = workdir.named(directory), settings or Settings()
-        self.recipe: Recipe = workdir.read_recipe(self.directory)
+        recipe = workdir.read_recipe(self.directory)
+        self.recipe: Recipe = data_record.moved(recipe, data) if data else recipe
 
     @functools.cached_property
     def session(self) -> Session:
@@ -78,8 +85,12 @@ class Run:
 
     @property
     def dataset(self) -> data.Dataset:
-        """What the run learned from."""
-        return self.session.prepared.dataset
+        """What the run learned from.
+
+        Raises:
+          UsageError: the data are no longer those.
+        """
+        return self.session.dataset(self.directory)
 
     def trained(self, which: str = "best", phase: str = "") -> Trained:
         """The trained model: its learner, variables and data.
@@ -92,6 +103,21 @@ class Run:
           UsageError: there is no such phase or checkpoint, or it is damaged.
         """
         return self.session.trained(self.directory, which, phase)
+
+    def answering(self, which: str = "best") -> Trained:
+        """The trained model for new inputs: its data need not be there, nor be what they were.
+
+        What was recorded of them says how an input is prepared and what an answer means. Where that
+        does not suffice, the data are opened, as they are by `trained`.
+
+        Args:
+          which: the checkpoint: "best", "newest" or the number of a step.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it or the record is damaged.
+        """
+        session = Session(self.recipe, self.settings, recorded=self.directory)
+        return session.trained(self.directory, which)
 
     def evaluate(self, split: str, which: str = "best") -> dict[str, Any]:
         """The "step" of a checkpoint and every metric of it on a split.

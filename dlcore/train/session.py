@@ -20,11 +20,20 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import parallel, paths, processes, tasks, torch_file, torchvision, weights
+from dlcore import data, parallel, paths, processes, tasks, torch_file, torchvision, weights
 from dlcore.errors import NotFiniteError, TrainingError, UsageError
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
-from dlcore.train import checkpoint, checks, evaluation, findings, fit, report, workdir
+from dlcore.train import (
+    checkpoint,
+    checks,
+    data_record,
+    evaluation,
+    findings,
+    fit,
+    report,
+    workdir,
+)
 from dlcore.train.callbacks import (
     Callback,
     EarlyStopping,
@@ -34,6 +43,7 @@ from dlcore.train.callbacks import (
     ProgressBar,
 )
 from dlcore.train.checkpoint import Checkpoints
+from dlcore.train.data_record import PhaseData
 from dlcore.train.loop import Loop, Outcome, Start
 from dlcore.train.preparation import OVERFIT_LOSS, Prepared, prepare
 from dlcore.train.recipe import Recipe
@@ -55,6 +65,8 @@ class Session:
       recipe: what is trained.
       settings: how, on this machine.
       devices: to train on; those present by default.
+      recorded: a run directory, where new inputs are all that the trained model will see: its data
+        are not opened, if what was recorded of them says enough.
 
     Raises:
       UsageError: a module or a phase of the recipe is wrong.
@@ -65,11 +77,17 @@ class Session:
         recipe: Recipe,
         settings: Settings | None = None,
         devices: parallel.Devices | None = None,
+        recorded: pathlib.Path | None = None,
     ) -> None:
         recipe.import_modules()
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
-        self._recipe = recipe
+        self._recipe = data_record.located(recipe, self.settings)
+        self._recorded = recorded
+        self._data = [
+            PhaseData(one, self.settings, pathlib.PurePath(self._folder(index)).parent, recorded)
+            for index, one in enumerate(phase_recipes(self._recipe))
+        ]
         self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
     @functools.cached_property
@@ -94,7 +112,7 @@ class Session:
     def _prepare(self, index: int) -> Prepared:
         with self._about_phase(index):
             recipe = phase_recipes(self._recipe)[index]
-            return prepare(recipe, self.settings, self._devices)
+            return prepare(recipe, self.settings, self._devices, lambda: self._data[index].dataset)
 
     def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
         phases = self._recipe.phases
@@ -113,7 +131,8 @@ class Session:
             recipe = need.recipe
             if need.same_data:
                 recipe = recipe.with_data_of(self._recipe)
-            sessions[name] = Session(recipe, self.settings, self._devices)
+            recorded = self._recorded and self._recorded / name
+            sessions[name] = Session(recipe, self.settings, self._devices, recorded)
         return sessions
 
     def check(self, directory: str | pathlib.Path | None = None) -> None:
@@ -156,7 +175,8 @@ class Session:
         """
         directory = workdir.to_write(directory)
         self.check(directory)
-        with workdir.claim(directory, self.recipe):
+        recipe = data_record.named_as_there(self.recipe, directory)
+        with workdir.claim(directory, recipe, self._data):
             if summary := self._summary(directory):
                 return self._judged(summary)
             for name, session in self.needed.items():
@@ -189,9 +209,11 @@ class Session:
           phase: at the end of which it is wanted; of the last by default.
 
         Raises:
-          UsageError: there is no such phase or checkpoint, or it is damaged or of another model.
+          UsageError: there is no such phase or checkpoint, it is damaged or of another model, or
+            the data are no longer those that it was trained on.
         """
         index = self._index(phase) if phase else -1
+        self._data[index].check(directory)
         prepared = self.phases[index] if phase else self.prepared
         restored = restore(prepared, directory, which, self._folder(index))
         placed = prepared.program.parallelism.place_state(restored.state)
@@ -207,13 +229,24 @@ class Session:
         """The "step" of a checkpoint and every metric of it on a split; see `trained`.
 
         Raises:
-          UsageError: there is no such split or checkpoint.
+          UsageError: there is no such split or checkpoint, or the data are no longer those that the
+            model was trained on.
         """
+        self._data[-1].check(directory)
         batches = split_batches(self.prepared, split)
         restored = restore(self.prepared, directory, which)
         placed = self.prepared.program.parallelism.place_state(restored.state)
         values = evaluation.evaluate(self.prepared.program, placed, batches)
         return {"step": restored.step, **values}
+
+    def dataset(self, directory: pathlib.Path) -> data.Dataset:
+        """What the run of a directory learned from.
+
+        Raises:
+          UsageError: the data are no longer those.
+        """
+        self._data[-1].check(directory)
+        return self.prepared.dataset
 
     def _trained(
         self, directory: pathlib.Path, prepared: Prepared, canonical: Any, placed: Any

@@ -6,8 +6,8 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import msgspec
@@ -107,33 +107,49 @@ def read_recipe(workdir: pathlib.Path) -> Recipe:
         raise UsageError(f"{workdir}: {error}") from error
 
 
+class Kept(Protocol):
+    """What a run directory keeps beside its recipe, and is checked against it."""
+
+    def keep(self, directory: pathlib.Path) -> None:
+        """Writes what is not there yet."""
+
+    def check(self, directory: pathlib.Path) -> None:
+        """Raises UsageError where what is there is another one."""
+
+
 @contextlib.contextmanager
-def claim(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
+def claim(workdir: pathlib.Path, recipe: Recipe, kept: Sequence[Kept] = ()) -> Iterator[None]:
     """Makes a directory the run directory of a recipe, for one program at a time.
 
     Of several processes the first one does it for all.
 
+    Args:
+      workdir: new, empty, or of a run of that recipe.
+      recipe: whose it is to be.
+      kept: beside the recipe.
+
     Raises:
-      UsageError: it holds another recipe's run or foreign files, or another program trains in it.
+      UsageError: it holds another recipe's run or foreign files, something that it keeps is another
+        one, or another program trains in it.
     """
     problem: Exception | None = None
     with contextlib.ExitStack() as held:
         if jax.process_index() == 0:
             try:
-                held.enter_context(_locked(workdir, recipe))
+                held.enter_context(_locked(workdir, recipe, kept))
             except (TrainingError, UsageError) as error:
                 problem = error
         if not processes.first_says(problem is None):
             raise problem or UsageError(f"workdir={workdir} is refused by process 0: it says why")
-        _check_same(workdir, read_recipe(workdir), recipe)
+        _check_same(workdir, read_recipe(workdir), recipe, kept)
         yield
 
 
 @contextlib.contextmanager
-def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
+def _locked(workdir: pathlib.Path, recipe: Recipe, kept: Sequence[Kept]) -> Iterator[None]:
     path = named(workdir) / "recipe.json"
     if path.exists():
-        _check_same(workdir, read_recipe(workdir), recipe)
+        _check_same(workdir, read_recipe(workdir), recipe, kept)
     elif workdir.exists() and any(entry.name not in _EARLY for entry in workdir.iterdir()):
         raise UsageError(
             f"workdir={workdir} holds files but no recipe.json: name a new or empty directory"
@@ -153,17 +169,26 @@ def _locked(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
             ) from error
         if not path.exists():
             write_json(path, recipe.to_json())
+        for one in kept:
+            one.keep(workdir)
         yield
 
 
-def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe) -> None:
-    """Raises UsageError where the recipes differ; what one of them leaves open has its default."""
+def _check_same(workdir: pathlib.Path, there: Recipe, here: Recipe, kept: Sequence[Kept]) -> None:
+    """Raises UsageError where the recipes differ, or what is kept beside them does.
+
+    What one of the recipes leaves open has its default.
+    """
     # The launcher spells out all options of the data; a recipe with phases, as Python has it, does
     # not.
     known = _of_data({*there.data_options, *here.data_options})
     old, new = _decisive(there, here, known), _decisive(here, here, known)
     names = sorted(old.keys() | new.keys(), key=lambda name: (name != "recipe", name))
     differing = [name for name in names if old.get(name) != new.get(name)]
+    # Options that may follow the data differ where these do, which says more.
+    if all(name.startswith(("model.", "task.")) for name in differing):
+        for one in kept:
+            one.check(workdir)
     if not differing:
         return
     name = differing[0]

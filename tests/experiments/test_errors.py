@@ -223,7 +223,10 @@ COMMANDS = [
     ),
     ((*DIGITS, "--data.features=image:photo"), "--data.features has 'photo': dataset 'digits' has"),
     ((*DIGITS, "--data.splits=train:small"), "--data.splits has 'small': dataset 'digits' has"),
-    ((*DIGITS, "--data=/no/such/folder"), "no file or folder /no/such/folder"),
+    (
+        (*DIGITS, "--data=/no/such/folder"),
+        "--data=/no/such/folder: there is no such file or folder",
+    ),
     ((*DIGITS, "--num_processes=2"), "--num_processes", "need --distributed"),
     # What a recipe needs first.
     ((*DIGITS, "--needs.judge=lenet5_digits"), "'needs.judge'"),

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import locale
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from dlcore import data
 from dlcore.data.features import ClassLabel, Numbers, Tags
 from dlcore.errors import UsageError
 from dlcore.train import Run
-from experiments import predict
+from experiments import evaluate, export, predict
 
 
 @pytest.fixture
@@ -43,6 +45,28 @@ def test_dark_strokes_on_light_paper_are_inverted_on_request(call, digits_run, p
     _, upright, _ = call(predict, f"--workdir={digits_run}", path)
     assert output.partition(": ")[2] == upright.partition(": ")[2]
     assert output.startswith(f"{negative}: {label} ")
+
+
+def test_where_the_data_are_gone_answers_stay_and_scores_need_to_be_told_where_they_lie(
+    call, digits_run, photo, tmp_path
+):
+    path, label = photo
+    copy = shutil.copytree(digits_run, tmp_path / "copy")
+    recipe = json.loads((copy / "recipe.json").read_text())
+    (copy / "recipe.json").write_text(json.dumps(recipe | {"data": "/gone/pictures"}))
+    code, output, _ = call(predict, f"--workdir={copy}", path)
+    assert code == 0
+    assert output == call(predict, f"--workdir={digits_run}", path)[1]
+    assert output.startswith(f"{path}: {label} ")
+    assert call(export, f"--workdir={copy}", "--format=safetensors")[0] == 0
+    code, _, errors = call(evaluate, f"--workdir={copy}")
+    told = "error: --data=/gone/pictures: there is no such file or folder: name one that exists\n"
+    assert (code, errors) == (2, told)
+    _, scores, _ = call(evaluate, f"--workdir={copy}", "--data=digits")
+    assert scores == call(evaluate, f"--workdir={digits_run}")[1]
+    code, _, errors = call(evaluate, f"--workdir={copy}", "--data=iris")
+    assert code == 2
+    assert errors.count("\n") == 1
 
 
 def test_several_files_get_a_line_each(call, digits_run, photo):

@@ -127,6 +127,11 @@ def check(choices: Sequence[Choice], features: Mapping[str, Feature]) -> None:
             )
 
 
+def needs_colors(choices: Sequence[Choice]) -> bool:
+    """Whether one of them goes by the components of the training images' colors."""
+    return any(AUGMENTATIONS[choice.name].needs_colors for choice in choices)
+
+
 def compose(
     choices: Sequence[Choice],
     features: Mapping[str, Feature],

@@ -193,6 +193,28 @@ def test_home_stands_for_a_tilde_in_names_and_data_directories(write_dataset, mo
     assert load("shapes").facts["image_shape"] == (5, 4, 3)
 
 
+def test_a_path_is_made_absolute_and_what_the_data_directory_holds_keeps_its_name(
+    write_dataset, tmp_path, monkeypatch
+):
+    images = [np.zeros((2, 2, 1), np.uint8)] * 3
+    data_dir = write_dataset({"train": (images, [0, 1, 2])}, (2, 2, 1))
+    # A folder of one's own of the same name is not what `load` opens.
+    (tmp_path / "here" / "shapes").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "here" / "link").symlink_to(data_dir / "shapes")
+    monkeypatch.chdir(tmp_path / "here")
+    absolute = {
+        "shapes": "shapes",
+        "../pictures": str(tmp_path / "pictures"),
+        "link": str(data_dir / "shapes"),
+        "zip: shapes, ../pictures": f"zip:shapes,{tmp_path / 'pictures'}",
+        "digits": "digits",
+        "nowhere": "nowhere",
+    }
+    for name, expected in absolute.items():
+        assert catalog.located(name, data_dir) == expected, name
+
+
 def test_the_places_of_a_dataset_are_where_it_is_read(write_dataset, tmp_path):
     data_dir = write_dataset({"train": (pixels, labels)}, (5, 4, 3))
     version = data_dir / "shapes" / "1.0.0"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
-from dlcore.data import curriculum
+from dlcore.data import curriculum, sources
 from dlcore.data.features import ClassLabel, Image
 from dlcore.data.sources import Arrays, Split
 
@@ -18,7 +18,8 @@ def split_of(inputs, labels):
 
 
 def test_difficulty_is_the_margin_between_distances_to_means(monkeypatch):
-    monkeypatch.setattr(curriculum, "_CHUNK", 7)
+    monkeypatch.setattr(sources, "_CHUNK", 7)
+    monkeypatch.setattr(curriculum, "CHUNK_BYTES", 8 * 20 * 3)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 40).astype(np.int32)
     images = rng.integers(0, 200, (40, 4, 5, 1)).astype(np.uint8)

@@ -45,8 +45,8 @@ def test_holding_a_source_keeps_every_example_in_its_place(monkeypatch):
     both = held.fetch(order, ["image", "boxes"])
     np.testing.assert_array_equal(both["boxes"]["_mask"], counted.mask[order])
     assert both["boxes"][""].dtype == np.float32
-    # Ten examples in three chunks, each feature once.
-    assert counted.read == [("image",)] * 3 + [("boxes",)] * 3
+    # The first of ten examples, and the others in three chunks, each feature once.
+    assert counted.read == [("image",)] * 4 + [("boxes",)] * 4
     assert (len(held), held.streams) == (10, False)
 
 

@@ -1,10 +1,12 @@
 """What is measured of a training split, against NumPy in float64."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from dlcore.data import statistics
-from dlcore.data.features import Audio, Image, Row, Series
+from dlcore.data import curriculum, sources, statistics
+from dlcore.data.features import Audio, ClassLabel, Image, Row, Series
 from dlcore.data.sources import Arrays, Split
 
 rng = np.random.default_rng(0)
@@ -95,3 +97,85 @@ def test_a_column_that_varies_little_about_a_large_number_is_scaled(center, widt
     expected = [wide.std(), 1.0]
     np.testing.assert_allclose(found["standard_deviation"], expected, rtol=1e-5)
     np.testing.assert_allclose(found["mean"], [wide.mean(), np.float32(center)], rtol=1e-6)
+
+
+class Decoded:
+    """Large color images, each of which is made when it is asked for."""
+
+    streams = False
+    side = 512
+
+    def __init__(self):
+        shape = (self.side, self.side, 3)
+        self.features = {"image": Image(shape), "label": ClassLabel(("a", "b"))}
+
+    def __len__(self):
+        return 40
+
+    def prepare(self, names):
+        pass
+
+    def image(self, index):
+        gradient = np.arange(self.side * self.side * 3, dtype=np.uint32) * (index + 3) // 4096
+        return gradient.astype(np.uint8).reshape(self.side, self.side, 3)
+
+    def fetch(self, indices, names):
+        found = {}
+        if "image" in names:
+            images = np.empty((len(indices), self.side, self.side, 3), np.uint8)
+            for place, index in enumerate(indices):
+                images[place] = self.image(index)
+            found["image"] = {"": images}
+        if "label" in names:
+            found["label"] = {"": (indices % 2).astype(np.int32)}
+        return found
+
+
+def test_large_images_are_looked_at_a_few_at_a_time_with_the_same_result():
+    source = Decoded()
+    split = Split(source, np.arange(len(source)), {"image": "image", "label": "label"})
+    image = source.features["image"]
+    looks = {
+        "statistics": lambda: statistics.mean_and_deviation(split, "image", image),
+        "colors": lambda: statistics.color_components(split, "image", image),
+        "difficulty": lambda: curriculum.difficulty(split, "image", "label", 2),
+    }
+    found = {}
+    for name, look in looks.items():
+        tracemalloc.start()
+        found[name] = look()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # In float64 all of them take 252 MB.
+        assert peak < 150e6, f"{name} took {peak / 1e6:.0f} MB"
+    total, squares, products, sums = 0, 0, 0, [0, 0]
+    for index in range(len(source)):
+        pixels = source.image(index).reshape(-1, 3).astype(np.float64)
+        total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
+        products = products + pixels.T @ pixels
+        sums[index % 2] = sums[index % 2] + pixels.ravel()
+    count = len(source) * source.side**2
+    mean = total / count
+    np.testing.assert_allclose(found["statistics"]["mean"], mean / 255, rtol=1e-6)
+    deviation = np.sqrt(squares / count - mean**2) / 255
+    np.testing.assert_allclose(found["statistics"]["standard_deviation"], deviation, rtol=1e-6)
+    covariance = (products / count - np.outer(mean, mean)) / 255**2
+    components = found["colors"].astype(np.float64)
+    eigenvalues = np.linalg.eigvalsh(covariance)[::-1]
+    np.testing.assert_allclose(np.linalg.norm(components, axis=0), eigenvalues, rtol=1e-5)
+    means = np.array(sums) * 2 / len(source)
+    for index in (0, 17, 39):
+        own, other = means[index % 2], means[1 - index % 2]
+        pixels = source.image(index).ravel()
+        expected = np.linalg.norm(pixels - own) - np.linalg.norm(pixels - other)
+        np.testing.assert_allclose(found["difficulty"][index], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("numbers", [1, 7, 2**18])
+def test_pieces_of_any_size_join_to_the_statistics_of_the_whole(monkeypatch, numbers):
+    monkeypatch.setattr(statistics, "_NUMBERS", numbers)
+    monkeypatch.setattr(sources, "_CHUNK", 9)
+    found = measured(split_of(COLORS[:40]))
+    some = COLORS[:40] / 255
+    np.testing.assert_allclose(found["mean"], some.mean((0, 1, 2)), rtol=1e-7)
+    np.testing.assert_allclose(found["standard_deviation"], some.std((0, 1, 2)), rtol=1e-7)

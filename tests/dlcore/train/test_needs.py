@@ -69,6 +69,10 @@ def test_a_needed_run_is_trained_in_a_folder_of_its_own(whole):
     assert judge.summary["status"] == "complete"
     assert judge.summary["step"] == 3
     assert judge.recipe.name == "judge"
+    records = {
+        str(path.relative_to(whole.directory)) for path in whole.directory.rglob("data.json")
+    }
+    assert records == {"data.json", "judge/data.json"}
 
 
 def test_it_learns_from_the_data_and_the_splits_of_the_recipe_that_needs_it(whole):

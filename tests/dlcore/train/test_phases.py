@@ -64,6 +64,13 @@ def whole(session, tmp_path_factory):
     return Run(directory)
 
 
+def test_what_each_phase_learned_from_lies_beside_its_checkpoints(whole):
+    records = {
+        str(path.relative_to(whole.directory)) for path in whole.directory.rglob("data.json")
+    }
+    assert records == {"data.json", "phases/trunk/data.json", "phases/grown/data.json"}
+
+
 def interrupted(session, directory, *counts):
     """Trains and crashes after so many steps, again and again."""
     for count in counts:
