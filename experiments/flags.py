@@ -39,6 +39,8 @@ _TAKES = {
     "integers": "integers with commas between them",
     "numbers": "numbers with commas between them",
 }
+# Flags that may differ among the processes of a run.
+_OF_ONE_PROCESS = ("coordinator_address", "process_id", "data_dir")
 # The fields of a recipe that are flags of the same name, with their types; the others say what
 # flags there are.
 _FIELDS: dict[str, Any] = {
@@ -120,8 +122,11 @@ def _fail(error: Exception | str, code: int, values: FlagValues) -> None:
     # absl's errors speak of flags, and the system's of files.
     if isinstance(error, UsageError | TrainingError):
         line = _with_dashes(line, values)
+    several = jax.distributed.is_initialized()
+    if several:
+        processes.claim_last_words()
     print(f"error: {line}", file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
+    if several:
         processes.leave(code)
     sys.exit(code)
 
@@ -279,9 +284,14 @@ def read_distributed(values: FlagValues) -> tuple[str | None, int | None, int | 
 
 
 def join_processes(values: FlagValues) -> None:
-    """Joins this process to the others of the run, where there are others."""
+    """Joins this process to the others of the run, where there are others.
+
+    Raises:
+      UsageError: they cannot meet, or their flags differ.
+    """
     if addresses := read_distributed(values):
-        processes.start(*addresses)
+        same = {name: str(values[name].value) for name in values if name not in _OF_ONE_PROCESS}
+        processes.start(*addresses, same, values.step_timeout)
 
 
 def define_run(values: FlagValues) -> None:

@@ -1,6 +1,7 @@
 """From a recipe to a training that can begin: data, model, learner, optimizer, program, plan."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,7 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
+    processes.at("the reading of the data")
     dataset = load(recipe, settings)
     dataset = dataset.provide(needs(kind, chosen, dataset))
     recipe, learner = build(recipe, dataset)
@@ -78,6 +80,11 @@ def prepare(
     batches = dataset.train_batches(recipe.batch_size, recipe.seed)
     plan = _plan(recipe, settings, learner, batches.steps_per_epoch)
     schedule = _schedule(recipe, plan.num_steps)
+    first = batches.batch(0)
+    if jax.process_count() > 1:
+        processes.at("the comparison of the data")
+        processes.compare(_describe(dataset, first))
+    processes.at("the preparations")
     with dispatch.using(settings.kernels) as called:
         try:
             built = program.build(
@@ -85,7 +92,7 @@ def prepare(
                 _optimizer(recipe, schedule, recipe.prune_epoch * batches.steps_per_epoch),
                 schedule,
                 dataset.transform,
-                batches.batch(0),
+                first,
                 layout,
                 seed=recipe.seed,
                 log_every=plan.log_every,
@@ -104,6 +111,24 @@ def prepare(
         )
     optim.groups.check(recipe.groups, built.abstract_state.params)
     return Prepared(recipe, dataset, built, plan, chosen)
+
+
+def _describe(dataset: data.Dataset, first: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What tells whether two processes read the same data; the first batch is from all over it."""
+    counts = {
+        f"the number of examples in {split}": dataset.num_examples(split)
+        for split in dataset.splits
+    }
+    facts = {
+        f"the data's {name}": fact
+        for name, fact in dataset.facts.items()
+        if not isinstance(fact, np.ndarray)
+    }
+    digests = {
+        f"the digest of {name} in the first batch": hashlib.sha256(array.tobytes()).hexdigest()[:12]
+        for name, array in first.items()
+    }
+    return counts | facts | digests
 
 
 def needs(

@@ -124,6 +124,7 @@ def claim(workdir: pathlib.Path, recipe: Recipe) -> Iterator[None]:
     Raises:
       UsageError: it holds another recipe's run or foreign files, or another program trains in it.
     """
+    processes.at("the claim of the directory")
     problem: Exception | None = None
     with contextlib.ExitStack() as held:
         if jax.process_index() == 0:
