@@ -73,8 +73,11 @@ def fail(error: Exception | str, code: int, values: FlagValues) -> NoReturn:
     # absl's errors speak of flags, and the system's of files.
     if isinstance(error, UsageError | TrainingError):
         line = _with_dashes(line, values)
+    several = jax.distributed.is_initialized()
+    if several:
+        processes.claim_last_words()
     print(f"error: {line}", file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
+    if several:
         processes.leave(code)
     sys.exit(code)
 

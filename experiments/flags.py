@@ -37,6 +37,8 @@ _TAKES = {
 # What names a path: an empty one comes of a shell's variable that is not set. What may be empty on
 # purpose (`start_from`) is not among them.
 PATHS = ("data", "data_dir", "output", "plot", "torch", "workdir")
+# Flags that may differ among the processes of a run.
+_OF_ONE_PROCESS = ("coordinator_address", "process_id", "data_dir")
 # The fields of a recipe that are flags of the same name, with their types; the others say what
 # flags there are.
 _FIELDS: dict[str, Any] = {
@@ -230,9 +232,14 @@ def read_distributed(values: FlagValues) -> tuple[str | None, int | None, int | 
 
 
 def join_processes(values: FlagValues) -> None:
-    """Joins this process to the others of the run, where there are others."""
+    """Joins this process to the others of the run, where there are others.
+
+    Raises:
+      UsageError: they cannot meet, or their flags differ.
+    """
     if addresses := read_distributed(values):
-        processes.start(*addresses)
+        same = {name: str(values[name].value) for name in values if name not in _OF_ONE_PROCESS}
+        processes.start(*addresses, same, values.step_timeout)
 
 
 def define_run(values: FlagValues) -> None:

@@ -72,6 +72,7 @@ def prepare(
     kind = tasks.kind(recipe.task)
     layout = parallel.make(settings.parallelism, kind.parallelisms, devices, kind.state_kinds)
     chosen = evaluators.choose(kind.evaluators, recipe.evaluators)
+    processes.at("the reading of the data")
     dataset = opened() if opened else open_data(recipe, settings)
     recipe, learner = build(recipe, dataset)
     checks.parts(recipe, learner, dataset, chosen)
@@ -81,6 +82,10 @@ def prepare(
     batches = dataset.train_batches(recipe.batch_size, recipe.seed)
     plan = _plan(recipe, settings, learner, batches.steps_per_epoch)
     schedule = _schedule(recipe, plan.num_steps)
+    if jax.process_count() > 1:
+        processes.at("the comparison of the data")
+        processes.compare(_told(dataset))
+    processes.at("the preparations")
     with dispatch.using(settings.kernels) as called:
         try:
             built = program.build(
@@ -107,6 +112,18 @@ def prepare(
         )
     optim.groups.check(recipe.groups, built.abstract_state.params)
     return Prepared(recipe, dataset, built, plan, chosen)
+
+
+def _told(dataset: data.Dataset) -> dict[str, Any]:
+    """What two processes that read the same data both say of them."""
+    description = data.describe(dataset)
+    facts: dict[str, Any] = {
+        f"the data's {name}": fact for name, fact in description["features"].items()
+    }
+    for split, count in description["counts"].items():
+        facts[f"the number of examples in {split}"] = count
+        facts[f"the fingerprint of {split}"] = description["fingerprints"][split]
+    return facts
 
 
 def needs(

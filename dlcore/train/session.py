@@ -185,7 +185,9 @@ class Session:
             outcome = self._train(directory)
             if outcome.status == "stopped":
                 return {"status": "stopped", "reason": outcome.reason}
-            return self._judged(self._finish(directory, outcome))
+            summary = self._finish(directory, outcome)
+        processes.at("the end")
+        return self._judged(summary)
 
     def _summary(self, directory: pathlib.Path) -> dict[str, Any] | None:
         """The summary of a run that is complete; None where it is yet to be written, or again."""
@@ -279,6 +281,7 @@ class Session:
 
     def _train(self, directory: pathlib.Path) -> Outcome:
         """Trains the phases one after another, from the one that is under way."""
+        processes.at("the restoring of the newest checkpoint")
         active, start = self._under_way(directory)
         resumed = active > 0
         for index in range(active, len(self.phases)):
@@ -407,6 +410,7 @@ class Session:
     def _finish(self, directory: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
         """Tests the best checkpoint, calls the evaluators and writes the summary."""
         started = time.perf_counter()
+        processes.at("the final evaluation")
         prepared = self.prepared
         restored = restore(prepared, directory)
         placed = prepared.program.parallelism.place_state(restored.state)
@@ -419,8 +423,10 @@ class Session:
         }
         trained = self._trained(directory, prepared, restored.state, placed)
         split = ["train", *splits][-1]
+        processes.at("the evaluators")
         found = findings.collect(prepared.evaluators, trained, split, prepared.recipe.seed)
         results[split] = findings.beside(results.get(split, {}), found.scalars)
+        processes.at("the report")
         summary = report.summarize(prepared, outcome, results)
         summary["report_seconds"] = round(time.perf_counter() - started, 1)
         # Whatever of this fails is left out. The summary comes last: where it is, all is there.

@@ -33,7 +33,6 @@ class Watchdog:
     def __init__(self, limit: float, advice: str = "") -> None:
         self._limit = limit
         self._advice = advice
-        self._doing = "the start"
         self._allowed = self._deadline = float("inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -45,7 +44,7 @@ class Watchdog:
           doing: for the message: "step 12", "the evaluation after step 12".
           patience: multiplies the limit for this once: a compilation takes longer than a step.
         """
-        self._doing = doing
+        processes.at(doing)
         self._allowed = self._limit * patience
         self._deadline = time.monotonic() + self._allowed
 
@@ -58,13 +57,14 @@ class Watchdog:
             self._deadline += max(now - before - 2 * interval, 0.0)
             before = now
             if now > self._deadline:
+                processes.claim_last_words()
                 several = jax.process_count() > 1
                 cause = ", another process of this run is stuck, stopped or dead" if several else ""
                 with contextlib.suppress(OSError):  # Nobody may be there to read it.
                     # A progress bar may have left the cursor inside a line.
                     print(
-                        f"\nerror: at {self._doing}: no progress for {self._allowed:g} s{cause}; "
-                        f"step_timeout sets the limit. {self._advice}",
+                        f"\nerror: at {processes.doing()}: no progress for {self._allowed:g} s"
+                        f"{cause}; step_timeout sets the limit. {self._advice}",
                         file=sys.stderr,
                     )
                 processes.leave(self.EXIT_CODE)
@@ -79,7 +79,7 @@ class Watchdog:
         # A verdict on the run is every process's; what else ends this one, the others do not know.
         verdict = isinstance(error, TrainingError | UsageError)
         if error is not None and not verdict and jax.process_count() > 1:
-            processes.abandon(error, f"at {self._doing}: ")
+            processes.abandon(error, f"at {processes.doing()}: ")
 
 
 class StopSignal:

@@ -132,6 +132,7 @@ def claim(workdir: pathlib.Path, recipe: Recipe, kept: Sequence[Kept] = ()) -> I
       UsageError: it holds another recipe's run or foreign files, something that it keeps is another
         one, or another program trains in it.
     """
+    processes.at("the claim of the directory")
     problem: Exception | None = None
     with contextlib.ExitStack() as held:
         if jax.process_index() == 0:

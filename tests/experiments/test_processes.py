@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from dlcore import processes
 from dlcore.train import Run, session
-from experiments import train
+from experiments import flags, train
 from tests import children
 from tests.experiments.conftest import launch
 
@@ -128,21 +129,16 @@ def test_where_one_is_killed_or_stopped_the_other_ends_within_a_minute(tmp_path,
         both[victim].send(number)
         other = both[1 - victim]
         code = other.exit_code(limit=60)
-    if (number, code) == (signal.SIGKILL, -signal.SIGABRT):
-        # JAX was quicker than we were: it notices the loss of process 0 at once, and Gloo ends a
-        # process whose devices a broken collective has left at different places of the program.
-        loss = "This most likely indicates that another task died"
-        quicker = "gloo::EnforceNotMet" if victim else f"{loss}|gloo::EnforceNotMet"
-        assert re.search(quicker, other.output), other.output
-    else:
-        # A broken connection may end the collective of one device only, while the other waits for
-        # its peer: then a death, too, is known by the time without progress.
-        silence = "no progress for 20 s, another process of this run is stuck, stopped or dead"
-        death = "another process of this run died"
-        told = f"{death}|{silence}" if number == signal.SIGKILL else silence
-        last_line = "".join(lines_of_errors(other)[-1:])
-        assert re.match(rf"error: at step \d+: ({told})", last_line), other.output
-        assert code == 1
+    assert code == 1, other.output
+    # A broken connection may end the collective of one device only, while the other waits for its
+    # peer: then a death, too, is known by the time without progress.
+    silence = "no progress for 20 s, another process of this run is stuck, stopped or dead"
+    death = "another process of this run died"
+    told = f"{death}|{silence}" if number == signal.SIGKILL else silence
+    (line,) = lines_of_errors(other)
+    assert re.match(rf"error: at step \d+: ({told})", line), other.output
+    for noise in ("Check failure", "terminate called"):
+        assert noise not in other.output
     assert "Traceback" not in other.output
 
 
@@ -174,7 +170,118 @@ def test_a_request_to_stop_saves_in_both_and_one_process_can_go_on(
     assert_same_training(one_device(*plan), directory)
 
 
+# Faults at any stage.
+
+# As `experiments.train`, but at a stage something happens, and limits are short.
+FAULTY = """
+import os, signal, time
+from dlcore import liveness, processes
+from experiments import flags, train
+
+processes.HEARTBEAT_TIMEOUT_SECONDS = liveness.STILL_SECONDS = 15
+say = processes.at
+
+def at(stage):
+    say(stage)
+    if stage.startswith({stage!r}):
+        print("now", flush=True)
+        {fault}
+
+processes.at = at
+flags.run(train.main, train.define)
+"""
+
+
+def with_program(command, program):
+    return ("-c", program, *command[len(("-m", "experiments.train")) :])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "victim"), [("step 1", 1), ("the checkpoint", 0), ("the report", 1)]
+)
+def test_where_one_dies_compiling_saving_or_reporting_the_other_says_so_in_one_line(
+    tmp_path, stage, victim
+):
+    commands = two(tmp_path / "run", "--num_epochs=1")
+    kill = "os.kill(os.getpid(), signal.SIGKILL)"
+    for index, fault in ((victim, kill), (1 - victim, "pass")):
+        program = FAULTY.format(stage=stage, fault=fault)
+        commands[index] = with_program(commands[index], program)
+    with children.running(tmp_path, *commands, devices=2) as both:
+        assert both[victim].exit_code() == -signal.SIGKILL
+        other = both[1 - victim]
+        assert other.exit_code(limit=60) == 1, other.output
+    (line,) = lines_of_errors(other)
+    assert re.match("error: at (the|step) .*: another process of this run died", line), other.output
+    for noise in ("Traceback", "Check failure", "terminate called"):
+        assert noise not in other.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["the claim", "the report"])
+def test_where_one_is_blocked_outside_of_the_loop_both_end(tmp_path, stage):
+    commands = [
+        with_program(command, FAULTY.format(stage=stage, fault=fault))
+        for command, fault in zip(
+            two(tmp_path / "run", "--num_epochs=1"), ("time.sleep(600)", "pass"), strict=True
+        )
+    ]
+    with children.running(tmp_path, *commands, devices=2) as both:
+        both[0].wait_until(lambda: "now" in both[0].output)
+        for child in both:
+            assert child.exit_code(limit=60) == 1, child.output
+            (line,) = lines_of_errors(child)
+            assert "no process of this run does anything any more, one of them is stuck" in line
+            assert re.search(f"process(es)? 0.* at {stage}", line)
+            assert "Traceback" not in child.output
+
+
 # What is refused.
+
+
+def test_all_flags_are_to_be_the_same_but_those_that_are_one_process_s(monkeypatch):
+    given = []
+    monkeypatch.setattr(processes, "start", lambda *arguments: given.append(arguments))
+    for index, words in enumerate((["--data_dir=/a"], ["--data_dir=/b", "--dry_run"])):
+        line = [*ONE[1:], *words, "--distributed", f"--process_id={index}"]
+        values = flags.FlagValues()
+        flags._read(values, [*line, f"--coordinator_address=host{index}:99"], train.define)
+        flags.join_processes(values)
+    (first, second) = (arguments[3] for arguments in given)
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} == {"dry_run"}
+    assert {"parallelism", "workdir", "seed", "model.hidden"} <= first.keys()
+
+
+OTHER_IMAGES = """
+from dlcore.data import bundled
+from experiments import flags, train
+
+def digits(images=bundled._digits):
+    found, labels = images()
+    return found[::-1], labels
+
+bundled._digits = digits
+flags.run(train.main, train.define)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("difference", ["flags", "images"])
+def test_processes_that_are_not_alike_end_before_they_train(tmp_path, difference):
+    first, second = two(tmp_path / "run", "--num_epochs=1")
+    if difference == "flags":
+        second, told = (*second, "--dry_run"), "--dry_run is False on process 0 and True on process"
+    else:
+        second, told = with_program(second, OTHER_IMAGES), "the fingerprint of train is "
+    with children.running(tmp_path, first, second, devices=2) as both:
+        for child in both:
+            assert child.exit_code(limit=60) == 2, child.output
+            (line,) = lines_of_errors(child)
+            assert line.startswith(f"error: {told}")
+            assert "Traceback" not in child.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_that_needs_its_examples_in_order_refuses_every_layout_but_jit_by_name(

@@ -5,14 +5,15 @@ import json
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
-from dlcore import data, evaluators, models, tasks
+from dlcore import data, evaluators, models, processes, tasks
 from dlcore.data.features import ClassLabel, Row
 from dlcore.errors import UsageError
 from dlcore.tasks.classification import Classification
-from dlcore.train import Recipe, preparation
+from dlcore.train import Recipe, Settings, preparation
 
 
 def words(name, options):
@@ -122,6 +123,34 @@ def test_overfit_takes_examples_of_all_classes_by_the_seed():
 
     assert few(0)[0] == [2, 2, 2]
     assert few(0) != few(1)
+
+
+def test_several_processes_compare_what_they_have_read(monkeypatch):
+    iris = Recipe(
+        name="iris",
+        task="classification",
+        model="softmax_regression",
+        data="iris",
+        learning_rate=0.1,
+        batch_size=16,
+    )
+    told = []
+    monkeypatch.setattr(processes, "compare", told.append)
+    preparation.prepare(iris)
+    assert not told
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    # Another split of the examples is other examples; another order of them is none.
+    split = dataclasses.replace(iris, data_options={"split_seed": 1})
+    for recipe in (iris, dataclasses.replace(iris, seed=1), split):
+        preparation.prepare(recipe, Settings(parallelism="data"))
+    one, same, other = told
+    assert one == same
+    assert one["the number of examples in train"] > 0
+    assert one["the data's label"]["names"] == ["setosa", "versicolor", "virginica"]
+    differing = {name for name in one if one[name] != other[name]}
+    assert differing >= {"the fingerprint of train", "the fingerprint of validation"}
+    assert all(name.startswith("the fingerprint of ") for name in differing)
+    json.dumps(one)
 
 
 @pytest.mark.parametrize(
