@@ -1,6 +1,7 @@
 """The exceptions that mean something to the caller, and what their messages share."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class UsageError(ValueError):
@@ -26,3 +27,12 @@ class NotFiniteError(TrainingError):
 def some(items: Sequence[str], most: int = 3) -> str:
     """The first few of many names, for a message."""
     return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
+
+
+@contextlib.contextmanager
+def about(part: str) -> Iterator[None]:
+    """Says at the head of an error which part of a recipe it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{part}: {error}") from error

@@ -28,6 +28,8 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train import manifest
 
+# Of all checkpoints, in a run directory or a phase's.
+FOLDER = "checkpoints"
 _STATE, _PROGRESS, _WATCHED = "state", "progress", "watched"
 # Checkpoints that are no longer kept go there whole before they are deleted file by file.
 _OBSOLETE = "obsolete"

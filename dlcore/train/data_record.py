@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dlcore import data
 from dlcore.data.description import Description, change, described, parsed
 from dlcore.errors import UsageError
-from dlcore.train import workdir
+from dlcore.train import checkpoint, workdir
 from dlcore.train.preparation import open_data
 from dlcore.train.recipe import Need, Recipe
 from dlcore.train.settings import Settings
@@ -68,7 +68,7 @@ class PhaseData:
         path = directory / self._file
         if path.exists():
             return
-        if (path.parent / "checkpoints").exists():
+        if (path.parent / checkpoint.FOLDER).exists():
             _log.warning("%s: the data of this run were not recorded: they are now", path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         workdir.write_json(path, data.describe(self.dataset))

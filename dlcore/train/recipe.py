@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -186,6 +187,19 @@ class Recipe(optim.Options):
             elif not same:
                 fields.setdefault(options, {})
         return dataclasses.replace(self, phases=(), **fields)
+
+    def by_phase(self) -> "list[Recipe]":
+        """A recipe for each phase; this one where it has none.
+
+        A phase starts from the one before it unless it says otherwise.
+        """
+        if not self.phases:
+            return [self]
+        recipes = [self.of_phase(self.phases[0])]
+        for before, phase in itertools.pairwise(self.phases):
+            after = dataclasses.replace(self, start_from=before.name, start_mapping="")
+            recipes.append(after.of_phase(phase))
+        return recipes
 
     def with_data_of(self, other: "Recipe") -> "Recipe":
         """The recipe on the data and the splits of another one."""

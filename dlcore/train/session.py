@@ -13,15 +13,14 @@ import functools
 import logging
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
-from dlcore import data, parallel, paths, processes, tasks, torch_file, torchvision, weights
-from dlcore.errors import NotFiniteError, TrainingError, UsageError
+from dlcore import data, parallel, processes
+from dlcore.errors import NotFiniteError, TrainingError, UsageError, about
 from dlcore.evaluators import Trained
 from dlcore.tasks import Learner, TrainState
 from dlcore.train import (
@@ -32,6 +31,7 @@ from dlcore.train import (
     findings,
     fit,
     report,
+    start_from,
     workdir,
 )
 from dlcore.train.callbacks import (
@@ -50,12 +50,7 @@ from dlcore.train.recipe import Recipe
 from dlcore.train.settings import Settings
 from dlcore.train.writers import columns, read_records
 
-_CHECKPOINTS = "checkpoints"
-
 _log = logging.getLogger(__name__)
-
-# Of files of weights.
-_READERS = {".safetensors": weights.read, ".pt": torch_file.read, ".pth": torch_file.read}
 
 
 class Session:
@@ -86,7 +81,7 @@ class Session:
         self._recorded = recorded
         self._data = [
             PhaseData(one, self.settings, pathlib.PurePath(self._folder(index)).parent, recorded)
-            for index, one in enumerate(phase_recipes(self._recipe))
+            for index, one in enumerate(self._recipe.by_phase())
         ]
         self._restored: dict[pathlib.Path, dict[str, Trained]] = {}
 
@@ -97,7 +92,7 @@ class Session:
         Raises:
           UsageError: something in the recipe, the settings or the data is wrong.
         """
-        earlier = len(phase_recipes(self._recipe)) - 1
+        earlier = len(self._recipe.by_phase()) - 1
         return (*map(self._prepare, range(earlier)), self.prepared)
 
     @functools.cached_property
@@ -111,12 +106,12 @@ class Session:
 
     def _prepare(self, index: int) -> Prepared:
         with self._about_phase(index):
-            recipe = phase_recipes(self._recipe)[index]
+            recipe = self._recipe.by_phase()[index]
             return prepare(recipe, self.settings, self._devices, lambda: self._data[index].dataset)
 
     def _about_phase(self, index: int) -> contextlib.AbstractContextManager[None]:
         phases = self._recipe.phases
-        return _about(f"phase.{phases[index].name}") if phases else contextlib.nullcontext()
+        return about(f"phase.{phases[index].name}") if phases else contextlib.nullcontext()
 
     @property
     def recipe(self) -> Recipe:
@@ -146,7 +141,7 @@ class Session:
         if place:
             workdir.check_apart(place, self._recipe, self.settings)
         for name, session in self.needed.items():
-            with _about(f"needs.{name}"):
+            with about(f"needs.{name}"):
                 session.check(place and place / name)
         for evaluator in self.prepared.evaluators.values():
             for role in evaluator.needed:
@@ -331,8 +326,8 @@ class Session:
     def _folder(self, index: int) -> str:
         """Where a phase's checkpoints are in the run directory: the last phase's are the run's."""
         if index in (-1, max(len(self._recipe.phases) - 1, 0)):
-            return _CHECKPOINTS
-        return f"phases/{self._recipe.phases[index].name}/{_CHECKPOINTS}"
+            return checkpoint.FOLDER
+        return f"phases/{self._recipe.phases[index].name}/{checkpoint.FOLDER}"
 
     def _first_state(self, directory: pathlib.Path, index: int) -> TrainState:
         prepared, source = self.phases[index], self._source(index)
@@ -340,17 +335,17 @@ class Session:
         if not recipe.start_from:
             return prepared.program.initialize()
         if source:
-            found = saved_weights(source[0].learner, directory / source[1])
+            found = start_from.saved(source[0].learner, directory / source[1])
         else:
-            found = read_weights(recipe.start_from)
-        return prepared.program.initialize(*_mapped(prepared, found))
+            found = start_from.read(recipe.start_from)
+        return prepared.program.initialize(*start_from.mapped(prepared, found))
 
     def _check_start(self, index: int) -> None:
         prepared, source = self.phases[index], self._source(index)
         recipe = prepared.recipe
         if recipe.start_from:
-            found = _abstract_weights(source[0]) if source else read_weights(recipe.start_from)
-            prepared.program.check_source(*_mapped(prepared, found))
+            found = start_from.abstract(source[0]) if source else start_from.read(recipe.start_from)
+            prepared.program.check_source(*start_from.mapped(prepared, found))
 
     def _source(self, index: int) -> tuple[Prepared, str] | None:
         """What a phase starts from, and where its checkpoints are in the run directory.
@@ -362,7 +357,7 @@ class Session:
         if name in earlier:
             return self.phases[earlier.index(name)], self._folder(earlier.index(name))
         if name in self.needed:
-            return self.needed[name].prepared, f"{name}/{_CHECKPOINTS}"
+            return self.needed[name].prepared, f"{name}/{checkpoint.FOLDER}"
         return None
 
     def _on_evaluation(
@@ -453,31 +448,11 @@ class Session:
         return summary
 
 
-@contextlib.contextmanager
-def _about(part: str) -> Iterator[None]:
-    """Says at the head of an error which part of the recipe it is about."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{part}: {error}") from error
-
-
-def phase_recipes(recipe: Recipe) -> list[Recipe]:
-    """A recipe for each phase; the recipe itself where it has none.
-
-    A phase starts from the one before it unless it says otherwise.
-    """
-    if not recipe.phases:
-        return [recipe]
-    recipes = [recipe.of_phase(recipe.phases[0])]
-    for before, phase in zip(recipe.phases, recipe.phases[1:], strict=False):
-        after = dataclasses.replace(recipe, start_from=before.name, start_mapping="")
-        recipes.append(after.of_phase(phase))
-    return recipes
-
-
 def restore(
-    prepared: Prepared, directory: pathlib.Path, which: str = "best", folder: str = _CHECKPOINTS
+    prepared: Prepared,
+    directory: pathlib.Path,
+    which: str = "best",
+    folder: str = checkpoint.FOLDER,
 ) -> Any:
     """A run's checkpoint (`checkpoint.Restored`), canonical.
 
@@ -499,64 +474,6 @@ def restore(
     )
 
 
-def saved_weights(learner: Learner | type[Learner], folder: pathlib.Path) -> dict[str, Any]:
-    """The weights of the best checkpoint by path, those of examples and devices left out.
-
-    Args:
-      learner: of the training, or its class.
-      folder: of its checkpoints.
-
-    Raises:
-      UsageError: there is none, or it is damaged.
-    """
-    variables = checkpoint.read(folder, learner.watched_mode, "best", Checkpoints.restore_variables)
-    return {
-        path: np.asarray(array)
-        for path, array in weights.flatten(
-            parallel.of_kind(variables, learner.state_kinds, "replicated")
-        ).items()
-    }
-
-
-def _mapped(prepared: Prepared, found: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Weights by our names, and what the mapping says of these."""
-    recipe = prepared.recipe
-    first, *others = recipe.start_mapping.split() or [""]
-    own = weights.flatten(prepared.program.startable)
-    if first == torchvision.WORD:
-        return torchvision.from_torchvision(recipe.model, found, own), " ".join(others)
-    if torchvision.is_from_torchvision(recipe.model, found, own):
-        raise UsageError(
-            f"start_from={recipe.start_from}: the names are torchvision's: the first word of "
-            f"start_mapping has to be {torchvision.WORD}"
-        )
-    return found, recipe.start_mapping
-
-
-def read_weights(name: str) -> dict[str, Any]:
-    """The weights of a file of safetensors or PyTorch, or of a run directory's best checkpoint.
-
-    Of the run only its recipe and its checkpoints have to be there, not its data.
-
-    Raises:
-      UsageError: there is no such file or run.
-    """
-    path = paths.local(name, "start_from")
-    if not path.is_dir() and path.suffix not in _READERS:
-        raise UsageError(
-            f"start_from={name}: there is no such directory: name that of a run, a file "
-            f"({', '.join(_READERS)}), a needed run or an earlier phase"
-        )
-    if path.exists() and not (path.is_dir() or path.is_file()):
-        raise UsageError(f"start_from={name}: it is neither a file nor a directory")
-    with _about(f"start_from={name}"):
-        if not path.is_dir():
-            return _READERS[path.suffix](path)
-        last = phase_recipes(workdir.read_recipe(path))[-1]
-        last.import_modules()
-        return saved_weights(tasks.kind(last.task), path / _CHECKPOINTS)
-
-
 def split_batches(prepared: Prepared, split: str) -> Any:
     """This process's shares of a split's batches.
 
@@ -573,9 +490,3 @@ def split_batches(prepared: Prepared, split: str) -> Any:
 
 def _open(learner: Learner | type[Learner], folder: pathlib.Path) -> Checkpoints:
     return Checkpoints(folder, mode=learner.watched_mode, read_only=True)
-
-
-def _abstract_weights(prepared: Prepared) -> dict[str, Any]:
-    variables = prepared.program.abstract_state.variables()
-    kinds = prepared.learner.state_kinds
-    return weights.flatten(parallel.of_kind(variables, kinds, "replicated"))

@@ -8,7 +8,6 @@ import pytest
 from dlcore import weights
 from dlcore.optim import groups
 from dlcore.train import Need, Run, Session
-from dlcore.train.session import phase_recipes
 from experiments import recipes
 
 LAYERS = ("C1", "C3", "C5", "F6", "logits")
@@ -47,7 +46,7 @@ def test_each_way_freezes_its_layers_phase_by_phase(way):
             ).items()
             if is_frozen
         )
-        for recipe in phase_recipes(recipes.get(f"few_digits_{way}"))
+        for recipe in recipes.get(f"few_digits_{way}").by_phase()
     ]
     assert frozen == WAYS[way][1]
 
