@@ -125,7 +125,7 @@ class DenseNet(nn.Module):
     """
 
     num_classes: Positive = 1000
-    blocks: tuple[Positive, ...] = (6, 12, 24, 16)
+    blocks: tuple[Natural, ...] = (6, 12, 24, 16)
     growth_rate: Positive = 32
     bottleneck: Natural = 4
     compression: Annotated[float, Range(above=0, most=1)] = 0.5

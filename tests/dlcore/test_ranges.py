@@ -143,6 +143,8 @@ def outside(declared):
 def test_every_number_that_can_be_set_has_a_range_and_is_held_to_it(settable):
     checked = 0
     for name, thing, make in settable():
+        if not type(thing).__module__.startswith("dlcore."):
+            continue  # Another test has registered it.
         for field, kind, is_tuple in numeric(thing):
             declared = ranges.declaration(kind)
             assert declared, f"{name}: {field} declares no range: see dlcore.ranges"

@@ -70,7 +70,7 @@ def test_a_text_is_recognized_prepared_or_ones_own(tmp_path, data_dir):
         assert set(load(name, data_dir).features) == {"tokens", "targets"}
 
 
-@pytest.mark.parametrize("augment", ["", "flip,crop"])
+@pytest.mark.parametrize("augment", ["", "flip,crop:2"])
 def test_a_dataset_over_the_limit_streams_the_same_batches(write_dataset, monkeypatch, augment):
     data_dir = write_dataset(
         {"train": (pixels, labels), "test": (pixels[:9], labels[:9])}, (5, 4, 3)

@@ -179,7 +179,7 @@ def test_a_pair_provides_what_a_task_needs_of_both():
 
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_a_side_that_gives_labels_alone_is_not_augmented(side):
-    options = {"augment": "crop", "pad": 1, "crop_size": 2}
+    options = {"augment": "crop:1", "pad": 1, "crop_size": 2}
     dataset = pair("zip", options=options)
     other = "ab".replace(side, "")
     provided = dataset.provide({f"image_{other}": INPUTS, f"label_{side}": (ClassLabel,)})

@@ -48,7 +48,7 @@ def test_a_registered_dataset_is_loaded_by_name_with_its_own_options():
     assert near.options == BlobOptions(spread=0.0, test_fraction=0.5)
     with pytest.raises(UsageError, match="'blobs' has no option 'width': it has .*, spread"):
         data.load("blobs", options={"width": 2})
-    with pytest.raises(UsageError, match="spread is nan: it must be a finite number"):
+    with pytest.raises(UsageError, match="spread=nan: it must be a finite number"):
         data.load("blobs", options={"spread": float("nan")})
 
 

@@ -141,8 +141,10 @@ def test_the_plain_chain_computes_the_same(case):
     (ours,), chain = block.implementations["xla"], block.peers["chain"]
     both = jax.jit(lambda arguments: (ours.both(arguments), chain.both(arguments)))
     for one, two in zip(*map(jax.tree.leaves, both(block.draw(0))), strict=True):
-        # Sums in another order, and cotangents that are rounded at other points.
-        assert testing.error(one, two) < 4 * float(jnp.finfo(case.dtype).eps)
+        # Cotangents are rounded at other points, and sums over the rows are in another order: of n
+        # addends the roundings, which are independent, add up to some sqrt(n) units.
+        units = 4 + case.geometry.rows**0.5
+        assert testing.error(one, two) < units * float(jnp.finfo(case.dtype).eps)
 
 
 def test_the_proof_on_the_device_is_by_float32_for_what_is_bfloat16():
