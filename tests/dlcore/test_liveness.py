@@ -17,23 +17,24 @@ class Store(dict):
 
 
 class Machine:
-    """Processes that look in turns; `work[number]` is what each has done: seconds, bytes."""
+    """Processes that look in turns; `work[number]` is what each has done: see `Liveness`."""
 
     def __init__(self, count=2):
-        self.work = [(0.0, 0)] * count
+        self.work = [(0.0, 0, 0)] * count
         store = Store()
         self.all = [
             Liveness(store, n, count, lambda n=n: f"stage {n}", lambda n=n: self.work[n])
             for n in range(count)
         ]
 
-    def look(self, times, *busy, seconds=0.5, read=0):
+    def look(self, times, *busy, seconds=0.5, read=0, stored=0):
         for _ in range(times):
             for number, one in enumerate(self.all):
                 done = self.work[number]
                 # Heartbeats alone take this much.
-                added = (seconds, read) if number in busy else (0.005, 150)
-                self.work[number] = (done[0] + added[0], done[1] + added[1])
+                work = (seconds, read + stored, stored)
+                added = work if number in busy else (0.005, 150, 0)
+                self.work[number] = tuple(map(sum, zip(done, added, strict=True)))
                 one.look()
 
     def stuck(self, limit=10):
@@ -66,6 +67,20 @@ def test_while_one_computes_or_reads_the_others_may_wait(work):
     # From its end on the time counts anew.
     machine.look(9)
     assert machine.stuck() == [None, None]
+
+
+def test_what_was_written_has_its_time_to_come_to_a_slow_disk():
+    machine = Machine()
+    # 2 GB in a moment; who waits until they lie on the disk does nothing.
+    machine.look(1, 0, stored=2 * 1024**3)
+    machine.look(45)
+    assert machine.stuck() == [None, None]
+    machine.look(10)
+    assert machine.stuck()[0]
+    # What goes through a network is not on its way to a disk.
+    machine.look(1, 0, read=2 * 1024**3)
+    machine.look(11)
+    assert machine.stuck()[0]
 
 
 def test_one_that_tells_nothing_may_hold_pythons_lock_and_work():
