@@ -12,7 +12,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from dlcore import data
+from dlcore import data, models, tasks
 from dlcore.data.description import Description, change, described, parsed
 from dlcore.errors import UsageError
 from dlcore.train import checkpoint, workdir
@@ -55,7 +55,7 @@ class PhaseData:
         """
         path = self._recorded and self._recorded / self._file
         known = None
-        if path and path.exists():
+        if path and path.exists() and not _follows_counts(self._recipe):
             known = described(read(path), self._recipe.data, self._recipe.data_options)
         return known or open_data(self._recipe, self._settings)
 
@@ -84,6 +84,11 @@ class PhaseData:
                 f" trained, {found.now} now: restore the data, give data=PLACE if they lie"
                 " elsewhere now, or train into a new directory"
             )
+
+
+def _follows_counts(recipe: Recipe) -> bool:
+    """Whether a part of it takes how often each class or token occurs, which is not recorded."""
+    return "frequencies" in {**models.defaults(recipe.model), **tasks.defaults(recipe.task)}
 
 
 def read(path: pathlib.Path) -> Description:
@@ -128,7 +133,8 @@ def named_as_there(recipe: Recipe, directory: pathlib.Path) -> Recipe:
         return recipe
     there = workdir.read_recipe(directory).data
     are_own = _is_own(there) and _is_own(recipe.data)
-    same = data.located(there) == recipe.data or (are_own and (directory / _NAME).exists())
+    # Where they lay may be a place that is closed now.
+    same = (are_own and (directory / _NAME).exists()) or data.located(there) == recipe.data
     return moved(recipe, there) if same else recipe
 
 
