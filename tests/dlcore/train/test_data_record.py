@@ -165,6 +165,29 @@ def test_where_the_data_lay_may_be_closed_to_who_goes_on_or_asks_for_answers(pla
     assert Session(recipe_of(place / "pics")).run(directory) == summary
 
 
+def test_the_data_of_a_phase_or_of_a_needed_run_may_move_too(place):
+    shutil.copytree(place / "pics", place / "first")
+    shutil.copytree(place / "pics", place / "judge")
+
+    def recipe(*names):
+        first, last, judge = (str(place / name) for name in names)
+        needed = recipe_of(judge)
+        phases = (Phase("a", {"data": first}), Phase("b", {"data": last}))
+        return small.recipe(num_epochs=1, phases=phases, needs={"judge": Need(needed)})
+
+    directory = place / "phased"
+    summary = Session(recipe("first", "pics", "judge")).run(directory)
+    for name in ("first", "pics", "judge"):
+        (place / name).rename(place / f"new {name}")
+    run = Run(directory, data=str(place / "new pics"))
+    assert run.evaluate("test")["loss"] == pytest.approx(summary["test"]["loss"])
+    moved = recipe("new first", "new pics", "new judge")
+    assert Session(moved).run(directory) == summary
+    exchange_image(place / "new first")
+    with pytest.raises(UsageError, match="data=.*new first: examples of .*as many others now"):
+        Session(moved).run(directory)
+
+
 def test_a_part_that_follows_what_is_not_recorded_has_the_data_opened(original, monkeypatch):
     monkeypatch.setattr(models, "defaults", lambda name: {"frequencies": ()})
     data = PhaseData(recipe_of(original / "pics"), Settings(), pathlib.PurePath(), original / "run")
