@@ -120,8 +120,14 @@ class Liveness:
         )
 
 
-def watch(liveness: Liveness, limit: float, end: Callable[[str], NoReturn]) -> None:
-    """Looks from a thread until the process ends; `end` is told where all of them stand."""
+def watch(liveness: Liveness, limit: Callable[[], float], end: Callable[[str], NoReturn]) -> None:
+    """Looks from a thread until the process ends; `end` is told where all of them stand.
+
+    Args:
+      liveness: of this process.
+      limit: for how many seconds all may be at rest, as things are.
+      end: ends the process.
+    """
 
     def keep_looking() -> None:
         while True:
@@ -130,7 +136,7 @@ def watch(liveness: Liveness, limit: float, end: Callable[[str], NoReturn]) -> N
                 liveness.look()
             except RuntimeError:  # The processes part, or have lost each other.
                 return
-            if stand := liveness.stuck(limit):
+            if stand := liveness.stuck(limit()):
                 end(stand)
 
     threading.Thread(target=keep_looking, name="liveness", daemon=True).start()

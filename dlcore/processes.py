@@ -70,7 +70,8 @@ def start(
       num_processes: of the run.
       process_id: of this one.
       same: what has to be the same on all processes, by name.
-      still_seconds: for so long all may be at rest; `liveness.STILL_SECONDS` at least.
+      still_seconds: for so long all may be at rest once their devices are connected;
+        `liveness.STILL_SECONDS` at least.
 
     Raises:
       UsageError: the arguments are wrong, or incomplete where no cluster is detected; process 0
@@ -110,7 +111,13 @@ def start(
     _met.set()
     state: Any = distributed.global_state
     watched = liveness.Liveness(state.client, state.process_id, state.num_processes, doing)
-    liveness.watch(watched, max(still_seconds, liveness.STILL_SECONDS), _end_of_rest)
+    still_seconds, joined = max(still_seconds, liveness.STILL_SECONDS), threading.Event()
+
+    def limit() -> float:
+        # The devices of a pod may take their time to find each other, and no host's.
+        return still_seconds if joined.is_set() else max(still_seconds, START_TIMEOUT_SECONDS)
+
+    liveness.watch(watched, limit, _end_of_rest)
     # Before anything that hangs where they differ, as the search for all devices does.
     compare({**(same or {}), "num_processes": state.num_processes, **_versions()}, at_start=True)
     # Collectives need equally many on each process.
@@ -122,6 +129,7 @@ def start(
         at_start=True,
     )
     _connect()
+    joined.set()
 
 
 def _parsed(address: str) -> tuple[str, int]:

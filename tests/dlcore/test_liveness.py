@@ -1,7 +1,11 @@
 """Whether the processes of a run still move, with a dictionary in the place of JAX's store."""
 
+import queue
+import threading
+
 import pytest
 
+from dlcore import liveness
 from dlcore.liveness import Liveness
 
 
@@ -98,6 +102,21 @@ def test_before_all_have_told_anything_none_is_stuck():
     for _ in range(50):
         machine.all[0].look()
     assert machine.stuck() == [None, None]
+
+
+def test_the_limit_is_the_one_of_the_moment(monkeypatch):
+    monkeypatch.setattr(liveness, "_INTERVAL", 0.01)
+    alone = Liveness(Store(), 0, 1, lambda: "the test", lambda: (0.0, 0, 0))
+    limits = iter([1000.0] * 50)
+    told = queue.Queue()
+
+    def end(stand):
+        told.put((stand, next(limits, None)))
+        raise RuntimeError("the thread ends here")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    liveness.watch(alone, lambda: next(limits, 0.05), end)
+    assert told.get(timeout=10) == ("process 0 at the test", None)
 
 
 def test_what_this_process_does_is_counted():
