@@ -5,6 +5,7 @@ of Python's runs then. So what native code writes to standard error goes through
 shown a moment later, unless it turns out to lead to such an end.
 """
 
+import atexit
 import contextlib
 import ctypes
 import io
@@ -44,7 +45,9 @@ def translate(end: Callable[[], NoReturn]) -> None:
     library = ctypes.CDLL(None)
     library.signal.argtypes, library.signal.restype = (ctypes.c_int, ctypes.c_void_p), None
     library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
-    threading.Thread(target=_relay, args=(source, shown, end), daemon=True).start()
+    holding = threading.Event()
+    threading.Thread(target=_relay, args=(source, shown, holding, end), daemon=True).start()
+    atexit.register(_drain, source, holding)
 
 
 def _keep_python_direct(shown: int) -> None:
@@ -63,11 +66,19 @@ def _keep_python_direct(shown: int) -> None:
             handler.setStream(sys.stderr)
 
 
-def _relay(source: int, shown: int, end: Callable[[], NoReturn]) -> None:
+def _drain(source: int, holding: threading.Event) -> None:
+    """Waits until what was written is shown, where a process ends as usual."""
+    last = time.monotonic() + 2 * _MOMENT
+    while (select.select([source], [], [], 0)[0] or holding.is_set()) and time.monotonic() < last:
+        time.sleep(0.01)
+
+
+def _relay(source: int, shown: int, holding: threading.Event, end: Callable[[], NoReturn]) -> None:
     held, since = b"", 0.0
     while True:
         left = max(since + _MOMENT - time.monotonic(), 0.0) if held else None
         if select.select([source], [], [], left)[0]:
+            holding.set()
             since = since if held else time.monotonic()
             held += os.read(source, 1 << 16)
             if _LOSS.search(held):
@@ -76,3 +87,4 @@ def _relay(source: int, shown: int, end: Callable[[], NoReturn]) -> None:
             with contextlib.suppress(OSError):  # Nobody may be there to read it.
                 os.write(shown, held)
             held = b""
+            holding.clear()

@@ -23,6 +23,9 @@ _INTERVAL = 1.0
 # A process at rest, that exchanges heartbeats, takes 0.5 % of a core and reads 150 bytes a second.
 _CORE_SHARE = 0.03
 _BYTES = 4096
+# The system may bring a checkpoint to a slow disk at this rate, while the process that waits for it
+# seems at rest.
+_STORED_BYTES = 50 * 1024**2
 # A process whose tidings are older may hold Python's lock, and work.
 _FRESH_LOOKS = 5
 _PLACE = "dlcore/liveness"
@@ -63,7 +66,8 @@ class Liveness:
       process_id: of this one.
       num_processes: of all.
       doing: what this process is doing.
-      work: grows with the processor time, in seconds, and the bytes that it reads and writes.
+      work: grows with the processor time, in seconds, the bytes that it reads and writes, and those
+        of them that go to a disk.
     """
 
     def __init__(
@@ -72,24 +76,25 @@ class Liveness:
         process_id: int,
         num_processes: int,
         doing: Callable[[], str],
-        work: Callable[[], tuple[float, int]] | None = None,
+        work: Callable[[], tuple[float, int, int]] | None = None,
     ) -> None:
         self._store, self._id = store, process_id
         self._doing, self._work = doing, work or _work
-        self._done = self._work()
+        self._done, self._on_the_way = self._work(), 0.0
         self._own = _Peer(look=0)
         self._peers = {number: _Peer() for number in range(num_processes)}
 
     def look(self) -> None:
         """Tells the others of this process, and learns of them; once in every interval."""
         done = self._work()
-        moved = (
-            done[0] - self._done[0] > _CORE_SHARE * _INTERVAL
-            or done[1] - self._done[1] > _BYTES * _INTERVAL
-        )
+        seconds, moved, stored = (now - then for now, then in zip(done, self._done, strict=True))
         self._done = done
+        self._on_the_way = max(self._on_the_way + stored - _STORED_BYTES * _INTERVAL, 0.0)
+        works = (
+            seconds > _CORE_SHARE * _INTERVAL or moved > _BYTES * _INTERVAL or self._on_the_way > 0
+        )
         # Looks are counted and not seconds: in its sleep a machine takes none.
-        self._own.still = 0 if moved else self._own.still + 1
+        self._own.still = 0 if works else self._own.still + 1
         self._own.look += 1
         told = {"look": self._own.look, "still": self._own.still, "doing": self._doing()}
         self._store.key_value_set(f"{_PLACE}/{self._id}", json.dumps(told), allow_overwrite=True)
@@ -115,8 +120,14 @@ class Liveness:
         )
 
 
-def watch(liveness: Liveness, limit: float, end: Callable[[str], NoReturn]) -> None:
-    """Looks from a thread until the process ends; `end` is told where all of them stand."""
+def watch(liveness: Liveness, limit: Callable[[], float], end: Callable[[str], NoReturn]) -> None:
+    """Looks from a thread until the process ends; `end` is told where all of them stand.
+
+    Args:
+      liveness: of this process.
+      limit: for how many seconds all may be at rest, as things are.
+      end: ends the process.
+    """
 
     def keep_looking() -> None:
         while True:
@@ -125,18 +136,19 @@ def watch(liveness: Liveness, limit: float, end: Callable[[str], NoReturn]) -> N
                 liveness.look()
             except RuntimeError:  # The processes part, or have lost each other.
                 return
-            if stand := liveness.stuck(limit):
+            if stand := liveness.stuck(limit()):
                 end(stand)
 
     threading.Thread(target=keep_looking, name="liveness", daemon=True).start()
 
 
-def _work() -> tuple[float, int]:
+def _work() -> tuple[float, int, int]:
     try:
         lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     except OSError:
         # A process that reads slowly could not be told from one that is stuck: none is called so.
-        return time.process_time(), time.monotonic_ns()
-    counts = dict(line.split(": ") for line in lines)
+        return time.process_time(), time.monotonic_ns(), 0
+    counts = {name: int(count) for name, count in (line.split(": ") for line in lines)}
     names = ("rchar", "wchar", "read_bytes", "write_bytes")
-    return time.process_time(), sum(int(counts[name]) for name in names)
+    moved = sum(counts[name] for name in names)
+    return time.process_time(), moved, counts["write_bytes"]

@@ -82,6 +82,16 @@ def to_write(name: str | os.PathLike[str], field: str) -> pathlib.Path:
     return path
 
 
+def absolute(path: pathlib.Path) -> pathlib.Path:
+    """The path from the root of what is there, through the links that it was named by.
+
+    What a link stands for may be another place on another machine, or tomorrow.
+    """
+    plain = pathlib.Path(os.path.normpath(path.absolute()))
+    # A link is followed before `..` behind it is.
+    return plain if plain.exists() and plain.samefile(path) else path.resolve()
+
+
 def _reason(error: OSError) -> str:
     """Why the system refuses a path."""
     if error.errno == errno.ENOTDIR:

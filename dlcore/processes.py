@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import faulthandler
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -39,6 +40,10 @@ START_TIMEOUT_SECONDS = 300
 COMPARISON_TIMEOUT_SECONDS = 25
 LEAVE_TIMEOUT_SECONDS = 2
 
+# A longer value is compared by its hash, and seen by its beginning: names of classes may be many,
+# and each process reads those of all.
+_LONGEST_VALUE = 200
+
 # Of the comparisons, which all processes make in the same order.
 _numbers = itertools.count()
 _doing = "the start"
@@ -65,7 +70,8 @@ def start(
       num_processes: of the run.
       process_id: of this one.
       same: what has to be the same on all processes, by name.
-      still_seconds: for so long all may be at rest; `liveness.STILL_SECONDS` at least.
+      still_seconds: for so long all may be at rest once their devices are connected;
+        `liveness.STILL_SECONDS` at least.
 
     Raises:
       UsageError: the arguments are wrong, or incomplete where no cluster is detected; process 0
@@ -105,7 +111,13 @@ def start(
     _met.set()
     state: Any = distributed.global_state
     watched = liveness.Liveness(state.client, state.process_id, state.num_processes, doing)
-    liveness.watch(watched, max(still_seconds, liveness.STILL_SECONDS), _end_of_rest)
+    still_seconds, joined = max(still_seconds, liveness.STILL_SECONDS), threading.Event()
+
+    def limit() -> float:
+        # The devices of a pod may take their time to find each other, and no host's.
+        return still_seconds if joined.is_set() else max(still_seconds, START_TIMEOUT_SECONDS)
+
+    liveness.watch(watched, limit, _end_of_rest)
     # Before anything that hangs where they differ, as the search for all devices does.
     compare({**(same or {}), "num_processes": state.num_processes, **_versions()}, at_start=True)
     # Collectives need equally many on each process.
@@ -117,6 +129,7 @@ def start(
         at_start=True,
     )
     _connect()
+    joined.set()
 
 
 def _parsed(address: str) -> tuple[str, int]:
@@ -147,7 +160,8 @@ def _bindable(address: str, host: str, port: int) -> str | None:
     except OSError as error:
         raise UsageError(
             f"coordinator_address={address}: process 0 cannot listen there ({error.strerror}): "
-            "give an address of the machine that it runs on, and a free port"
+            "give an address of the machine that it runs on, and a free port, or set "
+            "JAX_COORDINATOR_BIND_ADDRESS to where it is to listen"
         ) from error
     found = {place[0] for *_, place in places}
     by_name = host not in {"localhost", *found}
@@ -176,14 +190,17 @@ def _check_alone(address: str, process_id: int | None) -> None:
         f"process_id={process_id}: another process on this machine has this number in the run of "
         f"{address}: each has its own, from 0"
     )
-    # No file: the name is free again when the process ends, however it does.
-    name = f"\0dlcore {address} {process_id}"
+    # No file: the name is free again when the process ends, however it does. It has to be short.
+    place = hashlib.sha256(address.encode()).hexdigest()
+    name = f"\0dlcore {place} {process_id}"
     own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         own.bind(name)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with own, contextlib.suppress(OSError):
             own.sendto(b"another", name)
+        if error.errno != errno.EADDRINUSE:  # A container may have no such sockets.
+            return
         raise UsageError(message) from error
 
     def wait() -> None:
@@ -245,8 +262,10 @@ def compare(description: Mapping[str, Any], *, at_start: bool = False) -> None:
     if state.client is None:
         return
     place = f"dlcore/compared/{next(_numbers)}"
-    state.client.key_value_set(f"{place}/{state.process_id}", json.dumps(description, default=str))
+    own = {name: _shortened(value) for name, value in description.items()}
+    state.client.key_value_set(f"{place}/{state.process_id}", json.dumps(own, default=str))
     deadline = time.monotonic() + (COMPARISON_TIMEOUT_SECONDS if at_start else float("inf"))
+    pause = 0.1
     told: dict[int, Mapping[str, Any]] = {}
     while len(told) < state.num_processes:
         found = state.client.key_value_dir_get(place)
@@ -258,7 +277,16 @@ def compare(description: Mapping[str, Any], *, at_start: bool = False) -> None:
                 f"only {len(told)} of the {state.num_processes} processes of this run answered "
                 f"within {COMPARISON_TIMEOUT_SECONDS:g} s: start all of them again"
             )
-        time.sleep(0.1)
+        time.sleep(pause)
+        # Reading may take one of many processes hours.
+        pause = min(1.5 * pause, 1.0)
+
+
+def _shortened(value: Any) -> Any:
+    text = json.dumps(value, default=str)
+    if len(text) <= _LONGEST_VALUE:
+        return value
+    return f"{text[:_LONGEST_VALUE]}... ({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
 def _difference(told: Mapping[int, Mapping[str, Any]]) -> str | None:

@@ -116,7 +116,7 @@ def located(name: str, data_dir: Directory | None = None) -> str:
     if name in registration.names():
         return name
     found = _look(name, data_dir)
-    return str(paths.local(name, "data").resolve()) if found and found.is_own else name
+    return str(paths.absolute(paths.local(name, "data"))) if found and found.is_own else name
 
 
 def _find(name: str, data_dir: Directory | None) -> _Found:

@@ -10,9 +10,9 @@ import functools
 import logging
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from dlcore import data
+from dlcore import data, models, tasks
 from dlcore.data.description import Description, change, described, parsed
 from dlcore.errors import UsageError
 from dlcore.train import checkpoint, workdir
@@ -55,7 +55,7 @@ class PhaseData:
         """
         path = self._recorded and self._recorded / self._file
         known = None
-        if path and path.exists():
+        if path and path.exists() and not _follows_counts(self._recipe):
             known = described(read(path), self._recipe.data, self._recipe.data_options)
         return known or open_data(self._recipe, self._settings)
 
@@ -86,6 +86,11 @@ class PhaseData:
             )
 
 
+def _follows_counts(recipe: Recipe) -> bool:
+    """Whether a part of it takes how often each class or token occurs, which is not recorded."""
+    return "frequencies" in {**models.defaults(recipe.model), **tasks.defaults(recipe.task)}
+
+
 def read(path: pathlib.Path) -> Description:
     """What `PhaseData.keep` wrote.
 
@@ -112,12 +117,13 @@ def located(recipe: Recipe, settings: Settings) -> Recipe:
 
 
 def moved(recipe: Recipe, place: str) -> Recipe:
-    """The recipe with another name for its data, wherever it has that name."""
-    return _renamed(recipe, lambda name: place if name == recipe.data else name)
+    """The recipe with another name for the data of its last phase, wherever it has that name."""
+    last = recipe.by_phase()[-1].data
+    return _renamed(recipe, lambda name: place if name == last else name)
 
 
 def named_as_there(recipe: Recipe, directory: pathlib.Path) -> Recipe:
-    """The recipe with the name that a run directory has for the same data.
+    """The recipe with the names that a run directory has for the same data.
 
     Data of one's own that were recorded are known by what they are, wherever they lie now.
 
@@ -126,10 +132,27 @@ def named_as_there(recipe: Recipe, directory: pathlib.Path) -> Recipe:
     """
     if not (directory / "recipe.json").exists():
         return recipe
-    there = workdir.read_recipe(directory).data
-    are_own = _is_own(there) and _is_own(recipe.data)
-    same = data.located(there) == recipe.data or (are_own and (directory / _NAME).exists())
-    return moved(recipe, there) if same else recipe
+    names = dict(_names_there(recipe, workdir.read_recipe(directory), directory))
+    return _renamed(recipe, lambda name: names.get(name, name))
+
+
+def _names_there(
+    recipe: Recipe, there: Recipe, directory: pathlib.Path
+) -> Iterator[tuple[str, str]]:
+    """Names of data in a recipe, each with the one that a run has for the same."""
+    pairs = [(recipe.data, there.data)]
+    for phases in zip(recipe.phases, there.phases, strict=False):
+        here, old = (phase.overrides.get("data", "") for phase in phases)
+        if here and old:
+            pairs.append((here, old))
+    recorded = (directory / _NAME).exists()
+    for here, old in pairs:
+        # Where they lay may be a place that is closed now.
+        if (recorded and _is_own(old) and _is_own(here)) or data.located(old) == here:
+            yield here, old
+    for name in recipe.needs.keys() & there.needs.keys():
+        one, other = recipe.needs[name].recipe, there.needs[name].recipe
+        yield from _names_there(one, other, directory / name)
 
 
 def _is_own(name: str) -> bool:

@@ -77,7 +77,8 @@ class Session:
         recipe.import_modules()
         checks.phases(recipe)
         self.settings, self._devices = settings or Settings(), devices
-        self._recipe = data_record.located(recipe, self.settings)
+        # A recorded recipe names its places in full, which may be closed to who asks for answers.
+        self._recipe = recipe if recorded else data_record.located(recipe, self.settings)
         self._recorded = recorded
         self._data = [
             PhaseData(one, self.settings, pathlib.PurePath(self._folder(index)).parent, recorded)

@@ -49,6 +49,10 @@ def test_what_else_native_code_says_is_shown_and_what_python_says_at_once(tmp_pa
     assert output == "ours\nW0000 slow compilation\n"
 
 
+def test_what_native_code_says_last_is_shown_where_a_process_ends_as_usual(tmp_path):
+    assert run(tmp_path, write("W0000 a last word")) == (0, "W0000 a last word\n")
+
+
 def test_a_process_that_ends_already_keeps_its_own_line_and_code(tmp_path):
     lines = (write(LOSSES[0]), "print('error: mine', file=sys.stderr)", "time.sleep(1)")
     code, output = run(tmp_path, *lines, "os._exit(2)", end="time.sleep(60)")

@@ -1,7 +1,11 @@
 """Whether the processes of a run still move, with a dictionary in the place of JAX's store."""
 
+import queue
+import threading
+
 import pytest
 
+from dlcore import liveness
 from dlcore.liveness import Liveness
 
 
@@ -17,23 +21,24 @@ class Store(dict):
 
 
 class Machine:
-    """Processes that look in turns; `work[number]` is what each has done: seconds, bytes."""
+    """Processes that look in turns; `work[number]` is what each has done: see `Liveness`."""
 
     def __init__(self, count=2):
-        self.work = [(0.0, 0)] * count
+        self.work = [(0.0, 0, 0)] * count
         store = Store()
         self.all = [
             Liveness(store, n, count, lambda n=n: f"stage {n}", lambda n=n: self.work[n])
             for n in range(count)
         ]
 
-    def look(self, times, *busy, seconds=0.5, read=0):
+    def look(self, times, *busy, seconds=0.5, read=0, stored=0):
         for _ in range(times):
             for number, one in enumerate(self.all):
                 done = self.work[number]
                 # Heartbeats alone take this much.
-                added = (seconds, read) if number in busy else (0.005, 150)
-                self.work[number] = (done[0] + added[0], done[1] + added[1])
+                work = (seconds, read + stored, stored)
+                added = work if number in busy else (0.005, 150, 0)
+                self.work[number] = tuple(map(sum, zip(done, added, strict=True)))
                 one.look()
 
     def stuck(self, limit=10):
@@ -68,6 +73,20 @@ def test_while_one_computes_or_reads_the_others_may_wait(work):
     assert machine.stuck() == [None, None]
 
 
+def test_what_was_written_has_its_time_to_come_to_a_slow_disk():
+    machine = Machine()
+    # 2 GB in a moment; who waits until they lie on the disk does nothing.
+    machine.look(1, 0, stored=2 * 1024**3)
+    machine.look(45)
+    assert machine.stuck() == [None, None]
+    machine.look(10)
+    assert machine.stuck()[0]
+    # What goes through a network is not on its way to a disk.
+    machine.look(1, 0, read=2 * 1024**3)
+    machine.look(11)
+    assert machine.stuck()[0]
+
+
 def test_one_that_tells_nothing_may_hold_pythons_lock_and_work():
     machine = Machine()
     machine.look(50)
@@ -83,6 +102,21 @@ def test_before_all_have_told_anything_none_is_stuck():
     for _ in range(50):
         machine.all[0].look()
     assert machine.stuck() == [None, None]
+
+
+def test_the_limit_is_the_one_of_the_moment(monkeypatch):
+    monkeypatch.setattr(liveness, "_INTERVAL", 0.01)
+    alone = Liveness(Store(), 0, 1, lambda: "the test", lambda: (0.0, 0, 0))
+    limits = iter([1000.0] * 50)
+    told = queue.Queue()
+
+    def end(stand):
+        told.put((stand, next(limits, None)))
+        raise RuntimeError("the thread ends here")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    liveness.watch(alone, lambda: next(limits, 0.05), end)
+    assert told.get(timeout=10) == ("process 0 at the test", None)
 
 
 def test_what_this_process_does_is_counted():

@@ -1,11 +1,13 @@
 """How the processes of a run meet and part; whole trainings are in the tests of the programs."""
 
+import errno
 import itertools
 import json
 import os
 import re
 import signal
 import socket
+import threading
 import time
 import types
 
@@ -38,6 +40,23 @@ def test_where_process_0_cannot_listen_it_says_so_and_does_not_begin():
         processes.start(f"192.0.2.1:{port}", 2, 0)
     with pytest.raises(UsageError, match=r"nowhere.invalid:\d+: process 0 cannot listen there"):
         processes.start(f"nowhere.invalid:{port}", 2, 0)
+
+
+def test_a_long_address_is_one_and_a_machine_without_such_sockets_does_without(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(processes, "_end", lambda *_, **__: ended.set())
+    address = f"{'pod.' * 40}local:1234"
+    processes._check_alone(address, 0)
+    with pytest.raises(UsageError, match="^process_id=0: another process on this machine has this"):
+        processes._check_alone(address, 0)
+    assert ended.wait(10)
+
+    class Closed(socket.socket):
+        def bind(self, address):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Closed)
+    processes._check_alone("localhost:1234", 0)
 
 
 # Comparisons, with a dictionary in the place of JAX's store.
@@ -82,6 +101,23 @@ def test_the_first_difference_is_named_with_both_processes(compare):
     ):
         with pytest.raises(UsageError, match=f"^{message}"):
             compare(own, *others)
+
+
+def test_many_names_are_told_by_their_beginning_and_compared_to_the_end(compare, monkeypatch):
+    names = [f"class {number}" for number in range(10000)]
+    own = {"the data's label": {"names": names}}
+    # What another process tells is what this one does.
+    told = Store()
+    state = types.SimpleNamespace(client=told, process_id=0, num_processes=1)
+    monkeypatch.setattr(processes.distributed, "global_state", state)
+    processes.compare(own)
+    (text,) = told.values()
+    assert len(text) < 400
+    compare(own, json.loads(text), json.loads(text))
+    names[-1] = "another"
+    with pytest.raises(UsageError, match=r"^the data's label is .*class 1.*\.\.\. \(") as refused:
+        compare(own, json.loads(text))
+    assert len(str(refused.value)) < 700
 
 
 def test_at_the_start_one_that_does_not_answer_is_not_waited_for(compare, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlcore import data
-from dlcore.data import text
+from dlcore.data import curriculum, text
 from dlcore.data.description import change, describe, described, parsed
 from dlcore.data.features import ClassLabel, Image
 from dlcore.errors import UsageError
@@ -89,6 +89,18 @@ def test_statistics_may_differ_by_rounding_and_by_no_more():
         assert (found and found.what) == what
 
 
+def test_colors_may_vary_along_an_axis_either_way():
+    before = written(images(augment="pca_color"))
+    for factor, what in ((-1, None), (1.1, "the color_components of 'image'")):
+        now = copy.deepcopy(before)
+        statistics = now["statistics"]["image"]
+        components = np.array(statistics["color_components"])
+        components[:, 1] *= factor
+        statistics["color_components"] = components.tolist()
+        found = change(before, now)
+        assert (found and found.what) == what
+
+
 def test_statistics_are_said_only_where_they_are_used():
     assert set(written(images())["statistics"]["image"]) == {"mean", "standard_deviation"}
     assert not written(images(normalize="symmetric"))["statistics"]
@@ -104,6 +116,12 @@ def test_a_letter_of_a_text_makes_it_another_one():
     other_letters = text.load_text("fox", {"train": WORDS.replace("q", "Q")})
     found = change(before, describe(other_letters))
     assert found == ("the vocabulary of 'targets'", "28, with 'q'", "28, with 'Q'")
+
+
+def test_of_data_that_are_gone_nothing_is_measured(monkeypatch):
+    again = described(written(images(curriculum_epochs=2)), "animals", {"curriculum_epochs": 2})
+    monkeypatch.delattr(curriculum, "difficulty")
+    again.train_batches(4, 0)
 
 
 @pytest.mark.parametrize("options", [{}, {"normalize": "symmetric", "pad": 1}, {"crop_size": 4}])

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from dlcore import models
 from dlcore.errors import UsageError
 from dlcore.train import Need, Phase, Run, Session, Settings, data_record
 from dlcore.train.data_record import PhaseData
@@ -148,6 +149,50 @@ def test_new_inputs_are_answered_without_the_data(original, place):
     np.testing.assert_array_equal(*answers)
     with pytest.raises(UsageError, match="was not opened: only new inputs"):
         again.rows(again.learner.predict, "test")
+
+
+def test_where_the_data_lay_may_be_closed_to_who_goes_on_or_asks_for_answers(place):
+    directory = place / "run"
+    summary = Run(directory).summary
+    path = directory / "recipe.json"
+    recipe = json.loads(path.read_text())
+    # As a folder that may not be entered, it cannot even be looked at.
+    path.write_text(json.dumps(recipe | {"data": str(path / "pics")}))
+    assert Run(directory).answering().dataset.features["label"].names == CLASSES
+    assert Run(directory, data=str(place / "pics")).evaluate("test")["loss"] == pytest.approx(
+        summary["test"]["loss"]
+    )
+    assert Session(recipe_of(place / "pics")).run(directory) == summary
+
+
+def test_the_data_of_a_phase_or_of_a_needed_run_may_move_too(place):
+    shutil.copytree(place / "pics", place / "first")
+    shutil.copytree(place / "pics", place / "judge")
+
+    def recipe(*names):
+        first, last, judge = (str(place / name) for name in names)
+        needed = recipe_of(judge)
+        phases = (Phase("a", {"data": first}), Phase("b", {"data": last}))
+        return small.recipe(num_epochs=1, phases=phases, needs={"judge": Need(needed)})
+
+    directory = place / "phased"
+    summary = Session(recipe("first", "pics", "judge")).run(directory)
+    for name in ("first", "pics", "judge"):
+        (place / name).rename(place / f"new {name}")
+    run = Run(directory, data=str(place / "new pics"))
+    assert run.evaluate("test")["loss"] == pytest.approx(summary["test"]["loss"])
+    moved = recipe("new first", "new pics", "new judge")
+    assert Session(moved).run(directory) == summary
+    exchange_image(place / "new first")
+    with pytest.raises(UsageError, match="data=.*new first: examples of .*as many others now"):
+        Session(moved).run(directory)
+
+
+def test_a_part_that_follows_what_is_not_recorded_has_the_data_opened(original, monkeypatch):
+    monkeypatch.setattr(models, "defaults", lambda name: {"frequencies": ()})
+    data = PhaseData(recipe_of(original / "pics"), Settings(), pathlib.PurePath(), original / "run")
+    assert sum(data.dataset.facts["frequencies"]) > 40
+    assert min(data.dataset.facts["frequencies"]) > 5
 
 
 def test_a_run_from_before_there_was_a_record_gets_one(place, monkeypatch, caplog):
