@@ -17,7 +17,9 @@ def check(prepared: Prepared) -> None:
     Nothing is compiled. Gradients and activations are not counted: what fits may still not run.
     """
     layout = prepared.program.parallelism
-    device, there = jax.local_devices()[0], memory.of_device(jax.local_devices()[0])
+    # Which of them the training takes does not matter where the largest would not do.
+    device = max(jax.local_devices(), key=memory.of_device)
+    there = memory.of_device(device)
     needed = parts(prepared)
     # The CPUs of a process share its host's memory.
     holders = jax.process_count() if device.platform == "cpu" else layout.device_count

@@ -1,6 +1,7 @@
 """What no memory could hold is refused before any of it is made."""
 
 import dataclasses
+import types
 
 import jax
 import pytest
@@ -74,6 +75,29 @@ def test_an_accelerator_holds_its_own_share(monkeypatch, parallelism):
     # Each of four parts is rounded down.
     device.limit = least - 5
     with pytest.raises(UsageError, match="tpu has 0.0 GB"):
+        fit.check(prepared)
+
+
+def test_of_unequal_accelerators_the_largest_counts_and_one_that_does_not_tell_is_no_limit(
+    monkeypatch,
+):
+    prepared = prepare(MLP)
+
+    def devices(*limits):
+        made = [
+            types.SimpleNamespace(platform="gpu", memory_stats=lambda limit=limit: limit)
+            for limit in limits
+        ]
+        monkeypatch.setattr(jax, "local_devices", lambda: made)
+
+    # A card for the screen comes first.
+    devices({"bytes_limit": 10}, {"bytes_limit": 10**9})
+    fit.check(prepared)
+    devices(None)
+    monkeypatch.setattr(memory, "of_host", lambda: 10)
+    fit.check(prepared)
+    devices({"bytes_limit": 10}, {"bytes_limit": 20})
+    with pytest.raises(UsageError, match="gpu has"):
         fit.check(prepared)
 
 
