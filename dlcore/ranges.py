@@ -58,6 +58,11 @@ class Range:
         # What has no bound has infinity for one, which is not below itself; NaN is below nothing.
         return self.least <= value <= self.most and self.above < value < self.below
 
+    def held(self) -> "Range":
+        """The range as a device holds it: its bounds are rounded as the numbers in it are."""
+        bounds = ("least", "above", "most", "below")
+        return dataclasses.replace(self, **{name: _held(getattr(self, name)) for name in bounds})
+
 
 Natural = Annotated[int, Range(least=0)]
 Positive = Annotated[int, Range(least=1)]
@@ -112,8 +117,9 @@ def problem(annotation: Any, value: Any, otherwise: Range = Range()) -> str | No
         return str(declared.range) or "a finite number"
     if declared.whole:
         return None if value <= _LARGEST else f"at most {_LARGEST}"
-    held = _held(float(value))
-    return None if declared.range.has(held) else f"{str(declared.range) or 'finite'}, as a float32"
+    if declared.range.held().has(_held(float(value))):
+        return None
+    return f"{str(declared.range) or 'finite'}, as a float32"
 
 
 def _is_whole(value: Any) -> bool:

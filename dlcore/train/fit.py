@@ -34,7 +34,7 @@ def check(prepared: Prepared) -> None:
     raise UsageError(
         f"a training of model={recipe.model} needs {memory.shown(total)} of memory at least, and "
         f"{device.platform} has {memory.shown(there)} ({listed}): lower batch_size="
-        f"{recipe.batch_size}, or what options of model and data make of the model and its inputs"
+        f"{recipe.batch_size}, or choose a smaller model or smaller inputs"
     )
 
 

@@ -113,7 +113,7 @@ def test_of_unequal_accelerators_the_largest_counts_and_one_that_does_not_tell_i
         ({"model_options": {"hidden": (2**31 - 1,) * 3}}, "GB for the parameters"),
         (
             {"data_options": {"pad": 100_000}},
-            r"GB for a prepared batch\): lower batch_size=64, or what options of",
+            r"GB for a prepared batch\): lower batch_size=64, or choose a smaller",
         ),
         ({"data_options": {"resize": 100_000}}, r"'digits': 1797 .* \(100000, 100000, 1\)"),
         ({"data_options": {"resize": 2**31 - 1}}, "dataset 'digits': 1797 of its examples"),
