@@ -59,6 +59,10 @@ def test_a_number_is_in_its_range_or_told_what_it_has_to_be(kind, inside, outsid
         (Annotated[float, Range()], math.nan, "a finite number"),
         (AboveZero, 1e-46, "above 0, as a float32"),
         (float, 1e39, "finite, as a float32"),
+        (AboveZero, 1e39, "above 0 and finite, as a float32"),
+        (AboveZero, math.inf, "above 0 and finite"),
+        (AboveZero, -math.inf, "above 0"),
+        (Annotated[float, Range(above=0, most=0.5)], math.inf, "above 0 and at most 0.5"),
     ],
 )
 def test_a_range_is_said_in_words(kind, value, wanted):
