@@ -24,10 +24,11 @@ def of_host() -> int:
     return min([physical, *limits]) + _swap()
 
 
-def of_device(device: jax.Device) -> int:
-    """The bytes that a device can hold; a CPU's are the host's."""
-    # Not every backend counts.
-    return (device.memory_stats() or {}).get("bytes_limit") or of_host()
+def of_device(device: jax.Device) -> float:
+    """The bytes that a device can hold, infinite where it does not tell; a CPU's are the host's."""
+    # Not every backend counts, nor every allocator of a GPU's memory.
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit or (of_host() if device.platform == "cpu" else math.inf)
 
 
 def of_arrays(tree: Any) -> int:
@@ -40,7 +41,7 @@ def of_shape(shape: Iterable[int], item: int) -> int:
     return math.prod(map(int, shape)) * item
 
 
-def shown(count: int) -> str:
+def shown(count: float) -> str:
     """A number of bytes, for a message."""
     return f"{count / 1e9:,.1f} GB"
 

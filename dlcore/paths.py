@@ -1,10 +1,12 @@
-"""Paths that a user names: of files on this machine, and of the cache."""
+"""Paths that a user names: of files on this machine, and of the cache; and how they are written."""
 
+import contextlib
 import errno
 import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterator
 
 from dlcore.errors import UsageError
 
@@ -90,6 +92,33 @@ def absolute(path: pathlib.Path) -> pathlib.Path:
     plain = pathlib.Path(os.path.normpath(path.absolute()))
     # A link is followed before `..` behind it is.
     return plain if plain.exists() and plain.samefile(path) else path.resolve()
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in the system's errors, which do so only where it could not be opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole or not at all; one that is there is replaced.
+
+    Raises:
+      OSError: it cannot be written, as where the disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with writing(path):
+            part.write_bytes(content)
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # Where it cannot be made, it is not there.
+            part.unlink()
 
 
 def _reason(error: OSError) -> str:

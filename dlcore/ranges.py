@@ -58,6 +58,12 @@ class Range:
         # What has no bound has infinity for one, which is not below itself; NaN is below nothing.
         return self.least <= value <= self.most and self.above < value < self.below
 
+    def held(self) -> "Range":
+        """The range as a device holds it: its bounds are rounded as the numbers in it are."""
+        return Range(
+            _held(self.least), _held(self.above), _held(self.most), _held(self.below), self.or_zero
+        )
+
 
 Natural = Annotated[int, Range(least=0)]
 Positive = Annotated[int, Range(least=1)]
@@ -108,12 +114,19 @@ def problem(annotation: Any, value: Any, otherwise: Range = Range()) -> str | No
         return None
     if declared.whole and not _is_whole(value):
         return "a whole number"
+    words = str(declared.range)
+    if value == math.inf and declared.range.most == declared.range.below == math.inf:
+        return f"{words} and finite" if words else "a finite number"
     if not declared.range.has(value):
-        return str(declared.range) or "a finite number"
+        return words or "a finite number"
     if declared.whole:
         return None if value <= _LARGEST else f"at most {_LARGEST}"
     held = _held(float(value))
-    return None if declared.range.has(held) else f"{str(declared.range) or 'finite'}, as a float32"
+    if declared.range.held().has(held):
+        return None
+    if math.isinf(held):
+        words = f"{words} and finite" if words else "finite"
+    return f"{words}, as a float32"
 
 
 def _is_whole(value: Any) -> bool:

@@ -22,7 +22,6 @@ word above also reads `batch_stats/trunk/norm1/mean` from `batch_stats/encoder/n
 pattern that spells the collection out (`batch_stats/.*<-`) is for that collection alone.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import re
@@ -35,6 +34,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from dlcore import paths
 from dlcore.errors import UsageError, some
 
 PARAMS = "params"
@@ -100,16 +100,12 @@ def write(
     """
     # Of any other order than C's, the library would write the bytes as they lie.
     flat = {name: np.asarray(array, order="C") for name, array in flatten(variables).items()}
-    # The library's own way to write a file leaves it readable by its owner alone.
-    whole, part = pathlib.Path(path), pathlib.Path(f"{path}.part")
     try:
-        part.write_bytes(safetensors.numpy.save(flat, dict(metadata) if metadata else None))
-        part.replace(whole)
+        content = safetensors.numpy.save(flat, dict(metadata) if metadata else None)
     except safetensors.SafetensorError as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # Where it cannot be made, it is not there.
-            part.unlink()
+    # The library's own way to write a file leaves it readable by its owner alone.
+    paths.write_whole(pathlib.Path(path), content)
 
 
 def start(variables: Any, source: Mapping[str, Any], mapping: str = "") -> Any:

@@ -44,6 +44,7 @@ def main(values: flags.FlagValues) -> None:
     Raises:
       UsageError: the recipe is wrong, or every parallelism refuses it.
     """
+    settings = Settings(data_dir=values.data_dir, kernels=values.kernels)
     aot.prepare()
     machine = _machine(values)
     recipe = flags.read_recipe(values, recipes.get(values.recipe))
@@ -53,7 +54,6 @@ def main(values: flags.FlagValues) -> None:
             f"--parallelism={values.parallelism}: task {recipe.task} supports "
             f"{', '.join(supported)}"
         )
-    settings = Settings(data_dir=values.data_dir, kernels=values.kernels)
     models.create(recipe.model, **recipe.model_options)  # What it refuses, no parallelism takes.
     print(tables.aligned(whole(recipe, values.data_dir, machine)))
     names = (values.parallelism,) if values.parallelism else supported

@@ -45,10 +45,10 @@ def main(values: flags.FlagValues) -> None:
         variables = torchvision.to_torchvision(run.recipe.model, weights.flatten(variables))
     folder.mkdir(parents=True, exist_ok=True)
     if program:
-        path.write_bytes(program)
+        paths.write_whole(path, program)
     else:
         weights.write(path, variables, {"recipe": run.recipe.name})
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    paths.write_whole(folder / "README.md", card.encode())
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -93,7 +93,9 @@ def _read(values: FlagValues, argv: Sequence[str], define: Callable[..., None]) 
 def _expanded(values: FlagValues, argv: Sequence[str]) -> list[str]:
     """The command line with what files of flags hold in the place of each absl's `--flagfile`."""
     for name in _given(argv, "flagfile"):
-        if not paths.local(name, "--flagfile").is_file():
+        path = paths.local(name, "--flagfile")
+        # A pipe will do, as of a shell's <(command).
+        if path.is_dir() or not path.exists():
             raise UsageError(f"--flagfile={name} is no file: name one with a flag in each line")
     try:
         return [argv[0], *values.read_flags_from_files(argv[1:], force_gnu=False)]

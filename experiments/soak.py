@@ -13,30 +13,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from dlcore.errors import TrainingError, UsageError
+from dlcore.ranges import Positive, Range
 from dlcore.train import workdir
 from experiments import flags, recipes, tables
 
 # Few numbers and many saves, a network, two players: on data that every machine has.
 RECIPES = ["softmax_regression_iris", "lenet5_digits", "gan_digits"]
 SAMPLES = 100
+# A week at most.
+Minutes = Annotated[float, Range(above=0, most=7 * 24 * 60)]
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """The flags of this program."""
     flags.define_one(values, "recipes", RECIPES, "Recipes to train, with commas.", list)
-    flags.define_one(values, "minutes", 10.0, "How long each is trained.")
-    flags.define_one(values, "checkpoint_every", 10, "Steps between checkpoints.")
+    flags.define_one(values, "minutes", 10.0, "How long each is trained.", Minutes)
+    flags.define_one(values, "checkpoint_every", 10, "Steps between checkpoints.", Positive)
     flags.define_one(values, "workdir", "runs/soak", "Where the run directories are kept.")
 
 
 def main(values: flags.FlagValues) -> None:
     """Trains one recipe after another, and prints a row for each."""
-    if not values.minutes > 0:
-        raise UsageError(f"minutes={values.minutes}: it must be more than 0")
     for name in values.recipes:
         recipes.get(name)
     rows = []

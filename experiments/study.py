@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlcore import plots
+from dlcore import paths, plots
 from dlcore.analysis import studies
 from dlcore.errors import UsageError
 from dlcore.train import workdir
@@ -45,7 +45,8 @@ def main(values: flags.FlagValues) -> None:
     scalars = tables.scalars(numbers)
     summary = {"study": values.study, "options": options, "numbers": scalars}
     workdir.write_json(directory / "summary.json", summary)
-    np.savez(directory / "numbers.npz", **numbers)
+    with paths.writing(directory / "numbers.npz"):
+        np.savez(directory / "numbers.npz", **numbers)
     plots.save(chosen.draw(numbers), directory / "figure.png")
     shown = {name: f"{number:.6g}" for name, number in scalars.items()}
     if options == defaults:

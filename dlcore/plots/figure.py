@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Literal
 
+from dlcore import paths
+
 # Matplotlib takes half a second to import, and most runs of a program draw nothing.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +30,9 @@ def save(figure: "Figure", path: pathlib.Path) -> None:
     """Writes a figure, in the format of the path's suffix, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
-        temporary.replace(path)
+        with paths.writing(path):
+            figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,7 +4,7 @@ Orbax, which is used nowhere else, writes a checkpoint into a temporary folder a
 it is whole. Just before that, a manifest with the SHA-256 of every file goes into it. A checkpoint
 counts only if its manifest agrees with its files, so a damaged one is known for what it is,
 whichever byte was lost; it is moved aside, never deleted, and the one before it is used. That what
-is written can be read back is not taken for granted: the first one of a process is.
+is written can be read back is not taken for granted: the first one is, unless it is very large.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from dlcore import memory
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train import manifest
 
@@ -36,6 +37,9 @@ _OBSOLETE = "obsolete"
 
 # What is another one where a part of the state does not fit.
 _OTHER = {"opt_state": "optimizer or version", "model_state": "model or number of devices"}
+
+# What all processes together read back at most: each needs the whole state, in its host's memory.
+_READ_BACK_BYTES = 2**34
 
 # How often a reader looks for a checkpoint, while a training deletes those that it finds.
 _ATTEMPTS = 10
@@ -226,7 +230,7 @@ class Checkpoints:
     ) -> None:
         """Starts writing a checkpoint; the state may be donated once this returns.
 
-        The first one is waited for, and read back.
+        The first one is waited for, and read back where it is not too large for that.
 
         Args:
           step: the number of the step that gave the state.
@@ -250,7 +254,9 @@ class Checkpoints:
             raise self._unwritten(error) from error
         if not self._proven:
             self.wait()
-            self._prove(step, state)
+            # A matter of sizes alone, so that all processes do the same.
+            if jax.process_count() * memory.of_arrays(state) <= _READ_BACK_BYTES:
+                self._prove(step, state)
             self._proven = True
 
     def _prove(self, step: int, state: Any) -> None:

@@ -17,7 +17,9 @@ def check(prepared: Prepared) -> None:
     Nothing is compiled. Gradients and activations are not counted: what fits may still not run.
     """
     layout = prepared.program.parallelism
-    device, there = jax.local_devices()[0], memory.of_device(jax.local_devices()[0])
+    # Which of them the training takes does not matter where the largest would not do.
+    device = max(jax.local_devices(), key=memory.of_device)
+    there = memory.of_device(device)
     needed = parts(prepared)
     # The CPUs of a process share its host's memory.
     holders = jax.process_count() if device.platform == "cpu" else layout.device_count
@@ -32,7 +34,7 @@ def check(prepared: Prepared) -> None:
     raise UsageError(
         f"a training of model={recipe.model} needs {memory.shown(total)} of memory at least, and "
         f"{device.platform} has {memory.shown(there)} ({listed}): lower batch_size="
-        f"{recipe.batch_size}, or what options of model and data make of the model and its inputs"
+        f"{recipe.batch_size}, or choose a smaller model or smaller inputs"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from dlcore import paths
 from dlcore.errors import UsageError
+from tests.limits import limited_file_size
 
 
 def test_the_home_directory_stands_in_the_place_of_a_tilde(monkeypatch, tmp_path):
@@ -44,6 +45,19 @@ def test_what_nothing_can_be_called_is_refused_with_the_systems_reason(tmp_path)
         with pytest.raises(UsageError, match=f"^workdir=.*{reason}") as refused:
             paths.local(name, "workdir")
         assert len(str(refused.value)) < 400
+
+
+def test_a_file_that_does_not_fit_is_named_and_leaves_the_one_that_was_there(tmp_path):
+    path = tmp_path / "weights"
+    paths.write_whole(path, b"of before")
+    with limited_file_size(2**10), pytest.raises(OSError, match="File too large: .*/weights'"):
+        paths.write_whole(path, bytes(2**11))
+    assert path.read_bytes() == b"of before"
+    assert list(tmp_path.iterdir()) == [path]
+    paths.write_whole(path, b"another")
+    assert path.read_bytes() == b"another"
+    with pytest.raises(FileNotFoundError, match="none/weights"):
+        paths.write_whole(tmp_path / "none" / "weights", b"")
 
 
 def test_where_something_is_to_be_written_nothing_is_made_before(tmp_path):

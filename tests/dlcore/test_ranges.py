@@ -28,6 +28,10 @@ TINY = float(np.finfo(np.float32).tiny)
         # A float32 knows nothing between 0 and its smallest normal number, or above its largest.
         (AboveZero, [1, TINY, 3e38], [0, -1, TINY / 2, 1e-46, 1e39, math.inf, math.nan]),
         (Annotated[float, Range(least=1, or_zero=True)], [0, 1, 1.5], [0.5, -1, math.nan]),
+        # As float32, 0.1 and 1.1 are more than that, and 0.7 is less.
+        (Annotated[float, Range(least=0.7, most=1.1)], [0.7, 1.1], [0.699, 1.101]),
+        (Annotated[float, Range(above=0.1, below=0.7)], [0.101, 0.699], [0.1, 0.1 + 1e-12, 0.7]),
+        (Annotated[float, Range(least=0, most=0.1)], [0, 0.1], [-1e-9, 0.101]),
         (Annotated[int, Range(least=2, most=4)], [2, 4], [1, 5]),
         (Annotated[float, Range()], [-3.0, 0, 1e30], [math.nan, math.inf, -math.inf, 1e39]),
         (float, [-3.0, 2], [math.nan, math.inf]),
@@ -55,6 +59,10 @@ def test_a_number_is_in_its_range_or_told_what_it_has_to_be(kind, inside, outsid
         (Annotated[float, Range()], math.nan, "a finite number"),
         (AboveZero, 1e-46, "above 0, as a float32"),
         (float, 1e39, "finite, as a float32"),
+        (AboveZero, 1e39, "above 0 and finite, as a float32"),
+        (AboveZero, math.inf, "above 0 and finite"),
+        (AboveZero, -math.inf, "above 0"),
+        (Annotated[float, Range(above=0, most=0.5)], math.inf, "above 0 and at most 0.5"),
     ],
 )
 def test_a_range_is_said_in_words(kind, value, wanted):

@@ -124,6 +124,17 @@ def test_a_file_of_flags_is_read_before_the_flags_are_known(call, tmp_path):
     assert_refused(call(train, f"--flagfile={tmp_path}"), f"--flagfile={tmp_path} is no file")
 
 
+def test_flags_may_come_through_a_pipe(call, tmp_path):
+    reading, writing = os.pipe()
+    os.write(writing, b"--recipe=lenet5_digits\n--model.dropout_rate=2\n--model=mlp\n")
+    os.close(writing)
+    try:
+        result = call(train, f"--flagfile=/dev/fd/{reading}", f"--workdir={tmp_path / 'new'}")
+    finally:
+        os.close(reading)
+    assert_refused(result, "--model.dropout_rate=2", "it must be at least 0 and below 1")
+
+
 def test_a_pipe_in_the_place_of_weights_is_not_waited_for(call, tmp_path):
     pipe = tmp_path / "w.safetensors"
     os.mkfifo(pipe)

@@ -13,6 +13,7 @@ from dlcore import torchvision, weights
 from dlcore.train import Run
 from experiments import export
 from tests.experiments.conftest import launch
+from tests.limits import limited_file_size
 
 ELSEWHERE = """
 import pathlib, sys
@@ -29,6 +30,17 @@ assert not {"dlcore", "kernels", "flax"} & set(sys.modules)
 @pytest.fixture
 def run(digits_run):
     return Run(digits_run)
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", "safetensors"])
+def test_a_full_disk_is_one_line_that_names_the_file(call, digits_run, tmp_path, kind):
+    words = (f"--workdir={digits_run}", f"--output={tmp_path / 'out'}", f"--format={kind}")
+    with limited_file_size(2**13):
+        code, _, errors = call(export, *words)
+    assert code == 1
+    file = tmp_path / "out" / export.FORMATS[kind]
+    assert errors.splitlines()[-1] == f"error: {file}: File too large"
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_the_program_gives_the_same_answers_to_raw_images_without_dlcore(

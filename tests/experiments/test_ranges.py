@@ -12,6 +12,7 @@ from experiments import (
     predict,
     prepare,
     reproduce,
+    soak,
     study,
     train,
 )
@@ -20,7 +21,7 @@ from tests.experiments.refusals import assert_refused
 
 PROGRAMS = (
     *(benchmark, compile_, evaluate, export, find_rate, models, predict, prepare, reproduce),
-    *(study, train),
+    *(soak, study, train),
 )
 # Nothing that can be counted or weighed; of a float, NaN is in no range, either.
 BAD = {"int": ("-1", "2147483648"), "integers": ("-1", "0,-1"), "float": ("-1", "nan", "inf")}
@@ -35,7 +36,9 @@ def test_every_number_that_a_program_takes_is_held_to_its_range(call):
             for word in BAD.get(values[name].flag_type(), ()):
                 found.append(name)
                 assert_refused(call(program, f"--{name}={word}"), f"--{name}=", "it must be")
-    assert {"length", "temperature", "seconds", "rounds", "epochs", "seeds"} <= set(found)
+    assert {"length", "temperature", "seconds", "rounds", "epochs", "seeds", "minutes"} <= set(
+        found
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,8 @@ def test_every_number_that_a_program_takes_is_held_to_its_range(call):
             ("--recipes=lenet5_digits", "--batch_size=0"),
             ("--batch_size=0 is no step to be timed", "at least 1"),
         ),
+        (soak, ("--minutes=inf",), ("--minutes=inf: it must be above 0 and at most 10080",)),
+        (soak, ("--checkpoint_every=0",), ("--checkpoint_every=0: it must be at least 1",)),
         (study, ("--study=hopfield", "--sizes=49"), ("--sizes=49: it must be at least 50",)),
         (study, ("--study=losses", "--truth=nan"), ("--truth=nan: it must be above 0 and below",)),
     ],

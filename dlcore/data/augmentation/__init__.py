@@ -17,7 +17,7 @@ from dlcore.data.augmentation import geometry, intensity, series
 from dlcore.data.augmentation.moves import Example, Warp, Warps, moved, picture_size
 from dlcore.data.features import Feature
 from dlcore.errors import UsageError
-from dlcore.ranges import Natural, NotNegative, Share
+from dlcore.ranges import Natural, Share
 
 Augmentation = Callable[[jax.Array, Example], Example]
 
@@ -40,7 +40,7 @@ class Kind:
 
     change: Callable[..., Any]
     strength: float
-    takes: Any = NotNegative
+    takes: Any
     in_pixels: bool = False
     moves: bool = False
     changes: tuple[type[Feature], ...] = (kinds.Image,)
@@ -68,11 +68,11 @@ AUGMENTATIONS: dict[str, Kind] = {
     "shear": Kind(geometry.shear, 0.1, Share, moves=True),
     "affine": Kind(geometry.affine, 1, _to(9), moves=True),
     "perspective": Kind(geometry.perspective, 0.1, _to(0.24), moves=True),
-    "elastic": Kind(geometry.elastic, 34, moves=True, leaves_behind=(kinds.Boxes,)),
+    "elastic": Kind(geometry.elastic, 34, _to(1000), moves=True, leaves_behind=(kinds.Boxes,)),
     "brightness": Kind(intensity.brightness, 0.2, Share),
     "contrast": Kind(intensity.contrast, 0.2, Share),
-    "noise": Kind(intensity.noise, 0.05),
-    "pca_color": Kind(intensity.pca_color, 0.1, needs_colors=True),
+    "noise": Kind(intensity.noise, 0.05, _to(100)),
+    "pca_color": Kind(intensity.pca_color, 0.1, _to(100), needs_colors=True),
     "time_shift": Kind(series.time_shift, 0.1, **_IN_TIME),
     "time_mask": Kind(series.time_mask, 0.2, **_IN_TIME),
 }

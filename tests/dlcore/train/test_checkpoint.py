@@ -5,9 +5,9 @@ import gc
 import logging
 import math
 import pathlib
-import resource
 import shutil
 import sys
+import unittest.mock
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from dlcore import memory
 from dlcore.errors import TrainingError, UsageError
 from dlcore.train import checkpoint, manifest
 from dlcore.train.checkpoint import Checkpoints
+from tests.limits import limited_file_size
 
 PROGRESS = {"log_position": 123, "best": None, "callbacks": {"EarlyStopping": {"waited": 1}}}
 
@@ -464,17 +466,6 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     assert (tmp_path / "checkpoints").read_text() == "notes"
 
 
-@contextlib.contextmanager
-def limited_file_size(size: int):
-    """Writing more into a file fails, as on a full disk (and as root too)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 # TensorStore's own threads still report to Orbax's event loop, which is closed by then.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("newest", [2, 3])
@@ -522,6 +513,21 @@ def test_other_numbers_than_were_saved_end_the_run_at_the_first_checkpoint(tmp_p
     with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:  # noqa: SIM117
         with pytest.raises(TrainingError, match=r"checkpoints/1 is read back with other numbers"):
             checkpoints.save(1, state_of(1), PROGRESS)
+
+
+@pytest.mark.parametrize("processes", [1, 64])
+def test_a_state_too_large_for_every_process_at_once_is_not_read_back(
+    tmp_path, monkeypatch, processes
+):
+    read = []
+    monkeypatch.setattr(Checkpoints, "_prove", lambda self, step, state: read.append(step))
+    state = state_of(1)
+    monkeypatch.setattr(checkpoint, "_READ_BACK_BYTES", 63 * memory.of_arrays(state))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    monkeypatch.setattr(checkpoints, "_manager", unittest.mock.MagicMock())
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    checkpoints.save(1, state, PROGRESS)
+    assert read == ([1] if processes == 1 else [])
 
 
 def test_a_save_leaves_nothing_in_memory(tmp_path):

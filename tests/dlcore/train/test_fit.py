@@ -1,6 +1,7 @@
 """What no memory could hold is refused before any of it is made."""
 
 import dataclasses
+import types
 
 import jax
 import pytest
@@ -77,6 +78,29 @@ def test_an_accelerator_holds_its_own_share(monkeypatch, parallelism):
         fit.check(prepared)
 
 
+def test_of_unequal_accelerators_the_largest_counts_and_one_that_does_not_tell_is_no_limit(
+    monkeypatch,
+):
+    prepared = prepare(MLP)
+
+    def devices(*limits):
+        made = [
+            types.SimpleNamespace(platform="gpu", memory_stats=lambda limit=limit: limit)
+            for limit in limits
+        ]
+        monkeypatch.setattr(jax, "local_devices", lambda: made)
+
+    # A card for the screen comes first.
+    devices({"bytes_limit": 10}, {"bytes_limit": 10**9})
+    fit.check(prepared)
+    devices(None)
+    monkeypatch.setattr(memory, "of_host", lambda: 10)
+    fit.check(prepared)
+    devices({"bytes_limit": 10}, {"bytes_limit": 20})
+    with pytest.raises(UsageError, match="gpu has"):
+        fit.check(prepared)
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -89,7 +113,7 @@ def test_an_accelerator_holds_its_own_share(monkeypatch, parallelism):
         ({"model_options": {"hidden": (2**31 - 1,) * 3}}, "GB for the parameters"),
         (
             {"data_options": {"pad": 100_000}},
-            r"GB for a prepared batch\): lower batch_size=64, or what options of",
+            r"GB for a prepared batch\): lower batch_size=64, or choose a smaller",
         ),
         ({"data_options": {"resize": 100_000}}, r"'digits': 1797 .* \(100000, 100000, 1\)"),
         ({"data_options": {"resize": 2**31 - 1}}, "dataset 'digits': 1797 of its examples"),
