@@ -127,7 +127,7 @@ def _best(
     nowhere = (before.scores == -jnp.inf)[..., None]
     # Not even NaN makes something of what is not there.
     totals = jnp.where(nowhere, -jnp.inf, before.scores[..., None] + more)
-    lengths = before.lengths + ~beam.ended
+    lengths = jnp.where(beam.ended, before.lengths, before.lengths + 1)
     written = jnp.maximum(lengths - given.lengths[:, None], 0)
     normalized = totals / penalty(written, alpha)[..., None]
     _, best = jax.lax.top_k(normalized.reshape(rows, -1), width)

@@ -157,7 +157,7 @@ def _read(beam: _Beam, frame: jax.Array, blank: int) -> _Beam:
     is_new = grows[:, None] & (places == kept.lengths[:, None])
     return _Beam(
         tokens=jnp.where(is_new, (which % vocabulary)[:, None], kept.tokens),
-        lengths=kept.lengths + grows,
+        lengths=jnp.where(grows, kept.lengths + 1, kept.lengths),
         in_blank=jnp.where(grows, -jnp.inf, kept.in_blank),
         in_label=jnp.where(grows, grown.ravel()[which], kept.in_label),
     )

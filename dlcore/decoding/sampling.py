@@ -103,9 +103,8 @@ def _tempered(scores: jax.Array, temperature: float | jax.Array) -> jax.Array:
 
 def _noise(keys: jax.Array, position: jax.Array, vocabulary: int) -> jax.Array:
     """Gumbel noise `[rows, vocabulary]`, a key for each row and position."""
-    return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, position), vocabulary))(
-        keys
-    )
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, position)
+    return jax.vmap(lambda key: jax.random.gumbel(key, (vocabulary,)))(own)
 
 
 class _Written(NamedTuple):
@@ -142,7 +141,7 @@ def _write(
         before = state.decoded
         decoded = Decoded(
             tokens=before.tokens.at[:, state.position].set(token),
-            lengths=before.lengths + ~state.ended,
+            lengths=jnp.where(state.ended, before.lengths, before.lengths + 1),
             scores=before.scores + jnp.where(state.ended | is_given, 0.0, cost),
         )
         ended = state.ended | sequences.ends(token, end)

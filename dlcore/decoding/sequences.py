@@ -34,8 +34,8 @@ class Decoded(NamedTuple):
 class Prefix(NamedTuple):
     """The tokens that each row begins with. An end token among them ends the row.
 
-    They are read one by one. What all rows have in common is faster read beforehand by the model:
-    the carry after it, and its last token as the start.
+    They are read one by one. What is equally long in all rows a model reads faster by itself; the
+    last token of it is then the start.
 
     Attributes:
       tokens: int32 `[rows, time]`.
