@@ -33,10 +33,8 @@ def step_of(table):
         agree = (again == node[:, None, None]).all((1, 2))
         node = jnp.where(node < 0, 0, child(node, tokens))
         scores = jnp.where(agree[:, None], table[carry["row"], node], jnp.nan)
-        return scores, {
-            **carry,
-            "nodes": (node, jnp.broadcast_to(node[:, None, None], again.shape)),
-        }
+        nodes = node, jnp.broadcast_to(node[:, None, None], again.shape)
+        return scores, {**carry, "nodes": nodes}
 
     return step
 
@@ -52,8 +50,8 @@ def score(table, tokens, given=0):
 
 def poisoned(table):
     """The trees with NaN at every node behind an end token."""
-    behind, node = np.zeros(NODES, bool), np.arange(1, NODES)
-    for number in node:
+    behind = np.zeros(NODES, bool)
+    for number in range(1, NODES):
         parent, token = divmod(number - 1, VOCABULARY)
         behind[number] = behind[parent] or token == END
     return jnp.where(behind[:, None], jnp.nan, table)

@@ -73,7 +73,8 @@ def prefix_beam_search(
       `beam_width` labelings a row, likeliest first, no two equal: labels
       `[rows, beam_width, time]`, filled up with blanks, their number and their log-probabilities
       `[rows, beam_width]`. Where there are not as many of a probability above 0, the last have
-      score -inf, length 0 and no labels.
+      score -inf, length 0 and no labels. Of equally likely ones those come first that the last
+      frame left as they were.
 
     Raises:
       UsageError: a beam without width, or the blank is none of the vocabulary.
@@ -142,14 +143,15 @@ def _read(beam: _Beam, frame: jax.Array, blank: int) -> _Beam:
         beam.tokens, beam.lengths, beam.scores + frame[blank], beam.in_label + frame[last]
     )
 
-    # What grows into one that is there already, as [parent, child], is one with it.
+    # What grows into one that is there already, as [parent, child], is one with it. (The empty one
+    # is its own child here, by a blank, which nothing grows by.)
     shortened = jnp.where(is_last, blank, beam.tokens)
-    is_child = (shortened == beam.tokens[:, None]).all(-1) & (beam.lengths > 0)
-    is_child &= beam.scores != -jnp.inf
+    is_child = (shortened == beam.tokens[:, None]).all(-1)
     arrived = jnp.where(is_child, grown[:, last], -jnp.inf).max(0)
     grown = grown.at[:, last].min(jnp.where(is_child, -jnp.inf, jnp.inf))
     stays = stays._replace(in_label=jnp.logaddexp(stays.in_label, arrived))
 
+    # Of equals those that stay come first: so nothing impossible is ever grown to fill a place.
     _, best = jax.lax.top_k(jnp.concatenate([stays.scores, grown.ravel()]), width)
     grows, which = best >= width, jnp.maximum(best - width, 0)
     origin = jnp.where(grows, which // vocabulary, best)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -20,6 +20,9 @@ from tests.trees import END, LENGTH, NODES, VOCABULARY
 # Whole numbers, of which many are equal, and others, whose differences get lost in sums.
 SCORES = st.integers(-3, 0).map(float) | st.floats(-1000, -(2**-10), width=32)
 TREES = npst.arrays(np.float32, (2, NODES, VOCABULARY), elements=SCORES)
+# Behind the first token the second one is likelier, by less than is left of it in a sum.
+LOST = np.full((2, NODES, VOCABULARY), -1000, np.float32)
+LOST[:, 1:, :2] = -1, -1 + 2**-20
 GIVEN = st.tuples(st.integers(0, LENGTH), st.integers(0, LENGTH))
 PREFIX = np.array([[0, 1, 0, 0], [1, 2, 2, 0]])
 
@@ -51,6 +54,7 @@ def _normalized(score, length, alpha):
 
 @settings(max_examples=40)
 @given(TREES, st.floats(0, 2), GIVEN)
+@example(LOST, 0.0, (0, 0))
 def test_a_beam_of_one_is_greedy(table, alpha, lengths):
     prefix = _prefix(lengths)
     found = search(jnp.asarray(table), 1, alpha, prefix=prefix)

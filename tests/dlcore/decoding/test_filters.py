@@ -2,13 +2,13 @@
 
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from dlcore.decoding import filters
 
-# Few values, so that some tokens are equally likely; powers of two, so that sums are exact.
+# Few values, so that some tokens are equally likely.
 WEIGHTS = npst.arrays(np.float32, (2, 5), elements=st.sampled_from([0.25, 1, 2, 4]))
 
 
@@ -20,23 +20,14 @@ def test_the_k_most_probable_tokens_are_kept_of_equal_ones_the_first(weights, k)
         assert set(np.flatnonzero(found)) == set(expected)
 
 
-@given(WEIGHTS, st.floats(0.01, 1))
+@given(WEIGHTS, st.floats(0.01, 0.99))
 def test_the_nucleus_is_the_smallest_set_of_at_least_that_probability(weights, p):
     kept = np.asarray(filters.nucleus(jnp.log(weights), p))
     for row, found in zip(weights / weights.sum(-1, keepdims=True), kept, strict=True):
-        order, total, expected = np.argsort(-row, stable=True), 0.0, set()
-        for token in order:
-            # A sum that differs from p by rounding alone may fall on either side.
-            if total >= p + 1e-6:
-                break
-            if abs(total - p) > 1e-6 or not total:
-                expected.add(int(token))
-            else:
-                expected = None
-                break
-            total += row[token]
-        assert expected is None or set(np.flatnonzero(found)) == expected
-        assert found[order[0]]
+        order = np.argsort(-row, stable=True)
+        sums = row[order].cumsum()
+        assume((abs(sums - p) > 1e-5).all())  # There, rounding decides.
+        assert set(np.flatnonzero(found)) == set(order[: np.searchsorted(sums, p) + 1])
 
 
 def test_a_nucleus_of_everything_has_what_is_too_unlikely_to_change_a_sum():

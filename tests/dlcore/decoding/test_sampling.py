@@ -207,11 +207,11 @@ def test_it_stops_when_all_rows_have_ended_and_compiles_once():
 
 def test_compiled_or_not_the_result_is_the_same():
     table = trees.distributions(ROWS, seed=7)
-    found = sample(table, prefix=PREFIX)
-    with jax.numpy_dtype_promotion("strict"):
-        expected = _sample(table, prefix=PREFIX)
+    found, expected = greedy(table, prefix=PREFIX), _greedy(table, prefix=PREFIX)
     _equal(found[:2], expected[:2])
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+    with jax.numpy_dtype_promotion("strict"):
+        assert jax.eval_shape(_sample, table).scores.dtype == jnp.float32
 
 
 def test_impossible_arguments_are_refused_by_name():
