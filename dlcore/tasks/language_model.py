@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from dlcore import losses
+from dlcore import decoding, losses
 from dlcore.data import Needs
 from dlcore.data.features import Tokens
 from dlcore.errors import UsageError
@@ -113,21 +113,17 @@ class LanguageModel(Descent):
         length: int,
         temperature: jax.Array,
     ) -> jax.Array:
-        def read(tokens: jax.Array, carry: Any) -> tuple[Any, jax.Array]:
-            logits, carry = self.model.apply(variables, tokens, carry)
-            return carry, logits[:, -1]
+        def step(carry: Any, tokens: jax.Array) -> tuple[jax.Array, Any]:
+            logits, carry = self.model.apply(variables, tokens[:, None], carry)
+            return jax.nn.log_softmax(logits[:, 0]), carry
 
-        def step(state: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, jax.Array]:
-            carry, logits = state
-            # The largest of logits / t + Gumbel noise falls on each token with the probability that
-            # softmax(logits / t) gives it (Gumbel, 1954). Multiplied by t, this allows t = 0.
-            noise = temperature * jax.random.gumbel(key, logits.shape)
-            token = jnp.argmax(logits + noise, axis=-1)
-            return read(token[:, None], carry), token
-
-        first = read(prompt, self.model.initial_carry(prompt.shape[0]))
-        _, tokens = jax.lax.scan(step, first, jax.random.split(key, length))
-        return tokens.T
+        carry = self.model.initial_carry(prompt.shape[0])
+        if prompt.shape[1] > 1:
+            _, carry = self.model.apply(variables, prompt[:, :-1], carry)
+        drawn = decoding.sample(
+            step, carry, prompt[:, -1], key, max_length=length, temperature=temperature
+        )
+        return drawn.tokens
 
 
 def _of_model(variables: Variables) -> dict[str, Any]:

@@ -180,12 +180,13 @@ def test_at_temperature_zero_each_character_is_the_likeliest_one_after_all_befor
     task, variables
 ):
     sharp = jax.tree.map(lambda x: 3 * x, variables)  # So that the text is not one character only.
-    prompt = _batch()["tokens"][:, :3]
-    sampled = task.continuation(sharp, jax.random.key(0), prompt, 10, temperature=0.0)
-    text = jnp.concatenate([prompt, sampled], axis=1)
-    logits, _ = _read(task, sharp["params"], text)
-    np.testing.assert_array_equal(sampled, logits.argmax(axis=-1)[:, 2:-1])
-    assert np.unique(sampled).size > 1
+    for given in (1, 3):
+        prompt = _batch()["tokens"][:, :given]
+        sampled = task.continuation(sharp, jax.random.key(0), prompt, 13 - given, temperature=0.0)
+        text = jnp.concatenate([prompt, sampled], axis=1)
+        logits, _ = _read(task, sharp["params"], text)
+        np.testing.assert_array_equal(sampled, logits.argmax(axis=-1)[:, given - 1 : -1])
+        assert np.unique(sampled).size > 1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
