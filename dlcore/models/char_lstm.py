@@ -5,6 +5,7 @@ characters, LSTM layers (`dlcore.nn.recurrent`), a softmax over the next charact
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,17 +25,20 @@ class CharLSTM(nn.Module):
       hidden: units of every LSTM layer.
       layers: number of LSTM layers.
       dropout_rate: probability with which training drops a number of a layer's output.
+      dtype: of the LSTM's outputs and products, "float32" or "bfloat16"; the memory and the logits
+        are float32.
     """
 
     vocabulary_size: Positive = 65
     hidden: Positive = 128
     layers: Positive = 2
     dropout_rate: Rate = 0.0
+    dtype: str = "float32"
 
     @nn.nowrap
     def initial_carry(self, batch: int) -> tuple[recurrent.Carry, ...]:
         """The state at the beginning of `batch` texts; every array's first axis is the batch."""
-        return recurrent.initial_carry(batch, self.hidden, self.layers)
+        return self._stack(parent=None).initial_carry(batch)
 
     @nn.compact
     def __call__(
@@ -49,11 +53,18 @@ class CharLSTM(nn.Module):
           tokens: characters, by their index in the vocabulary.
           carry: the state before the first of them.
           train: whether dropout is on.
+
+        Raises:
+          UsageError: there is no such dtype.
         """
         x = jax.nn.one_hot(tokens, self.vocabulary_size, dtype=jnp.float32)
-        lstm = recurrent.StackedLSTM(self.hidden, self.layers, self.dropout_rate, name="lstm")
-        x, carry = lstm(x, carry, train)
-        return nn.Dense(self.vocabulary_size, name="logits")(x), carry
+        x, carry = self._stack(name="lstm")(x, carry, train=train)
+        return nn.Dense(self.vocabulary_size, name="logits")(x.astype(jnp.float32)), carry
+
+    @nn.nowrap
+    def _stack(self, **of_module: Any) -> recurrent.Stack:
+        cell = recurrent.LSTMCell(self.hidden, dtype=self.dtype, parent=None)
+        return recurrent.Stack(cell, self.layers, dropout_rate=self.dropout_rate, **of_module)
 
 
 def _register(name: str, hidden: int, parameter_count: int) -> None:

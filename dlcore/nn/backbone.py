@@ -56,10 +56,8 @@ def collect(
     return outputs, {name: x for name, x in own.items() if isinstance(x, jax.Array)}
 
 
-def computing_in(
-    dtype: str, x: Float[Array, "batch height width channels"]
-) -> Float[Array, "batch height width channels"]:
-    """The images in the precision that a network's layers are to have.
+def computing_in(dtype: str, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """The inputs in the precision that a network's layers are to have.
 
     Raises:
       UsageError: there is no such dtype.

@@ -29,11 +29,12 @@ class Dropout(nn.Module):
     probability of dropping: it is that of keeping.)
 
     Source: Hinton, Srivastava, Krizhevsky, Sutskever and Salakhutdinov (2012); Srivastava et al.
-    (2014), sections 4 and 10, for both forms.
+    (2014), sections 4 and 10, for both forms; Gal and Ghahramani (2016) for steps alike.
 
     Attributes:
       rate: probability of dropping, at least 0 and below 1.
       classic: scale in evaluation instead of in training.
+      steps_alike: the second axis is time, and an example loses the same numbers at every step.
 
     Raises:
       UsageError: the rate is out of range.
@@ -41,6 +42,7 @@ class Dropout(nn.Module):
 
     rate: float
     classic: bool = False
+    steps_alike: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
@@ -50,10 +52,11 @@ class Dropout(nn.Module):
             return x
         if not train:
             return x * kept if self.classic else x
+        shape = (1, *x.shape[2:]) if self.steps_alike else x.shape[1:]
         keep = _draw_by_example(
             self.make_rng("dropout"),
             x.shape[0],
-            lambda key: jax.random.bernoulli(key, kept, x.shape[1:]),
+            lambda key: jax.random.bernoulli(key, kept, shape),
         )
         return jnp.where(keep, x if self.classic else x / kept, 0)
 

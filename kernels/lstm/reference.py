@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from kernels.lstm.types import Params, State
@@ -19,7 +20,8 @@ def lstm(
 
     Computed in the dtype of the parameters, or in float32 where that is narrower.
     """
-    dtype = jnp.promote_types(params.recurrent_kernel.dtype, jnp.float32)
+    # NumPy's, since JAX's refuses bfloat16 where promotion is strict.
+    dtype = np.promote_types(params.recurrent_kernel.dtype, np.float32)
     kernel, recurrent_kernel, bias = (array.astype(dtype) for array in params)
     steps = inputs.shape[1]
     limits = jnp.full(inputs.shape[0], steps) if lengths is None else lengths

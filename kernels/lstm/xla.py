@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -89,7 +90,8 @@ def backward(
 
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of c, and of sums over numbers of a dtype: float32, or float64 for float64."""
-    return jnp.promote_types(dtype, jnp.float32)
+    # NumPy's, since JAX's refuses bfloat16 where promotion is strict.
+    return np.promote_types(dtype, np.float32)
 
 
 def product(a: Array, b: Array) -> Array:

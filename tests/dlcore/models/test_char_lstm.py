@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from dlcore import models
 
@@ -29,6 +30,36 @@ def test_the_initial_carry_has_a_zero_state_for_each_of_two_layers(name, hidden)
     carry = models.create(name).initial_carry(3)
     assert jax.tree.map(jnp.shape, carry) == (((3, hidden),) * 2,) * 2
     assert not any(array.any() for array in jax.tree.leaves(carry))
+
+
+def test_parameters_have_the_paths_that_published_weights_have():
+    model = models.create("char_lstm", vocabulary_size=7, hidden=8)
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens, model.initial_carry(1))
+    assert {path: array.shape for path, array in flatten_dict(shapes, sep="/").items()} == {
+        "params/lstm/layer0/input_kernel": (7, 32),
+        "params/lstm/layer0/recurrent_kernel": (8, 32),
+        "params/lstm/layer0/bias": (32,),
+        "params/lstm/layer1/input_kernel": (8, 32),
+        "params/lstm/layer1/recurrent_kernel": (8, 32),
+        "params/lstm/layer1/bias": (32,),
+        "params/logits/kernel": (8, 7),
+        "params/logits/bias": (7,),
+    }
+
+
+def test_in_bfloat16_logits_are_nearly_those_of_float32_and_a_carry_goes_in_as_it_comes_out(small):
+    apply, variables, tokens = small
+    model = models.create("char_lstm", vocabulary_size=7, hidden=8, dtype="bfloat16")
+    carry = model.initial_carry(2)
+    with jax.numpy_dtype_promotion("strict"):
+        logits, last = jax.jit(model.apply)(variables, tokens, carry)
+    exact, _ = apply(tokens, jax.tree.map(lambda array: array.astype(jnp.float32), carry))
+    assert logits.dtype == jnp.float32
+    assert not (logits == exact).all()
+    np.testing.assert_allclose(logits, exact, atol=0.01)
+    assert [array.dtype for array in jax.tree.leaves(carry)] == [jnp.float32, jnp.bfloat16] * 2
+    assert [array.dtype for array in jax.tree.leaves(last)] == [jnp.float32, jnp.bfloat16] * 2
 
 
 def test_logits_depend_on_this_and_earlier_characters_only(small, carry):

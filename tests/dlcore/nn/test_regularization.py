@@ -71,6 +71,14 @@ def test_a_rate_of_zero_is_the_identity_in_both_modes_and_forms(train, classic):
     np.testing.assert_array_equal(Dropout(0.0, classic).apply({}, x, train), x)
 
 
+def test_steps_alike_lose_the_same_numbers_at_every_step_of_a_row_but_not_in_every_row():
+    x = jnp.full((4, 6, 50), 3.0)
+    dropped = Dropout(0.5, steps_alike=True).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(dropped)) == {0, 6}
+    np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1], x.shape))
+    assert (dropped[0] != dropped[1]).any()
+
+
 def test_classic_dropout_leaves_survivors_as_they_are_and_scales_evaluation():
     x = jnp.arange(1.0, 41.0).reshape(4, 10)
     dropped = np.asarray(drop(x, 0.25, classic=True))
