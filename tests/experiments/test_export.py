@@ -85,6 +85,7 @@ def test_the_weights_are_those_of_the_best_checkpoint_and_a_model_starts_from_th
         assert opened.metadata() == {"recipe": "lenet5_digits"}
 
 
+@pytest.mark.slow
 def test_weights_with_torchvisions_names_come_back_as_they_were(call, tmp_path):
     options = {"convolutions": "1,1", "features": "4,6", "grid": "2", "hidden": "5"}
     words = ["--recipe=lenet5_digits", "--model=vgg11_bn", "--num_epochs=1", "--data.augment="]
@@ -150,6 +151,7 @@ def test_a_bad_command_is_refused_in_one_line(call, digits_run, words, message):
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_model_without_answers_to_one_input_has_no_program_but_weights(call, tmp_path):
     words = ("--recipe=gan_digits", "--num_epochs=1", "--evaluators=", "--needs.judge=")
     directory = launch(tmp_path / "run", *words, "--model.generator_hidden=8")

@@ -35,6 +35,7 @@ def test_the_digits_can_be_as_large_as_mnist():
     assert load("digits", options={"resize": 28, "pad": 2}).facts["image_shape"] == (32, 32, 1)
 
 
+@pytest.mark.slow
 def test_mnist_is_the_known_dataset(data_dir):
     needs = {"image": (Image,), "label": (ClassLabel,)}
     data = load("mnist", data_dir, {"validation_fraction": 0}).provide(needs)

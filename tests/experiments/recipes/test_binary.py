@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.experiments.conftest import launch
 
 
+@pytest.mark.slow
 def test_a_folder_of_two_classes_is_learned_and_judged_by_its_curve(tmp_path):
     rng = np.random.default_rng(0)
     for number, name in enumerate(("cactus", "kitten")):
