@@ -338,7 +338,8 @@ def from_arrays(
     sources: dict[str, Source] = {}
     for split, own in chosen_splits(given, splits, name).items():
         where = f"split {own!r} of dataset {name!r}"
-        sources[split] = Arrays(*_resized(features, splits[own], given, name), where)
+        resized = _resized(features, splits[own], given, name)
+        sources[split] = Arrays(*resized, where, splits[own] if given.resize else None)
     return build(name, sources, given)
 
 

@@ -64,6 +64,8 @@ class Arrays:
       features: what an example holds.
       arrays: by name; those of a feature of several parts by its name with the part appended.
       where: dataset and split, as an error names them.
+      given: those that the arrays were made of, where machines may do so with other roundings: by
+        these the source is known again.
 
     Raises:
       UsageError: an array is missing or not what its feature says, or lengths differ.
@@ -76,6 +78,7 @@ class Arrays:
         features: Mapping[str, Feature],
         arrays: Mapping[str, np.ndarray],
         where: str = "these arrays",
+        given: Mapping[str, np.ndarray] | None = None,
     ):
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -90,7 +93,7 @@ class Arrays:
                 f"{where}: no feature describes {', '.join(strange)}: there are"
                 f" {', '.join(features)}"
             )
-        self.features = features
+        self.features, self._given = features, given
         self._length = next(iter(lengths.values()))
         self._parts = {
             name: stored(
@@ -107,7 +110,8 @@ class Arrays:
     def fingerprint(self) -> str:
         """See `Source`."""
         return fingerprints.of_arrays(
-            {name + part: a for name, parts in self._parts.items() for part, a in parts.items()}
+            self._given
+            or {name + part: a for name, parts in self._parts.items() for part, a in parts.items()}
         )
 
     def __len__(self) -> int:

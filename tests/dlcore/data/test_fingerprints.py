@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlcore import data
-from dlcore.data import fingerprints
+from dlcore.data import decoding, fingerprints
 from dlcore.errors import UsageError
 
 
@@ -99,6 +99,19 @@ def test_a_folder_and_a_prepared_dataset_are_the_same_when_they_are_copied(
                 content[-1] ^= 1
                 path.write_bytes(content)
         assert prints(data.load(str(copy)))["test"] != before["test"]
+
+
+def test_images_are_known_as_they_were_before_they_were_resized(monkeypatch):
+    def found():
+        return data.load("digits", options={"resize": 12}).fingerprint("train")
+
+    before, resized = found(), decoding.resized
+
+    def rounded_elsewhere(*arguments, **words):
+        return np.nextafter(resized(*arguments, **words), np.float32(2))
+
+    monkeypatch.setattr(decoding, "resized", rounded_elsewhere)
+    assert found() == before
 
 
 def test_a_split_is_known_by_which_examples_it_has():
