@@ -81,13 +81,15 @@ def compare(monkeypatch):
         monkeypatch.setattr(processes.distributed, "global_state", state)
         monkeypatch.setattr(processes, "_numbers", itertools.count())
         processes.compare(own, **words)
+        return json.loads(state.client["dlcore/compared/0/0"])
 
     return call
 
 
 def test_processes_that_are_alike_go_on(compare):
     own = {"parallelism": "data", "shape": (28, 28), "parts": {"train": 3}}
-    compare(own, own, own)
+    told = compare(own, own, own)
+    assert told == {**own, "shape": [28, 28]}
 
 
 def test_the_first_difference_is_named_with_both_processes(compare):
@@ -126,7 +128,9 @@ def test_at_the_start_one_that_does_not_answer_is_not_waited_for(compare, monkey
         compare({}, {}, at_start=True)
 
 
-def test_a_process_that_is_alone_has_nothing_to_compare():
+def test_a_process_that_is_alone_has_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(processes, "_numbers", iter(()))  # Who begins a comparison counts it.
+    assert processes.distributed.global_state.client is None
     processes.compare({"parallelism": "jit"})
 
 

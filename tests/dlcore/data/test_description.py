@@ -119,9 +119,17 @@ def test_a_letter_of_a_text_makes_it_another_one():
 
 
 def test_of_data_that_are_gone_nothing_is_measured(monkeypatch):
-    again = described(written(images(curriculum_epochs=2)), "animals", {"curriculum_epochs": 2})
-    monkeypatch.delattr(curriculum, "difficulty")
-    again.train_batches(4, 0)
+    opened = images(curriculum_epochs=2)
+    again = described(written(opened), "animals", {"curriculum_epochs": 2})
+    steps = opened.train_batches(4, 0).steps_per_epoch
+
+    def refuse(*arguments):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(curriculum, "difficulty", refuse)
+    assert again.train_batches(4, 0).steps_per_epoch == steps
+    with pytest.raises(AssertionError, match="measured"):
+        images(curriculum_epochs=2).train_batches(4, 0)
 
 
 @pytest.mark.parametrize("options", [{}, {"normalize": "symmetric", "pad": 1}, {"crop_size": 4}])

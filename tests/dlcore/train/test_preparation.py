@@ -107,18 +107,20 @@ def test_an_array_that_the_recipe_gives_stays():
     assert learner.frequencies == complete.task_options["frequencies"] == (1, 2)
 
 
+IRIS = Recipe(
+    name="iris",
+    task="classification",
+    model="softmax_regression",
+    data="iris",
+    learning_rate=0.1,
+    batch_size=16,
+)
+
+
 def test_overfit_takes_examples_of_all_classes_by_the_seed():
     def few(seed):
-        iris = Recipe(
-            name="iris",
-            task="classification",
-            model="softmax_regression",
-            data="iris",
-            learning_rate=0.1,
-            overfit=6,
-            seed=seed,
-        )
-        split = preparation.prepare(iris).dataset.splits["train"]
+        recipe = dataclasses.replace(IRIS, overfit=6, seed=seed)
+        split = preparation.prepare(recipe).dataset.splits["train"]
         return np.bincount(split.fetch(np.arange(6))["label"]).tolist(), split.indices.tolist()
 
     assert few(0)[0] == [2, 2, 2]
@@ -126,22 +128,14 @@ def test_overfit_takes_examples_of_all_classes_by_the_seed():
 
 
 def test_several_processes_compare_what_they_have_read(monkeypatch):
-    iris = Recipe(
-        name="iris",
-        task="classification",
-        model="softmax_regression",
-        data="iris",
-        learning_rate=0.1,
-        batch_size=16,
-    )
     told = []
     monkeypatch.setattr(processes, "compare", told.append)
-    preparation.prepare(iris)
+    preparation.prepare(IRIS)
     assert not told
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     # Another split of the examples is other examples; another order of them is none.
-    split = dataclasses.replace(iris, data_options={"split_seed": 1})
-    for recipe in (iris, dataclasses.replace(iris, seed=1), split):
+    split = dataclasses.replace(IRIS, data_options={"split_seed": 1})
+    for recipe in (IRIS, dataclasses.replace(IRIS, seed=1), split):
         preparation.prepare(recipe, Settings(parallelism="data"))
     one, same, other = told
     assert one == same

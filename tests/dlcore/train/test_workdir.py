@@ -112,10 +112,10 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 
 def test_options_that_are_left_open_have_their_defaults(tmp_path):
     with workdir.claim(tmp_path, RECIPE):
-        pass
+        before = (tmp_path / "recipe.json").read_bytes()
     closed = {"resize": 28, "pad": 0, "normalize": "mean_std"}
     with workdir.claim(tmp_path, dataclasses.replace(RECIPE, data_options=closed)):
-        pass
+        assert (tmp_path / "recipe.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
