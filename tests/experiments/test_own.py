@@ -86,7 +86,7 @@ def test_a_fresh_process_evaluates_it_answers_with_it_and_trains_its_phases(run,
     accuracy = json.loads((run / "summary.json").read_text())["test"]["accuracy"]
     assert f"accuracy  {accuracy:.4f}" in evaluated
     assert answered.startswith(f"{row}: row ")
-    told = "phase.warm: --phase.warm.learning_rate=0.0: it must be a number above 0"
+    told = "phase.warm: --phase.warm.learning_rate=0.0: it must be above 0"
     assert refused == f"error: {told}\ncode 2\n"
     assert re.findall("^phase (.*)$", shown, re.MULTILINE) == ["warm", "end"]
     assert re.search(r"parameters of hidden/\.\* +hidden/bias, hidden/kernel\n", shown)

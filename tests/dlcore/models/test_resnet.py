@@ -1,8 +1,8 @@
 """Residual networks against Flax's and PyTorch's layers, and by every implementation of kernels.
 
 Where a rectifier's input is all but zero, rounding decides about a gradient, and one such decision
-is seen in every later step. Trainings are compared over batches on whose way that does not happen:
-the first thing that is asserted, of a training that has each batch's examples in another order.
+is seen in every later step. Which batches lead past one differs from machine to machine. Trainings
+are compared over batches that do not on this one: the order of their examples decides about nothing.
 """
 
 import collections
@@ -131,36 +131,39 @@ def difference(variables, expected, started):
     return max(jax.tree.leaves(jax.tree.map(of_one, variables, expected, started)))
 
 
-def trained(blocks, seed, steps=STEPS):
+def trained(blocks, steps=STEPS):
     """A training by XLA: what it began with, where it led, and how far rounding leads from there.
 
     Returns:
-      The arguments of `train`, the variables after it, and ten times the difference that another
-      order of the examples makes.
+      The arguments of `train`, the variables after it, and ten times the difference that other
+      orders of the examples make.
     """
     model = network(blocks)
-    start, images, labels = drawn(model, seed)
-    images, labels = images[:steps], labels[:steps]
-    end = train(model, start, images, labels)
-    reordered = train(model, start, images[:, ::-1], labels[:, ::-1])
-    explained = difference(reordered, end, start)
-    assert explained < 1e-4, (
-        "on this machine rounding decides about a rectifier: take other batches"
-    )
-    return (start, images, labels), end, 10 * explained
+    # Of 20 steps through 19 layers, about every second draw will do.
+    for seed in range(24):
+        start, images, labels = drawn(model, seed)
+        images, labels = images[:steps], labels[:steps]
+        end = train(model, start, images, labels)
+        explained = max(
+            difference(train(model, start, images[:, order], labels[:, order]), end, start)
+            for order in np.array([[3, 2, 1, 0], [1, 3, 0, 2]])
+        )
+        if explained < 1e-4:
+            return (start, images, labels), end, 10 * explained
+    raise AssertionError("rounding decides about a rectifier, whatever the batches")
 
 
 def network(blocks, **options):
     return models.create("resnet20_cifar", blocks=blocks, **options)
 
 
-SMALL, RESNET20 = ((1, 1, 1), 12), ((3, 3, 3), 20)
+SMALL, RESNET20 = (1, 1, 1), (3, 3, 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("blocks", "seed"), [SMALL, RESNET20])
-def test_twenty_steps_lead_where_flax_s_layers_lead(blocks, seed):
-    (start, images, labels), end, explained = trained(blocks, seed)
+@pytest.mark.parametrize("blocks", [SMALL, RESNET20])
+def test_twenty_steps_lead_where_flax_s_layers_lead(blocks):
+    (start, images, labels), end, explained = trained(blocks)
     plain = Plain(blocks)
     expected = train(plain, in_order(start), images, labels)
     expected = {**expected, "batch_stats": unbiased(expected["batch_stats"])}
@@ -172,9 +175,9 @@ def test_twenty_steps_lead_where_flax_s_layers_lead(blocks, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["mosaic_tpu", "mosaic_gpu"])
 def test_three_steps_lead_to_the_same_by_every_implementation(implementation):
-    given, end, explained = trained(*RESNET20, steps=3)
+    given, end, explained = trained(RESNET20, steps=3)
     with testing.interpreted(implementation), dispatch.using(implementation):
-        found = train(network(RESNET20[0]), *given)
+        found = train(network(RESNET20), *given)
         assert difference(found, end, given[0]) < explained
 
 
