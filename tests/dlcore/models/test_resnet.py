@@ -2,7 +2,7 @@
 
 Where a rectifier's input is all but zero, rounding decides about a gradient, and one such decision
 is seen in every later step. Which batches lead past one differs from machine to machine. Trainings
-are compared over batches that do not on this one: the order of their examples decides about nothing.
+are compared over batches that do not on this one: there the order of examples decides nothing.
 """
 
 import collections
