@@ -4,9 +4,9 @@ Parameter paths are an interface: warm starts, groups of parameters, exports and
 refer to them. Hence the sweep refuses the names that Linen makes up where a layer has none
 (`Dense_0`): they would change with every layer that is put in front.
 
-The smallest member of each family, that is of each class of modules, is run in full, the others
-under `make test-all` only: of these the short tests evaluate shapes. Everything is traced under
-strict dtype promotion, by which no float32 becomes another type unasked.
+The smallest member of each family, that is of each class of modules, is run in full, and under
+`make test-all` the smallest of each kind (`tests.registered`); of the others shapes are evaluated.
+Everything is traced under strict dtype promotion, by which no float32 becomes another type unasked.
 """
 
 import functools
@@ -237,6 +237,15 @@ def test_of_every_family_one_is_run_in_full_but_for_the_large_ones():
         "linear_units",
     } <= registered.SMALLEST
     assert not registered.SMALLEST & {"resnet18", "resnet152", "char_lstm_512"}
+
+
+def test_models_are_of_one_kind_where_they_differ_in_numbers_only():
+    kind = registered.kind_of
+    assert kind("resnet50") == kind("resnet152") != kind("resnet18")
+    assert kind("vgg11_bn") == kind("vgg_cifar") != kind("vgg11")
+    assert kind("resnet56_cifar") == kind("resnet20_cifar") != kind("plain20_cifar")
+    assert kind("densenet40_12_cifar") != kind("densenet_bc100_12_cifar")
+    assert {"resnet50", "resnet18", "vgg_cifar"} <= registered.KINDS
 
 
 def test_every_option_is_documented_and_can_be_set_by_a_flag():
