@@ -76,7 +76,8 @@ class Dataset(abc.ABC):
         """The dataset with what a task needs, under the task's keys, and nothing else in batches.
 
         A feature under the needed key is taken where it is of a right kind. Else the only one of a
-        right kind that no other need has taken is renamed to that key.
+        right kind that no other need has taken is renamed to that key. Where tokens are needed and
+        there are none, a text is divided into some.
 
         Raises:
           UsageError: no feature or more than one would do; the one that does cannot be read, or an

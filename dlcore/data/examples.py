@@ -2,13 +2,22 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, override
 
 import jax
 import numpy as np
 
-from dlcore.data import augmentation, curriculum, decoding, facts, pipeline, statistics, transforms
+from dlcore.data import (
+    augmentation,
+    curriculum,
+    decoding,
+    facts,
+    pipeline,
+    statistics,
+    tokenization,
+    transforms,
+)
 from dlcore.data import features as kinds
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.features import Feature, Shape
@@ -90,6 +99,13 @@ class ExampleDataset(Dataset):
     @override
     def provide(self, needs: Needs) -> Self:
         provided = self._select(match(needs, self.features, self.name))
+        texts = [
+            key
+            for key, kind in needs.items()
+            if isinstance(provided.features[key], kinds.Text) and kinds.Text not in kind
+        ]
+        if texts:
+            provided = provided._tokenized(texts)
         check_options(self.name, provided.features, self.options)
         check_squares(self.name, provided.features, self.options)
         augmentation.check(augmentation.parse(self.options.augment), provided.features)
@@ -135,6 +151,30 @@ class ExampleDataset(Dataset):
             splits={name: narrowed(split) for name, split in self.splits.items()},
             names=names,
             measured=narrowed(self.measured),
+        )
+
+    def _tokenized(self, keys: Iterable[str]) -> Self:
+        """The dataset with tokens for those texts, in the vocabulary of the training examples."""
+        tokens = {}
+        for key in keys:
+            where = f"dataset {self.name!r}, {key!r}"
+            texts = functools.partial(self.measured.each, key)
+            tokens[key] = tokenization.learn(texts, self.options, where)
+        by_name = {self.names[key]: own for key, own in tokens.items()}
+
+        made: dict[int, Source] = {}
+
+        def changed(split: Split) -> Split:
+            source = split.source
+            if id(source) not in made:
+                made[id(source)] = tokenization.tokenized(source, by_name)
+            return dataclasses.replace(split, source=made[id(source)])
+
+        return dataclasses.replace(
+            self,
+            features={**self.features, **tokens},
+            splits={name: changed(split) for name, split in self.splits.items()},
+            measured=changed(self.measured),
         )
 
     @override

@@ -218,7 +218,8 @@ class Text(Feature):
     """A text: a NumPy array of Python's `str`, dtype object, `[batch]`.
 
     Strings have no length in common and no place on a device. So they are in a batch only where a
-    task needs them (`Dataset.provide`). They pickle, and so pass through Grain.
+    task needs them (`Dataset.provide`); one that needs `Tokens` gets the text as these. They
+    pickle, and so pass through Grain.
     """
 
     noun = "a text"
@@ -232,11 +233,14 @@ class Tokens(Feature):
     Attributes:
       vocabulary: the symbols 0, 1, ...; a string is its characters.
       length: of a row; None where it is not the same in every batch.
+      tokenizer: how a text becomes such tokens, as `dlcore.data.tokenization` has it; empty where
+        they are no text's.
       padded: whether a batch also has the key with `_length`, int32 `[batch]`: how many are real.
     """
 
     vocabulary: Sequence[str]
     length: int | None = None
+    tokenizer: str = dataclasses.field(default="", repr=False)
     padded: bool = dataclasses.field(default=False, kw_only=True)
 
     noun = "tokens"

@@ -15,6 +15,7 @@ from dlcore.data.options import ExampleOptions
 from dlcore.data.sources import Split
 from dlcore.errors import UsageError
 
+_SYMBOLS = (kinds.Text, kinds.Tokens)
 _RESIZED = (kinds.Image, kinds.Images, kinds.Segmentation, kinds.Volume)
 
 
@@ -37,11 +38,7 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
                 f"{option} is {getattr(options, option)}, for images: dataset {name!r} has"
                 f" {described(features)}; set it to 0"
             )
-    if options.length and not any("_length" in feature.parts for feature in features.values()):
-        raise UsageError(
-            f"length is {options.length}, for examples of different lengths: dataset {name!r} has"
-            f" {described(features)}; set it to 0"
-        )
+    _check_lengths(name, features, options)
     # What cannot follow an augmentation may be nothing that a task needs.
     changed = {key: value for key, value in features.items() if isinstance(value, kinds.INPUTS)}
     augmentation.check(augmentation.parse(options.augment), changed)
@@ -62,6 +59,21 @@ def check_options(name: str, features: Mapping[str, Feature], options: ExampleOp
         inputs, labels = _curriculum_candidates(features)
         if not inputs or not labels:
             raise _no_curriculum(name, options.curriculum_epochs)
+
+
+def _check_lengths(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> None:
+    for option, unset in {"vocabulary_size": 0, "min_count": 1}.items():
+        if getattr(options, option) != unset and not _have(features, *_SYMBOLS):
+            raise UsageError(
+                f"{option} is {getattr(options, option)}, for texts: dataset {name!r} has"
+                f" {described(features)}; set it to {unset}"
+            )
+    differ = any("_length" in feature.parts for feature in features.values())
+    if options.length and not differ and not _have(features, kinds.Text):
+        raise UsageError(
+            f"length is {options.length}, for examples of different lengths: dataset {name!r} has"
+            f" {described(features)}; set it to 0"
+        )
 
 
 def check_squares(name: str, features: Mapping[str, Feature], options: ExampleOptions) -> None:
@@ -153,7 +165,7 @@ def check_distinct(name: str, split: Split, features: Mapping[str, Feature]) -> 
     Raises:
       UsageError: naming two of them.
     """
-    inputs = _have(features, *kinds.INPUTS)
+    inputs = _have(features, *kinds.INPUTS, kinds.Tokens)
     looked_at = {key + part for key in inputs for part in features[key].parts}
     first_of: dict[bytes, tuple[int, bytes]] = {}
     for place, example in enumerate(_one_by_one(split)):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from dlcore.data.dataset import Needs
-from dlcore.data.features import INPUTS, Feature
+from dlcore.data.features import INPUTS, Feature, Text, Tokens
 from dlcore.errors import UsageError
 
 
@@ -11,6 +11,8 @@ def match(
     needs: Needs, features: Mapping[str, Feature], name: str, who: str = "the task"
 ) -> dict[str, str]:
     """The key of the feature that serves each need, as `Dataset.provide` says.
+
+    Where tokens are needed and there are none, a text will do.
 
     Args:
       needs: kinds by the keys under which they are wanted.
@@ -21,6 +23,8 @@ def match(
     Raises:
       UsageError: no feature or more than one would do.
     """
+    if not any(isinstance(feature, Tokens) for feature in features.values()):
+        needs = {key: (*kinds, Text) if Tokens in kinds else kinds for key, kinds in needs.items()}
     found = {key: key for key, kinds in needs.items() if isinstance(features.get(key), kinds)}
     while open_needs := {key: kinds for key, kinds in needs.items() if key not in found}:
         free = {

@@ -13,6 +13,7 @@ _SPLITS = ("train", "validation", "test")
 # What else a source may call a split.
 _ALSO = {"val": "validation", "valid": "validation"}
 NORMALIZATIONS = ("mean_std", "symmetric", "lenet", "none")
+TOKENIZATIONS = ("word", "character", "subword")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,15 @@ class ExampleOptions(Options):
       cut_square: whether the central square of an image is all that is resized, so that nothing is
         stretched: then `resize` is the shorter side's.
       color: whether gray images get three equal channels, for a network of color images.
-      length: steps that series, audio and videos of different lengths are cut or padded to, with
-        zeros; 0 leaves them as they are.
+      length: steps that series, audio, videos and texts of different lengths are cut or padded to,
+        with zeros; 0 leaves them as they are, and texts as long as the longest training text.
+      tokenization: how a text is divided for a task that needs tokens: word (runs of letters and
+        digits, and of other signs), character or subword (byte-pair encoding, Sennrich et al.
+        2016).
+      lowercase: whether a text is in lower case before it is divided.
+      vocabulary_size: symbols that are told apart, the most frequent ones of the training texts,
+        and one that stands for all others; 0 for as many as there are.
+      min_count: how often a symbol occurs in the training texts to be told apart.
       max_boxes: boxes that an example has room for.
       pad: background pixels (zeros, before normalization) added on each side of an image.
       normalize: what is done to numbers on the device, images being in 0..1: mean_std subtracts the
@@ -102,6 +110,10 @@ class ExampleOptions(Options):
     cut_square: bool = False
     color: bool = False
     length: Natural = 0
+    tokenization: str = "word"
+    lowercase: bool = True
+    vocabulary_size: Natural = 0
+    min_count: Positive = 1
     max_boxes: Positive = 100
     pad: Natural = 0
     normalize: str = "mean_std"
@@ -118,6 +130,11 @@ class ExampleOptions(Options):
         if self.normalize not in NORMALIZATIONS:
             raise UsageError(
                 f"unknown normalize {self.normalize!r}: it is one of {', '.join(NORMALIZATIONS)}"
+            )
+        if self.tokenization not in TOKENIZATIONS:
+            raise UsageError(
+                f"unknown tokenization {self.tokenization!r}: it is one of"
+                f" {', '.join(TOKENIZATIONS)}"
             )
         augmentation.parse(self.augment)
         if self.test_crops not in crops.TEST_CROPS:

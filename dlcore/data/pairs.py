@@ -19,13 +19,14 @@ from dlcore.data import fingerprints, pipeline
 from dlcore.data.dataset import Dataset, HostBatch, Needs
 from dlcore.data.examples import ExampleDataset
 from dlcore.data.facts import Facts
-from dlcore.data.features import INPUTS, ClassLabel, Feature
+from dlcore.data.features import INPUTS, ClassLabel, Feature, Text, Tokens
 from dlcore.data.needs import match
 from dlcore.data.options import ExampleOptions
 from dlcore.errors import UsageError
 
 KINDS = ("zip", "unpaired")
 _SIDES = ("a", "b")
+_LOOKED_AT = (*INPUTS, Text, Tokens)
 
 
 class Pair(NamedTuple):
@@ -135,10 +136,10 @@ class PairedDataset(Dataset):
         keys = {key: self.keys[old] for key, old in found.items()}
         parts = {}
         for side, dataset in self.parts.items():
-            own = {old: dataset.features[old] for of, old in keys.values() if of == side}
-            if not any(isinstance(feature, INPUTS) for feature in own.values()):
+            own = {old: needs[key] for key, (of, old) in keys.items() if of == side}
+            if not any(isinstance(dataset.features[old], _LOOKED_AT) for old in own):
                 dataset = dataclasses.replace(dataset, options=_for_labels(self.options))
-            parts[side] = dataset.provide({old: (type(kind),) for old, kind in own.items()})
+            parts[side] = dataset.provide(own)
         return dataclasses.replace(self, parts=parts, keys=keys)
 
     @override
@@ -273,6 +274,8 @@ def _for_labels(options: ExampleOptions) -> ExampleOptions:
         cut_square=False,
         color=False,
         length=0,
+        vocabulary_size=0,
+        min_count=1,
         pad=0,
         augment="",
         crop_size=0,

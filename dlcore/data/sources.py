@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -247,6 +247,11 @@ class Split:
         wanted = np.arange(len(self)) if positions is None else positions
         for _, examples in _in_chunks(wanted, self.fetch, _example_bytes):
             yield examples
+
+    def each(self, key: str) -> Iterator[Any]:
+        """What one array holds of each example, one after the other."""
+        for examples in self.only(key).chunks():
+            yield from examples[key]
 
     def column(self, key: str) -> np.ndarray:
         """One array of all examples that is small, as a class: no more than that is held."""

@@ -51,6 +51,7 @@ class Entry:
 # The names that each file of this package registers.
 MODULES: Mapping[str, tuple[str, ...]] = {
     "alexnet": ("alexnet", "alexnet_one_tower"),
+    "bag_of_words": ("bag_of_words",),
     "char_lstm": ("char_lstm", "char_lstm_512"),
     "convnet": ("convnet_bn",),
     "densenet": (
@@ -62,8 +63,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "fractalnet": ("fractalnet20_cifar",),
     "gan": ("gan",),
     "googlenet": ("googlenet", "googlenet_bn", "uva_googlenet_cifar"),
+    "kim_cnn": ("kim_cnn",),
     "lenet": ("lenet1", "lenet4", "lenet5", "lenet5_modern"),
     "linear": ("linear_units", "logistic_regression", "nonlinear_units", "softmax_regression"),
+    "lstm_classifier": ("lstm_classifier",),
     "mlp": ("maxout", "mlp", "mlp_dropout"),
     "multitask": ("multitask_mlp",),
     "neocognitron": ("cognitron", "neocognitron"),

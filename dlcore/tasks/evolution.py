@@ -64,7 +64,7 @@ class Evolution(Learner):
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
-    plain_model: ClassVar[bool] = True
+    model_inputs: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

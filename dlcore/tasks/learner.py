@@ -103,8 +103,8 @@ class Learner(abc.ABC):
     averages_views: ClassVar[bool] = False
     # What the model has to be besides a Linen module, a runtime-checkable protocol.
     model_protocol: ClassVar[type] = nn.Module
-    # Whether the model has to have one input, and in evaluation one output.
-    plain_model: ClassVar[bool] = False
+    # How many inputs the model has to have, with one output in evaluation; None where that is open.
+    model_inputs: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         ranges.check(self)

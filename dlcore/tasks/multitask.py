@@ -53,7 +53,7 @@ class Multitask(Supervised):
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
     model_protocol: ClassVar[type] = TwoHeads
-    plain_model: ClassVar[bool] = False
+    model_inputs: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

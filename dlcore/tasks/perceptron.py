@@ -41,7 +41,7 @@ class Perceptron(Learner):
     watched_metric: ClassVar[str] = "accuracy"
     watched_mode: ClassVar[str] = "max"
     evaluators: ClassVar[tuple[str, ...]] = ("predictions",)
-    plain_model: ClassVar[bool] = True
+    model_inputs: ClassVar[int | None] = 1
 
     @property
     def one_update_a_step(self) -> bool:

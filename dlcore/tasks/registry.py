@@ -24,6 +24,7 @@ _tasks: Registry[type[Learner]] = Registry(
             "perceptron",
             "regression",
             "self_organization",
+            "sequence_classification",
         )
     },
 )

@@ -61,7 +61,7 @@ class SelfOrganization(Learner):
     # The loss is no aim: it is least where cells answer everything.
     watched_metric: ClassVar[str | None] = None
     model_protocol: ClassVar[type] = SelfOrganizing
-    plain_model: ClassVar[bool] = True
+    model_inputs: ClassVar[int | None] = 1
 
     @property
     def one_update_a_step(self) -> bool:

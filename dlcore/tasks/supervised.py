@@ -20,7 +20,7 @@ class Supervised(Descent):
     `describe_inputs`.
     """
 
-    plain_model: ClassVar[bool] = True
+    model_inputs: ClassVar[int | None] = 1
 
     @abc.abstractmethod
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:

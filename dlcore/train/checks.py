@@ -147,8 +147,9 @@ def _model(recipe: Recipe, learner: Learner) -> None:
     entry = models.entry(recipe.model)
     outputs = entry.output_shapes
     heads = outputs is not None and not isinstance(outputs[0], int)
-    if learner.plain_model and (len(entry.example_inputs) > 1 or heads):
+    wanted, inputs = learner.model_inputs, len(entry.example_inputs)
+    if wanted and ((inputs and inputs != wanted) or heads):
         raise UsageError(
-            f"model={recipe.model} does not fit task={recipe.task}: "
-            "it has more than one input or output"
+            f"model={recipe.model} does not fit task={recipe.task}: it has {inputs} input(s) and "
+            f"{len(outputs) if heads else 1} output(s), where {wanted} and 1 are needed"
         )

@@ -95,6 +95,7 @@ _recipes: Registry[Recipe] = Registry(
             "wrn50_2_imagenet",
         ],
         "squeezenet": ["squeezenet1_0_imagenet", "squeezenet1_1_imagenet"],
+        "texts": ["bag_of_words_polarity", "kim_cnn_polarity", "lstm_polarity"],
         "transfer": [
             "few_digits_features",
             "few_digits_fine_tuned",

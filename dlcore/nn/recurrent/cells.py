@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from dlcore.nn import backbone
+from dlcore.nn.lengths import within
 from dlcore.ranges import Positive
 from kernels import lstm, shapes
 from kernels.lstm.xla import product
@@ -166,7 +167,7 @@ class Cell(nn.Module, abc.ABC):
     ) -> tuple[Array, Carry]:
         """`scan` with the parameters in hand, by `jax.lax.scan` of `advance`."""
         # Times a cotangent of zero, a NaN behind a row's end would still reach the gradient of W.
-        inputs = _within(inputs, lengths)
+        inputs = within(inputs, lengths)
         params, inputs, carry, lengths, mask = shapes.vary_alike(
             (params, inputs, carry, lengths, mask)
         )
@@ -350,10 +351,3 @@ def _orthogonal_gates(
         jax.random.split(key, width // hidden)
     )
     return matrices.swapaxes(0, 1).reshape(hidden, width)
-
-
-def _within(inputs: Array, lengths: Array | None) -> Array:
-    """The inputs `[batch, time, ...]`, zero behind each row's end."""
-    if lengths is None:
-        return inputs
-    return jnp.where((jnp.arange(inputs.shape[1]) < lengths[:, None])[..., None], inputs, 0)
