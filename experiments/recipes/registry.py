@@ -95,7 +95,15 @@ _recipes: Registry[Recipe] = Registry(
             "wrn50_2_imagenet",
         ],
         "squeezenet": ["squeezenet1_0_imagenet", "squeezenet1_1_imagenet"],
-        "texts": ["bag_of_words_polarity", "kim_cnn_polarity", "lstm_polarity"],
+        "texts": [
+            "bag_of_words_polarity",
+            "kim_cnn_polarity",
+            "lstm_polarity",
+            "names_languages",
+            "spam_sms",
+            "topics_ag_news",
+            "topics_ag_news_kim_cnn",
+        ],
         "transfer": [
             "few_digits_features",
             "few_digits_fine_tuned",
