@@ -1,20 +1,21 @@
 """Answers for one's own files: `python -m experiments.predict --workdir=runs/digits photo.png`.
 
-Of each image, which is brought to the size and colors of the training images, the likeliest classes
-or tags are named, or the numbers that are predicted. A language model goes on from each text file.
+Of each image, which is brought to the size and colors of the training images, or of each text the
+likeliest classes or tags are named, or the numbers that are predicted. A language model goes on
+from each text file.
 """
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from dlcore import data, paths, ranges
-from dlcore.data import decoding
-from dlcore.data.features import ClassLabel, Image, Numbers, Tags
+from dlcore.data import decoding, tokenization
+from dlcore.data.features import ClassLabel, Image, Numbers, Tags, Tokens
 from dlcore.data.text import read_file
 from dlcore.errors import UsageError
 from dlcore.evaluators import Trained
@@ -24,6 +25,8 @@ from experiments import cache, flags
 
 SHOWN = 3
 Answers = ClassLabel | Tags | Numbers
+# The arrays of one example, by the key of a batch.
+Example = Mapping[str, np.ndarray]
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -64,20 +67,21 @@ def main(values: flags.FlagValues) -> None:
     if not isinstance(trained.learner, Predicts):
         raise UsageError(f"{directory}: task={run.recipe.task} has no answer for a file")
     feature = answers(trained.dataset)
-    images = (read_image(path, trained.dataset, values.invert) for path in files)
-    for path, row in zip(files, predict(trained, images), strict=True):
+    examples = (read(path, trained.dataset, values.invert) for path in files)
+    for path, row in zip(files, predict(trained, examples), strict=True):
         print(f"{path}: {worded(feature, row)}")
 
 
-def predict(trained: Trained, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The answer for each image as the dataset stores it.
+def predict(trained: Trained, examples: Iterable[Example]) -> Iterator[np.ndarray]:
+    """The answer for each example as the dataset stores it.
 
     As many as in a batch of the training are read when the first of their answers is asked for.
     """
     learner: Any = trained.learner
     answer = jax.jit(learner.predict)
-    for some in itertools.batched(images, trained.batch_size):
-        batch = trained.dataset.transform({"image": np.stack(some)}, None, False)
+    for some in itertools.batched(examples, trained.batch_size):
+        stacked = {key: np.stack([one[key] for one in some]) for key in some[0]}
+        batch = trained.dataset.transform(stacked, None, False)
         yield from np.asarray(answer(trained.variables, batch))
 
 
@@ -100,6 +104,19 @@ def worded(feature: Answers, row: np.ndarray) -> str:
         )
     likeliest = np.argsort(-row)[:SHOWN]
     return ", ".join(f"{feature.names[index]} {row[index]:.1%}" for index in likeliest)
+
+
+def read(path: pathlib.Path, dataset: data.Dataset, invert: bool) -> Example:
+    """What a file holds, under the keys of a batch.
+
+    Raises:
+      UsageError: it cannot be read, or is not of the kind that the model was trained on.
+    """
+    for key, feature in dataset.features.items():
+        if isinstance(feature, Tokens) and feature.tokenizer:
+            parts = tokenization.encode(feature, [read_file(path)])
+            return {key + part: array[0] for part, array in parts.items()}
+    return {"image": read_image(path, dataset, invert)}
 
 
 def read_image(path: pathlib.Path, dataset: data.Dataset, invert: bool) -> np.ndarray:

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dlcore import paths
-from dlcore.data import cache, examples, folder, pairs, prepared, registration, sources, text
+from dlcore.data import (
+    cache,
+    examples,
+    folder,
+    pairs,
+    prepared,
+    registration,
+    sources,
+    text,
+    text_folder,
+)
 from dlcore.data.dataset import Dataset
 from dlcore.data.features import Feature
 from dlcore.data.options import ExampleOptions, Options, TextOptions, chosen_splits
@@ -38,9 +48,10 @@ def load(
     Args:
       name: one that is bundled (`digits`, `diabetes`, ...) or registered; one that TFDS has
         prepared in `data_dir` (`mnist`, `mnist/3.0.1`); or the path of one's own: images as
-        `root/CLASS/*.png`, `root/train/CLASS/*.png` or without classes, texts as `root/*.txt`
-        without images or one file. `zip:A,B` reads two datasets in step, `unpaired:A,B` each in its
-        own order: see `dlcore.data.pairs`.
+        `root/CLASS/*.png`, `root/train/CLASS/*.png` or without classes; texts in the same way, as
+        `root/CLASS/*.txt`; running text as `root/*.txt` without images or one file.
+        `zip:A,B` reads two datasets in step, `unpaired:A,B` each in its own order: see
+        `dlcore.data.pairs`.
       data_dir: TFDS's data directory; the environment variable DLCORE_DATA_DIR by default.
       options: by name, or as the class that `options_kind` gives.
       features: of a prepared dataset those that are better known than TFDS describes them, by its
@@ -64,7 +75,11 @@ def load(
         return text.load_text(name, texts, given)
     if is_prepared:
         return _prepared(prepared.Prepared(name, path), given, features or {})
-    opened = folder.open_images(path, given, given.resize, given.cut_square)
+    opened: Mapping[str, folder.FolderExamples | text_folder.FolderTexts]
+    if text_folder.holds_texts(path) and not folder.holds_images(path):
+        opened = text_folder.open_texts(path, given)
+    else:
+        opened = folder.open_images(path, given, given.resize, given.cut_square)
     files = [file for split in opened.values() for file in split.paths]
     return examples.build(name, _held(path, files, opened, given), given)
 
@@ -200,7 +215,7 @@ def _prepared(
 def _held(
     directory: pathlib.Path,
     files: Iterable[pathlib.Path],
-    splits: Mapping[str, folder.FolderExamples] | Mapping[str, prepared.PreparedExamples],
+    splits: Mapping[str, Any],
     options: ExampleOptions,
 ) -> Mapping[str, sources.Source]:
     """Sources that are read into memory, and from the cache, where all of them have room."""

@@ -2,15 +2,13 @@
 
 import dataclasses
 import functools
-import itertools
 import pathlib
-from collections.abc import Mapping
 
 import numpy as np
 
-from dlcore.data import decoding, fingerprints, listing
+from dlcore.data import class_folders, decoding, listing
 from dlcore.data.features import ClassLabel, Feature, Image
-from dlcore.data.options import Options, chosen_splits, is_split
+from dlcore.data.options import Options
 from dlcore.data.sources import Columns, Names
 from dlcore.errors import UsageError
 
@@ -52,8 +50,7 @@ class FolderExamples:
     @functools.cached_property
     def fingerprint(self) -> str:
         """See `Source`: of the files, under the names of their classes."""
-        place = 2 if self.class_names else 1
-        return fingerprints.of_files(("/".join(path.parts[-place:]), path) for path in self.paths)
+        return class_folders.fingerprint(self.paths, self.class_names)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -88,9 +85,7 @@ class FolderExamples:
 
 def holds_images(root: pathlib.Path) -> bool:
     """Whether a folder holds images, or they lie in its folders, or in the folders of those."""
-    inner = [root, *listing.folders(root).values()]
-    deepest = (path for folder in inner[1:] for path in listing.folders(folder).values())
-    return any(map(_files, itertools.chain(inner, deepest)))
+    return class_folders.holds(root, _files)
 
 
 def open_images(
@@ -99,10 +94,8 @@ def open_images(
     """The splits of a folder. One line of the log names what of it is not read.
 
     Args:
-      root: holds one folder a class, or images, or such folders in `train` and optionally
-        `validation` (or `val`, `valid`) and `test`; `train` is a class where it lies among other
-        classes and beside no other split. The images, of any kind that `decoding.decode` reads, are
-        gray if all of them are, else in color. What is hidden does not count.
+      root: see `class_folders.divide`; of images, of any kind that `decoding.decode` reads. They
+        are gray if all of them are, else in color.
       options: which folder is used as which split.
       resize: the side of the squares that they are resized to; 0 where all have the same size.
       cut_square: whether their central squares are resized, instead of the whole images.
@@ -110,72 +103,18 @@ def open_images(
     Raises:
       UsageError: there are no images, or they cannot be read.
     """
-    roots = _roots(root, options)
-    classes = {
-        name: folder for name, folder in listing.folders(roots["train"]).items() if _files(folder)
-    }
-    class_names = tuple(classes)
-    files = {split: _images(folder, class_names) for split, folder in roots.items()}
-    for split, paths in files.items():
-        if not paths:
-            folder = roots[split]
-            raise UsageError(
-                f"no images in {folder}: they are looked for in {folder}/CLASS/*.png (or .jpg, ...)"
-                f" and in {folder} itself"
-            )
-    every = [path for paths in files.values() for path in paths]
-    opened = (root, *roots.values(), *(path.parent for path in every))
-    listing.report_rest(root, dict.fromkeys(opened), every)
-    shape = _common_shape(every, resize)
-    numbers = {name: number for number, name in enumerate(class_names)}
+    divided = class_folders.divide(root, options, _files, "images", "*.png (or .jpg, ...)")
+    shape = _common_shape([path for paths in divided.files.values() for path in paths], resize)
     return {
         split: FolderExamples(
-            paths,
-            np.array([numbers.get(path.parent.name, 0) for path in paths], np.int32),
-            class_names,
-            shape,
-            bool(resize),
-            cut_square,
+            paths, divided.labels(split), divided.class_names, shape, bool(resize), cut_square
         )
-        for split, paths in files.items()
+        for split, paths in divided.files.items()
     }
-
-
-def _roots(root: pathlib.Path, options: Options) -> dict[str, pathlib.Path]:
-    """The folder of each split, `root` itself where it is not divided."""
-    folders = listing.folders(root)
-    if not options.splits and ("train" not in folders or _train_is_class(folders)):
-        return {"train": root}
-    chosen = chosen_splits(options, folders, str(root))
-    return {split: folders[own] for split, own in chosen.items()}
-
-
-def _train_is_class(folders: Mapping[str, pathlib.Path]) -> bool:
-    """Whether `train` is a class: it holds images, as others do, none of which is named a split."""
-    train, others = folders["train"], [name for name in folders if name != "train"]
-    return (
-        bool(_files(train))
-        and not any(map(_files, listing.folders(train).values()))
-        and any(_files(folders[name]) for name in others)
-        and not any(map(is_split, others))
-    )
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return listing.files(folder, decoding.suffixes())
-
-
-def _images(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[pathlib.Path]:
-    if not class_names:
-        return _files(folder)
-    found = {name: _files(path) for name, path in listing.folders(folder).items()}
-    for name, paths in found.items():
-        if paths and name not in class_names:
-            raise UsageError(
-                f"{folder / name} is no class of the training images: those are"
-                f" {', '.join(class_names)}"
-            )
-    return [path for paths in found.values() for path in paths]
 
 
 def _common_shape(paths: list[pathlib.Path], resize: int) -> tuple[int, int, int]:

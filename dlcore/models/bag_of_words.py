@@ -43,14 +43,14 @@ class BagOfWords(nn.Module):
     @nn.compact
     def __call__(
         self,
-        sequence: Int[Array, "batch time"],
+        sequence: Array,
         lengths: Int[Array, " batch"],
         train: bool = False,
     ) -> Float[Array, "batch {self.num_classes}"]:
         """The logits of each text.
 
         Args:
-          sequence: words, by their place in the vocabulary.
+          sequence: words, by their place in the vocabulary, int32 `[batch, time]`.
           lengths: how many of each row are real.
           train: whether dropout is on.
 

@@ -11,7 +11,7 @@ from PIL import Image
 from dlcore import data
 from dlcore.data.features import ClassLabel, Numbers, Tags
 from dlcore.errors import UsageError
-from dlcore.train import Run
+from dlcore.train import Recipe, Run, Session
 from experiments import evaluate, export, predict
 
 
@@ -121,6 +121,32 @@ def test_a_prompt_is_read_as_training_reads_texts(call, digits_run, tmp_path, mo
     assert f"{prompt} is no UTF-8 text: byte 2 is 0xef" in errors
 
 
+def test_a_text_is_classified_in_the_vocabulary_of_the_training(call, tmp_path):
+    for name, words in (("dull", "long slow"), ("fine", "warm bright")):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "texts" / name / f"{number}.txt").write_text(f"{words} film {number}")
+    recipe = Recipe(
+        name="films",
+        task="sequence_classification",
+        model="bag_of_words",
+        data=str(tmp_path / "texts"),
+        optimizer="adam",
+        learning_rate=0.1,
+        batch_size=8,
+        num_epochs=10,
+    )
+    Session(recipe).run(tmp_path / "run")
+    # What was recorded of the data is enough.
+    (tmp_path / "texts").rename(tmp_path / "elsewhere")
+    own = tmp_path / "own.txt"
+    for text, name in ((b"\xef\xbb\xbfBRIGHT and\r\nwarm", "fine"), (b"slow, slow", "dull")):
+        own.write_bytes(text)
+        code, output, _ = call(predict, f"--workdir={tmp_path / 'run'}", own)
+        assert code == 0
+        assert output.startswith(f"{own}: {name} ")
+
+
 def test_files_are_answered_in_batches_of_which_one_is_read_at_a_time(digits_run):
     trained = dataclasses.replace(Run(digits_run).trained(), batch_size=4)
     images = trained.dataset.example_batch(10)["image"]
@@ -129,7 +155,7 @@ def test_files_are_answered_in_batches_of_which_one_is_read_at_a_time(digits_run
     def reading():
         for number, image in enumerate(images):
             read.append(number)
-            yield image
+            yield {"image": image}
 
     answers = predict.predict(trained, reading())
     first = next(answers)

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcore.data.features import INPUTS, ClassLabel, Image, Numbers, Row, Segmentation, Tags, Text
+from dlcore.data.features import (
+    INPUTS,
+    ClassLabel,
+    Image,
+    Numbers,
+    Row,
+    Segmentation,
+    Series,
+    Tags,
+    Text,
+    Tokens,
+)
 from dlcore.data.needs import match
 from dlcore.errors import UsageError
 
@@ -39,6 +50,17 @@ def test_what_one_need_has_taken_is_free_for_no_other():
     classes = Segmentation((), (4, 4))
     for features in ({"photo": IMAGE, "classes": classes}, {"classes": classes, "photo": IMAGE}):
         assert found(needs, **features) == {"target": "classes", "input": "photo"}
+
+
+def test_a_text_will_do_for_tokens_where_there_are_none():
+    needs = {"sequence": (Tokens, Series)}
+    assert found(needs, text=Text(), label=LABEL) == {"sequence": "text"}
+    tokens = Tokens("ab", 4)
+    assert found(needs, text=Text(), symbols=tokens) == {"sequence": "symbols"}
+    with pytest.raises(UsageError, match="has text, steps, each of which may be the 'sequence'"):
+        found(needs, text=Text(), steps=Series((4,)))
+    with pytest.raises(UsageError, match="needs 'sequence' .a series.: dataset 'd' has 'text'"):
+        found({"sequence": (Series,)}, text=Text())
 
 
 def test_no_need_takes_nothing():

@@ -170,6 +170,7 @@ SMALLEST = {
     "multi_label": "segments_digits",
     "multitask": "multitask_digits",
     "regression": "least_squares_diabetes",
+    "sequence_classification": "bag_of_words_polarity",
 }
 BUNDLED = [name for name in recipes.names() if recipes.get(name).data in data.names()]
 
@@ -220,7 +221,13 @@ def test_after_a_step_of_a_recipe_all_devices_hold_the_same(name, layout, tmp_pa
         recipe = dataclasses.replace(
             recipe, data="breast_cancer", data_options={}, model="linear_units"
         )
-    if recipe.data not in data.names():
+    if recipe.task == "sequence_classification":
+        for name, text in (("good", "a fine film"), ("bad", "a long and dull film")):
+            (tmp_path / name).mkdir()
+            for number in range(8):
+                (tmp_path / name / f"{number}.txt").write_text(text + " indeed" * number)
+        recipe = dataclasses.replace(recipe, data=str(tmp_path), batch_size=8)
+    elif recipe.data not in data.names():
         (tmp_path / "fox.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
         recipe = dataclasses.replace(
             recipe, data=str(tmp_path), model_options={"hidden": 4, "layers": 1}, batch_size=8
