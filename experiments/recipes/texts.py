@@ -63,7 +63,7 @@ register(
         description="Kim's CNN on the topics of news: four classes, from the official test split",
         model="kim_cnn",
         learning_rate=5e-4,
-        num_epochs=4,
+        num_epochs=10,
     ),
     dataclasses.replace(
         _POLARITY,
