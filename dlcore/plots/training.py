@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SPLITS = dict(zip(("train", "validation", "test"), PALETTE, strict=False))
 # Falls by orders of magnitude in a training.
 _LOGARITHMIC = ("loss", "norm", "perplexity")
+# Of a number: what sums in float32 may add to it.
+_ROUNDING = 1e-5
 
 
 def learning_curves(metrics: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
@@ -67,8 +69,16 @@ def _draw_curves(axes: "Axes", name: str, metrics: Mapping[str, Mapping[str, np.
             )
     plain_axes(axes)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10])
+    _show_as_constant(axes)
     if falls_far(name, [own[name] for own in metrics.values()]):
         logarithmic(axes, "y")
+
+
+def _show_as_constant(axes: "Axes") -> None:
+    """Leaves room around numbers that differ by rounding only, as the means of a constant do."""
+    low, high = axes.dataLim.intervaly
+    if 0 < high - low < _ROUNDING * abs(high):
+        axes.set_ylim(low - 0.1 * abs(high), high + 0.1 * abs(high))
 
 
 def falls_far(name: str, values: Sequence[np.ndarray]) -> bool:

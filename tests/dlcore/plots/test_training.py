@@ -44,6 +44,17 @@ def test_a_value_that_was_not_finite_is_a_gap():
     assert np.isnan(second[1])
 
 
+def test_a_rate_that_differs_by_rounding_only_is_drawn_as_a_constant():
+    heights = []
+    for other in (5.000001e-4, 6e-4):
+        rates = columns(EPOCHS, learning_rate=[5e-4, other])
+        (axes,) = plots.learning_curves({"train": rates}).axes
+        low, high = axes.get_ylim()
+        heights.append((other - 5e-4) / (high - low))
+    assert heights[0] < 0.01
+    assert heights[1] > 0.5
+
+
 def test_the_legend_names_each_split_once():
     (legend,) = plots.learning_curves(METRICS).legends
     assert sorted(text.get_text() for text in legend.get_texts()) == ["test", "train", "validation"]
