@@ -39,7 +39,7 @@ def greedy(
     sequences.require_token(log_probabilities.shape[-1], blank=blank)
     rows, time, _ = log_probabilities.shape
     frames = log_probabilities.astype(jnp.float32)
-    is_read = jnp.arange(time) < lengths[:, None]
+    is_read = jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
     path = jnp.where(is_read, frames.argmax(-1).astype(jnp.int32), blank)
     previous = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank)
     is_label = (path != blank) & (path != previous)

@@ -80,7 +80,8 @@ def bag(
         raise UsageError(f"unknown weights {weights!r}: they are one of {', '.join(_WEIGHTS)}")
     rows = jnp.arange(sequence.shape[0])[:, None]
     once = real(lengths, sequence.shape[1]).astype(jnp.float32)
-    counts = jnp.zeros((sequence.shape[0], vocabulary_size)).at[rows, sequence].add(once)
+    nothing = jnp.zeros((sequence.shape[0], vocabulary_size), jnp.float32)
+    counts = nothing.at[rows, sequence].add(once)
     match weights:
         case "binary":
             return jnp.minimum(counts, 1)

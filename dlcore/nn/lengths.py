@@ -11,7 +11,7 @@ def real(lengths: Int[Array, " batch"], time: int) -> Bool[Array, "batch {time}"
       lengths: steps of each row.
       time: steps of the batch.
     """
-    return jnp.arange(time) < lengths[:, None]
+    return jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
 
 
 def within(inputs: Array, lengths: Int[Array, " batch"] | None) -> Array:

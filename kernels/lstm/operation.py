@@ -223,7 +223,7 @@ def _ended(outputs: Array, lengths: Array | None) -> Array:
     """Zero in the steps that a row takes no part in; time is the first axis."""
     if lengths is None:
         return outputs
-    takes_part = jnp.arange(outputs.shape[0])[:, None] < lengths
+    takes_part = jnp.arange(outputs.shape[0], dtype=lengths.dtype)[:, None] < lengths
     return jnp.where(takes_part[..., None], outputs, 0)
 
 

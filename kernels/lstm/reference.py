@@ -44,7 +44,7 @@ def lstm(
         return new, jnp.where(takes_part, output, 0)
 
     first = State(*(array.astype(dtype) for array in first))
-    by_time = (jnp.arange(steps), inputs.astype(dtype).swapaxes(0, 1))
+    by_time = (jnp.arange(steps, dtype=jnp.int32), inputs.astype(dtype).swapaxes(0, 1))
     last, outputs = jax.lax.scan(step, first, by_time, reverse=reverse)
     outputs = outputs.swapaxes(0, 1).astype(inputs.dtype)
     return outputs, State(last.cell, last.output.astype(inputs.dtype))

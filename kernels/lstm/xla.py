@@ -42,7 +42,7 @@ def forward(
         )
         return State(cell, output), trace
 
-    by_time = (jnp.arange(projected.shape[0]), projected)
+    by_time = (jnp.arange(projected.shape[0], dtype=jnp.int32), projected)
     last, trace = jax.lax.scan(step, first, by_time, reverse=reverse)
     return trace, last
 
@@ -83,7 +83,7 @@ def backward(
 
     last_cotangent = State(*(array.astype(wide) for array in last_cotangent))
     kept = slopes_of(gates, cells) if ahead else (gates, cells)
-    by_time = (jnp.arange(gates.shape[0]), kept, output_cotangents)
+    by_time = (jnp.arange(gates.shape[0], dtype=jnp.int32), kept, output_cotangents)
     first_cotangent, dz = jax.lax.scan(step, last_cotangent, by_time, reverse=not reverse)
     return dz, first_cotangent
 

@@ -182,7 +182,8 @@ class Cell(nn.Module, abc.ABC):
             after = jax.tree.map(lambda new, old: jnp.where(takes_part, new, old), after, carry)
             return after, jnp.where(takes_part, y, 0)
 
-        by_time = (jnp.arange(inputs.shape[1]), self.project(params, inputs).swapaxes(0, 1))
+        steps = jnp.arange(inputs.shape[1], dtype=jnp.int32)
+        by_time = (steps, self.project(params, inputs).swapaxes(0, 1))
         last, outputs = jax.lax.scan(step, carry, by_time, reverse=reverse)
         return outputs.swapaxes(0, 1), last
 

@@ -52,7 +52,9 @@ def drawn_inputs(shapes, seed):
     def draw(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
-        return jnp.asarray(rng.integers(0, 2, leaf.shape), leaf.dtype)  # Tokens of any vocabulary.
+        # Tokens of any vocabulary; or lengths, more than one step so that state is carried.
+        low, high = (0, 2) if leaf.ndim > 1 else (2, 5)
+        return jnp.asarray(rng.integers(low, high, leaf.shape), leaf.dtype)
 
     return jax.tree.map(draw, shapes)
 
