@@ -1,14 +1,19 @@
 """Files of one's own, one folder a class, or without classes: which split and class each is of."""
 
+import abc
+import dataclasses
+import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from dlcore.data import fingerprints, listing
+from dlcore.data.features import ClassLabel, Feature
 from dlcore.data.options import Options, chosen_splits, is_split
+from dlcore.data.sources import Columns, Names
 from dlcore.errors import UsageError
 
 # Those files in a folder that are examples, in the order of their names.
@@ -30,6 +35,68 @@ class Divided(NamedTuple):
         """The class of each file of a split, int32; 0 where there are none."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
         return np.array([numbers.get(path.parent.name, 0) for path in self.files[split]], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassFiles(abc.ABC):
+    """The files of one split: a `Source` that streams.
+
+    A subclass says what a file holds, and reads some.
+
+    Attributes:
+      paths: of the files.
+      labels: their classes, int32.
+      class_names: of the classes; empty where there are none.
+    """
+
+    paths: list[pathlib.Path]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    streams: ClassVar[bool] = True
+
+    @property
+    @abc.abstractmethod
+    def content(self) -> tuple[str, Feature]:
+        """The name and the feature of what a file holds."""
+
+    @abc.abstractmethod
+    def read(self, paths: list[pathlib.Path]) -> np.ndarray:
+        """What those files hold, `[n, ...]`.
+
+        Raises:
+          UsageError: one cannot be read.
+        """
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """See `Source`."""
+        name, feature = self.content
+        label = {"label": ClassLabel(self.class_names)} if self.class_names else {}
+        return {name: feature, **label}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Source`: of the files, under the names of their classes."""
+        place = 2 if self.class_names else 1
+        return fingerprints.of_files(("/".join(path.parts[-place:]), path) for path in self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def prepare(self, names: Names) -> None:
+        """See `Source`: looks at the first and the last file."""
+        self.fetch(np.array([0, len(self) - 1]), names)
+
+    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
+        """See `Source`."""
+        found: Columns = {}
+        name, _ = self.content
+        if name in names:
+            found[name] = {"": self.read([self.paths[index] for index in indices])}
+        if "label" in names:
+            found["label"] = {"": self.labels[indices]}
+        return found
 
 
 def holds(root: pathlib.Path, files: Files) -> bool:
@@ -69,12 +136,6 @@ def divide(root: pathlib.Path, options: Options, files: Files, noun: str, patter
     opened = (root, *roots.values(), *(path.parent for path in every))
     listing.report_rest(root, dict.fromkeys(opened), every)
     return Divided(class_names, found)
-
-
-def fingerprint(paths: Sequence[pathlib.Path], class_names: Sequence[str]) -> str:
-    """A hash of files, under the names of their classes where they have some."""
-    place = 2 if class_names else 1
-    return fingerprints.of_files(("/".join(path.parts[-place:]), path) for path in paths)
 
 
 def _roots(root: pathlib.Path, options: Options, files: Files) -> dict[str, pathlib.Path]:

@@ -1,75 +1,50 @@
 """Folders of one's own images, one folder a class, or without classes."""
 
 import dataclasses
-import functools
 import pathlib
+from typing import override
 
 import numpy as np
 
 from dlcore.data import class_folders, decoding, listing
-from dlcore.data.features import ClassLabel, Feature, Image
+from dlcore.data.class_folders import ClassFiles
+from dlcore.data.features import Feature, Image
 from dlcore.data.options import Options
-from dlcore.data.sources import Columns, Names
 from dlcore.errors import UsageError
 
 _GRAY_MODES = ("1", "L")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FolderExamples:
+class FolderExamples(ClassFiles):
     """The image files of one split: a `Source` that streams.
 
     Attributes:
-      paths: of the files.
-      labels: their classes, int32.
-      class_names: of the classes; empty where there are none.
       shape: of one image as it is read.
       resize: whether images are resized to that shape; otherwise they must have it.
       cut_square: whether their central squares are.
     """
 
-    paths: list[pathlib.Path]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
     shape: tuple[int, int, int]
     resize: bool
     cut_square: bool = False
-    streams = True
 
     @property
-    def features(self) -> dict[str, Feature]:
-        """See `Source`."""
-        image: dict[str, Feature] = {"image": Image(self.shape)}
-        return {**image, "label": ClassLabel(self.class_names)} if self.class_names else image
+    @override
+    def content(self) -> tuple[str, Feature]:
+        return "image", Image(self.shape)
 
     @property
     def num_bytes(self) -> int:
         """What all examples take in memory."""
         return len(self) * int(np.prod(self.shape))
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """See `Source`: of the files, under the names of their classes."""
-        return class_folders.fingerprint(self.paths, self.class_names)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def prepare(self, names: Names) -> None:
-        """See `Source`: looks at the first and the last file."""
-        self.fetch(np.array([0, len(self) - 1]), names)
-
-    def fetch(self, indices: np.ndarray, names: Names) -> Columns:
-        """See `Source`."""
-        found: Columns = {}
-        if "image" in names:
-            images = np.empty((len(indices), *self.shape), np.uint8)
-            for place, index in enumerate(indices):
-                images[place] = self._read(self.paths[index])
-            found["image"] = {"": images}
-        if "label" in names:
-            found["label"] = {"": self.labels[indices]}
-        return found
+    @override
+    def read(self, paths: list[pathlib.Path]) -> np.ndarray:
+        images = np.empty((len(paths), *self.shape), np.uint8)
+        for place, path in enumerate(paths):
+            images[place] = self._read(path)
+        return images
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
         size = self.shape[:2] if self.resize else None
