@@ -48,7 +48,7 @@ class RecurrentGradients(study.Study):
     growing: AboveZero = 1.1
     forget_bias: AboveZero = 3.0
     clip_norm: AboveZero = 1.0
-    learning_rate: AboveZero = 0.01
+    learning_rate: AboveZero = 0.002
     updates: Positive = 500
     seed: Natural = 0
 
@@ -119,17 +119,20 @@ class RecurrentGradients(study.Study):
             for name, label in labels.items()
         ]
         panels = [plots.Panel("gradient of the state", lines, "steps before", "norm", log_y=True)]
-        for quantity, title in (("losses", "recall"), ("update_norms", "updates")):
-            lines = []
-            for index, name in enumerate(("unclipped", "clipped")):
-                values = numbers[f"{name}_{quantity}"]
-                # A logarithmic axis has no place for what is infinite or no number.
-                shown = np.isfinite(values)
-                # A training that diverges at once has only one value, and no line.
-                style = "line" if shown.sum() > 1 else "points"
-                lines.append(plots.Line(np.flatnonzero(shown), values[shown], name, style, index))
-            label = "loss" if quantity == "losses" else "norm"
-            panels.append(plots.Panel(title, lines, "update", label, log_y=True))
+        # A logarithmic axis has no place for what is infinite or no number. A training that
+        # diverges at once has a single finite loss, which is no line.
+        lines = []
+        for name, style in (("unclipped", "points"), ("clipped", "line")):
+            losses = numbers[f"{name}_losses"]
+            finite = np.isfinite(losses)
+            lines.append(plots.Line(np.flatnonzero(finite), losses[finite], name, style))
+        panels.append(plots.Panel("recall", lines, "update", "loss", log_y=True))
+        updates = np.arange(self.updates)
+        lines = [
+            plots.Line(updates, numbers["update_norms_before_clipping"], "before clipping"),
+            plots.Line(updates, numbers["clipped_update_norms"], "after clipping"),
+        ]
+        panels.append(plots.Panel("updates", lines, "update", "norm", log_y=True))
         return plots.line_panels(panels, columns=3)
 
     def _norms(self, cell: Cell, factor: float = 1.0, input_factor: float = 1.0) -> np.ndarray:
@@ -160,19 +163,21 @@ class RecurrentGradients(study.Study):
         """The losses and the norms of the updates with and without clipping."""
         descent = optax.sgd(self.learning_rate)
         clipping = optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
-        losses, norms = self._train(descent)
-        clipped_losses, clipped_norms = self._train(clipping)
+        losses, _, unclipped_norms = self._train(descent)
+        clipped_losses, gradient_norms, clipped_norms = self._train(clipping)
         return {
             "unclipped_losses": losses,
-            "unclipped_update_norms": norms,
+            "unclipped_update_norms": unclipped_norms,
             "clipped_losses": clipped_losses,
+            "update_norms_before_clipping": self.learning_rate * gradient_norms,
             "clipped_update_norms": clipped_norms,
             "clipped_over_limit": clipped_norms.max() / (self.learning_rate * self.clip_norm),
             "unclipped_diverges": float(not losses[-1] <= losses[0]),
             "clipped_loss_ratio": clipped_losses[-1] / clipped_losses[0],
         }
 
-    def _train(self, optimizer: optax.GradientTransformation) -> tuple[np.ndarray, np.ndarray]:
+    def _train(self, optimizer: optax.GradientTransformation) -> tuple[np.ndarray, ...]:
+        """Of every update the loss before it, the gradient's norm and its own."""
         cell = _Linear(self.hidden, use_bias=False)
         keys = jax.random.split(jax.random.key(self.seed), 3)
         targets = jax.random.normal(keys[0], (_EXAMPLES, _FEATURES))
@@ -186,19 +191,23 @@ class RecurrentGradients(study.Study):
             _, last = cell.apply({"params": params["cell"]}, inputs, carry, method=cell.scan)
             return jnp.square(last @ params["readout"] - targets).mean()
 
-        def update(state: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        def update(state: Any, _: None) -> tuple[Any, tuple[jax.Array, ...]]:
             params, of_optimizer = state
             value, gradients = jax.value_and_grad(loss)(params)
             updates, of_optimizer = optimizer.update(gradients, of_optimizer, params)
             params = optax.apply_updates(params, updates)
-            return (params, of_optimizer), (value, optax.global_norm(updates))
+            return (params, of_optimizer), (
+                value,
+                optax.global_norm(gradients),
+                optax.global_norm(updates),
+            )
 
         start = {"cell": params, "readout": readout}
         run: Callable[..., Any] = jax.jit(
             lambda state: jax.lax.scan(update, state, length=self.updates)
         )
-        _, (losses, norms) = run((start, optimizer.init(start)))
-        return np.asarray(losses), np.asarray(norms)
+        _, curves = run((start, optimizer.init(start)))
+        return tuple(np.asarray(curve) for curve in curves)
 
 
 class _Linear(RNNCell):
