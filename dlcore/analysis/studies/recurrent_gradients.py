@@ -49,7 +49,7 @@ class RecurrentGradients(study.Study):
     forget_bias: AboveZero = 3.0
     clip_norm: AboveZero = 1.0
     learning_rate: AboveZero = 0.002
-    updates: Positive = 500
+    updates: Positive = 100
     seed: Natural = 0
 
     expectations = (
@@ -177,7 +177,7 @@ class RecurrentGradients(study.Study):
         }
 
     def _train(self, optimizer: optax.GradientTransformation) -> tuple[np.ndarray, ...]:
-        """Of every update the loss before it, the gradient's norm and its own."""
+        """The losses before the updates, the norms of the gradients, those of the updates."""
         cell = _Linear(self.hidden, use_bias=False)
         keys = jax.random.split(jax.random.key(self.seed), 3)
         targets = jax.random.normal(keys[0], (_EXAMPLES, _FEATURES))
