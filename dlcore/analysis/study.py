@@ -84,6 +84,7 @@ _MODULES = (
     "losses",
     "penalties",
     "receptive_field",
+    "recurrent_gradients",
     "residual_learning",
     "saddle_points",
     "shift",
