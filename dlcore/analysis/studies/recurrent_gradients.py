@@ -27,8 +27,11 @@ class RecurrentGradients(study.Study):
     """The gradient's norm against the distance in time: vanilla RNN, GRU, LSTM; clipping by norm.
 
     The loss is the last state times a random vector of norm 1; for an LSTM the state is its memory
-    c. The clipped and the unclipped training are of a linear recurrence that has to recall its
-    first input; gradient descent begins where gradients explode.
+    c. A matrix that would make gradients explode need not do so through tanh, which saturates: it
+    is a necessary condition (Pascanu et al. 2013, section 2.1).
+
+    The clipped and the unclipped training are of a linear recurrence that has to recall its first
+    input, at a rate that falls linearly to zero; gradient descent begins where gradients explode.
 
     Attributes:
       hidden: units of every network.
@@ -37,7 +40,7 @@ class RecurrentGradients(study.Study):
       growing: factor that makes them explode.
       forget_bias: of the LSTM that is made to remember.
       clip_norm: the norm to which gradients are clipped.
-      learning_rate: of the trainings.
+      learning_rate: of the trainings' first update.
       updates: of each training.
       seed: of parameters and inputs.
     """
@@ -49,7 +52,7 @@ class RecurrentGradients(study.Study):
     forget_bias: AboveZero = 3.0
     clip_norm: AboveZero = 1.0
     learning_rate: AboveZero = 0.002
-    updates: Positive = 100
+    updates: Positive = 500
     seed: Natural = 0
 
     expectations = (
@@ -92,7 +95,7 @@ class RecurrentGradients(study.Study):
             "growing": self.growing**distances,
         }
         linear = [norms[f"linear_{name}"] / bound - 1 for name, bound in bounds.items()]
-        tanh = [norms[f"rnn_{name}"] / bound for name, bound in bounds.items()]
+        tanh = [norms[f"rnn_{name}"][1:] / bound[1:] for name, bound in bounds.items()]
         kept = (1 / (1 + np.exp(-self.forget_bias))) ** distances
         return {
             "distances": distances,
@@ -156,12 +159,14 @@ class RecurrentGradients(study.Study):
             return (_memory(carry) * direction).sum()
 
         # What is added to a state has the state's gradient.
-        gradients = jax.grad(loss)(jnp.zeros((self.steps + 1, 1, self.hidden)))
+        gradients = jax.jit(jax.grad(loss))(jnp.zeros((self.steps + 1, 1, self.hidden)))
         return np.asarray(jnp.linalg.norm(gradients[:, 0], axis=-1))[::-1]
 
     def _trainings(self) -> study.Numbers:
         """The losses and the norms of the updates with and without clipping."""
-        descent = optax.sgd(self.learning_rate)
+        schedule = optax.linear_schedule(self.learning_rate, 0.0, self.updates)
+        rates = np.asarray(schedule(np.arange(self.updates)))
+        descent = optax.sgd(schedule)
         clipping = optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
         losses, _, unclipped_norms = self._train(descent)
         clipped_losses, gradient_norms, clipped_norms = self._train(clipping)
@@ -169,9 +174,9 @@ class RecurrentGradients(study.Study):
             "unclipped_losses": losses,
             "unclipped_update_norms": unclipped_norms,
             "clipped_losses": clipped_losses,
-            "update_norms_before_clipping": self.learning_rate * gradient_norms,
+            "update_norms_before_clipping": rates * gradient_norms,
             "clipped_update_norms": clipped_norms,
-            "clipped_over_limit": clipped_norms.max() / (self.learning_rate * self.clip_norm),
+            "clipped_over_limit": (clipped_norms / (rates * self.clip_norm)).max(),
             "unclipped_diverges": float(not losses[-1] <= losses[0]),
             "clipped_loss_ratio": clipped_losses[-1] / clipped_losses[0],
         }
@@ -198,8 +203,8 @@ class RecurrentGradients(study.Study):
             params = optax.apply_updates(params, updates)
             return (params, of_optimizer), (
                 value,
-                optax.global_norm(gradients),
-                optax.global_norm(updates),
+                optax.tree.norm(gradients),
+                optax.tree.norm(updates),
             )
 
         start = {"cell": params, "readout": readout}

@@ -45,5 +45,7 @@ def test_a_memory_whose_gate_is_biased_open_keeps_more_gradient(numbers):
 
 
 def test_no_update_is_longer_than_clipping_allows(numbers):
-    assert numbers["update_norms_before_clipping"].min() > 0.002
-    np.testing.assert_allclose(numbers["clipped_update_norms"], 0.002, rtol=1e-4)
+    # The rate falls linearly over the three updates.
+    limits = 0.002 * np.array([1, 2 / 3, 1 / 3])
+    assert (numbers["update_norms_before_clipping"] > limits).all()
+    np.testing.assert_allclose(numbers["clipped_update_norms"], limits, rtol=1e-4)
