@@ -52,7 +52,7 @@ class RecurrentGradients(study.Study):
     forget_bias: AboveZero = 3.0
     clip_norm: AboveZero = 1.0
     learning_rate: AboveZero = 0.002
-    updates: Positive = 500
+    updates: Positive = 100
     seed: Natural = 0
 
     expectations = (
