@@ -132,7 +132,8 @@ def _milestones(
             f"milestones={','.join(map(str, milestones))}: they are shares of the training, "
             "ascending, above 0 and below 1"
         )
-    drops = jnp.array([round(share * steps) for share in milestones])
+    # The first step has the whole rate, however short the training.
+    drops = jnp.array([max(round(share * steps), 1) for share in milestones])
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         return rate * factor ** jnp.searchsorted(drops, step, side="right")

@@ -41,8 +41,19 @@ class MeanOfClasses(SumMetric):
 class SequenceClassification(Classification):
     """Classification by a model `__call__(sequence, lengths, train)`.
 
-    A text is divided into tokens as `--data.tokenization` says. What is the same length in all
-    examples has it as its length.
+    A text is divided into tokens as the data's option `tokenization` says. What is equally long in
+    all examples has that length.
+
+    Attributes:
+      model: the Linen module that is trained.
+      criterion: the loss: see `Classification`.
+      label_smoothing: share of the label's probability that is spread evenly over all classes, at
+        least 0 and below 1.
+      rubbish_penalty: penalty of a class of rubbish, to which no label belongs; 0 for none.
+      auxiliary_weight: weight of the loss of each auxiliary head.
+
+    Raises:
+      UsageError: an option is out of range, or does not go with the criterion.
     """
 
     needs: ClassVar[Needs] = {"sequence": (Tokens, Series, Audio), "label": (ClassLabel,)}

@@ -205,7 +205,7 @@ COMMANDS = [
     (("--recipe=gan_digits", "--task.discriminator_steps=2", "--warmup_steps=9"), "--task=gan"),
     ((*DIGITS, "--model=char_lstm"), "--model=char_lstm does not fit --task=classification"),
     ((*DIGITS, "--model=gan"), "--model=gan does not fit --task=classification"),
-    ((*DIGITS, "--model=multitask_mlp"), "does not fit", "more than one input or output"),
+    ((*DIGITS, "--model=multitask_mlp"), "does not fit", "1 input(s) and 2 output(s)"),
     (("--recipe=multitask_digits", "--model=mlp"), "does not fit", "it has no num_tags"),
     (("--recipe=multitask_digits", "--data=iris"), "10 digits and 7 segments, not (3, 7)"),
     (

@@ -20,7 +20,14 @@ PICTURES = {
     "mnist": {"image_size": 28, "channels": 1, "num_classes": 10},
 }
 # Those of which other tests have a small dataset.
-OTHERS = {"lfw_face_or_not", "tiny_shakespeare"}
+OTHERS = {
+    "ag_news_7600",
+    "lfw_face_or_not",
+    "names_18_languages",
+    "rt_polarity",
+    "sms_spam",
+    "tiny_shakespeare",
+}
 # What is traced in a second; the deep ones take up to ten.
 SMALL = {
     "alexnet_imagenet",

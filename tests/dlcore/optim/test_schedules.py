@@ -75,6 +75,12 @@ def test_the_cosine_ends_at_zero():
     assert build("cosine", warmup_steps=5)(TOTAL) == pytest.approx(0.0, abs=1e-8)
 
 
+def test_the_only_step_behind_a_warm_up_has_the_whole_rate():
+    for name in schedules.NAMES:
+        schedule = build(name, warmup_steps=TOTAL - 1, decay_steps=1)
+        assert float(schedule(TOTAL - 1)) == pytest.approx(RATE), name
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     name=st.sampled_from(schedules.NAMES),
