@@ -10,7 +10,7 @@ from dlcore.models import registry
 from dlcore.nn import recurrent
 from dlcore.nn.lengths import real
 from dlcore.nn.regularization import Dropout
-from dlcore.ranges import Positive, Rate
+from dlcore.ranges import Positive, Rate, Real
 
 _POOLINGS = ("last", "mean", "max")
 
@@ -43,7 +43,7 @@ class LSTMClassifier(nn.Module):
     layers: Positive = 1
     bidirectional: bool = False
     pooling: str = "last"
-    forget_bias: float = 1.0
+    forget_bias: Real = 1.0
     dropout_rate: Rate = 0.0
     dtype: str = "float32"
 
