@@ -72,7 +72,8 @@ class ExampleOptions(Options):
       lowercase: whether a text is in lower case before it is divided.
       vocabulary_size: symbols that are told apart, the most frequent ones of the training texts,
         and one that stands for all others; 0 for as many as there are.
-      min_count: how often a symbol occurs in the training texts to be told apart.
+      min_count: how often a symbol occurs in the training texts to be told apart; of pieces, two
+        neighbors to be joined.
       max_boxes: boxes that an example has room for.
       pad: background pixels (zeros, before normalization) added on each side of an image.
       normalize: what is done to numbers on the device, images being in 0..1: mean_std subtracts the

@@ -24,7 +24,10 @@ _ENCODED = 1024
 
 
 def learn(texts: Callable[[], Iterable[str]], options: ExampleOptions, where: str) -> Tokens:
-    """Tokens in the vocabulary of some texts, the most frequent symbols first behind `UNKNOWN`.
+    """Tokens in the vocabulary of some texts: `UNKNOWN`, then their symbols.
+
+    Words and characters come in the order of their frequency; of pieces, characters come first and
+    then what is joined of them, in that order.
 
     Control characters are left out (a byte-order mark among them), white space of any kind is one
     space, and characters of a compatible meaning are one (NFKC).

@@ -162,3 +162,12 @@ def test_two_equal_texts_of_two_classes_cannot_be_learned_by_heart():
     provided = texts_dataset(["a crow", "a crow"]).provide(NEEDS)
     with pytest.raises(UsageError, match="have the same sequence, and different answers"):
         provided.sampled(2, 0)
+
+
+def test_pieces_are_characters_and_then_what_was_joined_in_that_order():
+    tokens = learned(["aab aab ab"], tokenization="subword", vocabulary_size=5)
+    # The pair a b occurs three times, what it becomes twice behind an a.
+    assert tokens.vocabulary == ("<unknown>", "a", "b", "ab", "aab")
+    assert learned(
+        ["aab aab ab"], tokenization="subword", vocabulary_size=5, min_count=3
+    ).vocabulary == ("<unknown>", "a", "b", "ab")
